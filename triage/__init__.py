@@ -1,0 +1,3 @@
+"""triage: what happens after a serverless task fails."""
+
+__version__ = "0.1.0"

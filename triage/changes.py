@@ -1,0 +1,253 @@
+"""What one step writes to the store, as values: the same few kinds of row for commits and for settled outbox rows.
+
+Everything that happens *later* (a delayed re-run, a retry, a flush of grouped alerts, a result's deadline) is an outbox
+row with a due time: one claim, one lease, one crash table, one way to cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from triage.decide import Decision
+from triage.envelope import RequestId
+from triage.facts import Arrival, Lineage
+from triage.rules.model import Cause
+
+
+class RowKind(StrEnum):
+    """What an outbox row does when it is due."""
+
+    RERUN = "rerun"  # submit one attempt to FC
+    RESOLVE = "resolve"  # ask FC how the task of an ambiguous result ended
+    EXPECT = "expect"  # the result of a re-run is overdue
+    FLUSH = "flush"  # fold the waiting alerts of a group into notifications
+    NOTIFY = "notify"  # deliver one notification to one receiver
+
+
+class RowState(StrEnum):
+    """Where an outbox row stands."""
+
+    PENDING = "pending"
+    UNKNOWN = "unknown"  # pending, but an earlier try may have succeeded: ask first
+    DONE = "done"
+    DEAD = "dead"  # given up, with the reason
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class NewRow:
+    """An outbox row to insert; ignored when a row with its key exists (``key`` is the idempotency key).
+
+    ``root`` names the lineage and ``group`` the alert group it belongs to; either may be empty. ``payload`` is JSON.
+    """
+
+    key: str
+    kind: RowKind
+    due_at: datetime
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    root: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AlertGroup:
+    """Alerts that are told together. ``key`` follows from rule, receivers and the ``group_by`` values."""
+
+    key: str
+    receivers: tuple[str, ...]
+    severity: str
+    labels: Mapping[str, str]
+    """What the alerts of the group have in common: function, condition, error, rule, owner, runbook."""
+    group_wait: timedelta
+    group_interval: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class NewAlert:
+    """One failure that a person must hear of, waiting for its group's flush."""
+
+    group: AlertGroup
+    root: str
+    request_id: str
+    cause: Cause
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Another name of a lineage: the request id or the task id of one of its attempts."""
+
+    key: str
+    root: RequestId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a step writes beside its own row.
+
+    Attributes:
+        cancel: keys of outbox rows that are no longer needed.
+        told: (group key, flush number): the alerts of that flush have reached a receiver.
+        flushed: (group key, flush number, last alert id): these alerts went into that flush.
+    """
+
+    lineages: tuple[Lineage, ...] = ()
+    links: tuple[Link, ...] = ()
+    rows: tuple[NewRow, ...] = ()
+    alerts: tuple[NewAlert, ...] = ()
+    cancel: tuple[str, ...] = ()
+    told: tuple[str, int] | None = None
+    flushed: tuple[str, int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """A claimed outbox row. ``token`` is our claim on it; settling with another one's token writes nothing.
+
+    Attributes:
+        attempts: claims so far, this one included.
+        interrupted: an earlier claim ran out without being settled, so what it did is not known.
+    """
+
+    id: int
+    key: str
+    kind: RowKind
+    state: RowState
+    due_at: datetime
+    payload: Mapping[str, Any]
+    root: str
+    group: str
+    attempts: int
+    interrupted: bool
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingAlert:
+    """One alert among those to be told, for the text of the message."""
+
+    request_id: str
+    cause: Cause
+    detail: str
+    at: datetime
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupView:
+    """An alert group with what waits in it, summed up by the store (there may be very many).
+
+    Attributes:
+        flushes: how many notifications this group made before.
+        told: alerts that went into them.
+        causes: how many of the waiting alerts have which cause; the sum is the number waiting.
+        samples: the newest few of the waiting ones, newest first.
+        last_id: the newest waiting alert's row id; what comes later belongs to the next flush.
+    """
+
+    group: AlertGroup
+    flushes: int
+    told: int
+    first_at: datetime | None
+    last_at: datetime | None
+    causes: Mapping[Cause, int]
+    samples: tuple[WaitingAlert, ...]
+    last_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowFacts:
+    """What is known about a claimed row's lineage and group at the moment of settling, inside the transaction."""
+
+    lineage: Lineage | None = None
+    group: GroupView | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """One envelope with its decision, to be stored together with what follows from it."""
+
+    arrival: Arrival
+    decision: Decision
+    changes: Changes
+    payload_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A message that is no envelope: kept raw, with the place and the reason."""
+
+    source: str
+    message_id: str
+    received_at: datetime
+    body: bytes
+    reason: str
+    where: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """All that one batch of deliveries leads to; written in one transaction or not at all."""
+
+    now: datetime
+    rule_set: str
+    decided: tuple[Decided, ...] = ()
+    duplicates: tuple[Arrival, ...] = ()
+    conflicts: tuple[Arrival, ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
+    alerts: tuple[NewAlert, ...] = ()
+    """Alerts that belong to no envelope: the quarantine's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """How a claimed outbox row goes on. Made by the four constructors only."""
+
+    state: RowState
+    due_at: datetime | None = None
+    note: str = ""
+    payload: Mapping[str, Any] | None = None
+    changes: Changes = Changes()
+    delivery: str = ""
+    """For a notification: ``sent`` or ``failed``, kept in the audit of deliveries."""
+
+    @classmethod
+    def done(cls, *, note: str = "", changes: Changes = Changes(), delivery: str = "") -> Settle:
+        """It happened."""
+        return cls(RowState.DONE, note=note, changes=changes, delivery=delivery)
+
+    @classmethod
+    def retry(
+        cls,
+        *,
+        due_at: datetime,
+        note: str,
+        payload: Mapping[str, Any] | None = None,
+        changes: Changes = Changes(),
+        delivery: str = "",
+    ) -> Settle:
+        """It did not happen; again at ``due_at``, with ``payload`` instead of the present one if given."""
+        return cls(RowState.PENDING, due_at=due_at, note=note, payload=payload, changes=changes, delivery=delivery)
+
+    @classmethod
+    def unknown(
+        cls,
+        *,
+        due_at: datetime,
+        note: str,
+        payload: Mapping[str, Any] | None = None,
+        changes: Changes = Changes(),
+    ) -> Settle:
+        """It may have happened; ask at ``due_at``."""
+        return cls(RowState.UNKNOWN, due_at=due_at, note=note, payload=payload, changes=changes)
+
+    @classmethod
+    def dead(cls, *, note: str, changes: Changes = Changes(), delivery: str = "") -> Settle:
+        """It will not happen."""
+        return cls(RowState.DEAD, note=note, changes=changes, delivery=delivery)

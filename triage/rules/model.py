@@ -1,0 +1,149 @@
+"""What a rule is, once loaded: values only. `triage.rules.source` makes them from YAML, `triage.rules.match` applies them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Protocol
+
+
+class Cause(StrEnum):
+    """Why an alert is raised; what ``alert.on`` lists."""
+
+    FAILED = "failed"  # the rule matched a failure (at once, also when it re-runs)
+    EXHAUSTED = "exhausted"  # no attempt or no time is left
+    REFUSED = "refused"  # the provider refused the re-run for good
+    UNKNOWN = "unknown"  # whether the re-run was submitted cannot be found out
+    OVERDUE = "overdue"  # no result of the re-run came by its deadline
+    QUARANTINED = "quarantined"  # a message could not be read; not for rules
+
+
+class Severity(StrEnum):
+    """How bad, for receivers that can show it."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True, slots=True)
+class RerunPolicy:
+    """When and how often to run the task again. There is no unlimited re-run.
+
+    Attributes:
+        after: delay before the first re-run.
+        factor: each further delay is this many times longer, up to ``max_delay``.
+        jitter: share of a delay that is spread, 0 to 1; drawn from the request id, so a replay gives the same instant.
+        max_attempts: re-runs over the whole lineage, however they were asked for.
+        give_up_after: since the first failure; no re-run is planned past it.
+        expect_within: a result must come this long after the submit, else an alert says so.
+        idempotent: the function may run twice; only then is a re-run repeated when its outcome cannot be found out.
+        qualifier: version or alias to run; empty means the one that failed.
+    """
+
+    max_attempts: int
+    give_up_after: timedelta
+    after: timedelta = timedelta(0)
+    factor: float = 2.0
+    max_delay: timedelta = timedelta(hours=1)
+    jitter: float = 0.1
+    expect_within: timedelta = timedelta(hours=24)
+    idempotent: bool = False
+    qualifier: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AlertPolicy:
+    """Whom to tell, about what, and how much at once (words as in Prometheus Alertmanager)."""
+
+    to: tuple[str, ...] = ("default",)
+    on: frozenset[Cause] = frozenset(Cause) - {Cause.QUARANTINED}
+    severity: Severity = Severity.WARNING
+    group_by: tuple[str, ...] = ("function", "fingerprint")
+    group_wait: timedelta = timedelta(seconds=30)
+    group_interval: timedelta = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a rule stands in its file, counted from 1."""
+
+    file: str
+    line: int
+    column: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """Why a rule did not match: the clause, and the value it met."""
+
+    rule_id: str
+    clause: str
+    actual: str
+
+
+Subject = Mapping[str, Any]
+"""The flat set of dotted names a rule may mention, with their values (see ``triage.facts.VOCABULARY``)."""
+
+
+class Expression(Protocol):
+    """A compiled ``when:``. True, False, or the text of an evaluation error (which is no match, and counted)."""
+
+    text: str
+
+    def evaluate(self, subject: Subject) -> bool | str: ...
+
+
+Test = Callable[[Subject], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Matcher:
+    """One compiled clause of ``match:``. ``clause`` is its text for explanations, ``name`` the value it looks at."""
+
+    name: str
+    clause: str
+    test: Test = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule. Exactly one of ``ignore`` or (``rerun`` and/or ``alert``) is set."""
+
+    id: str
+    place: Place
+    match: tuple[Matcher, ...] = ()
+    when: Expression | None = None
+    rerun: RerunPolicy | None = None
+    alert: AlertPolicy | None = None
+    ignore: str | None = None
+    owner: str = ""
+    runbook: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceText:
+    """One rule file as read. ``name`` is its path relative to the rules folder."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """All rules, in file order. ``digest`` is the SHA-256 over names and texts, and is stored with every decision."""
+
+    rules: tuple[Rule, ...]
+    digest: str
+    sources: tuple[SourceText, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The first rule that matched, if any, and the rules before it whose ``when`` could not be evaluated."""
+
+    rule: Rule | None
+    errors: Sequence[Clause] = ()

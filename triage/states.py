@@ -1,0 +1,89 @@
+"""The life of one failure, as a table. Nothing about these transitions may live elsewhere.
+
+The unit is the *lineage*: the failed invocation and all its re-runs. Every failed envelope belongs to exactly one
+lineage and every lineage is in exactly one state, which is why the sums on the overview add up by construction.
+
+A result may overtake the answer to the submit that caused it, hence the results are legal from RERUN_PENDING and
+UNKNOWN too. A re-run may also end after somebody was told, hence they are legal from ALERTING and ALERTED.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from triage.errors import IllegalTransition
+
+
+class State(StrEnum):
+    """Where a failure stands."""
+
+    NEW = "new"  # decided right now; never stored
+    RERUN_PENDING = "rerun_pending"  # a re-run is planned or being submitted
+    RERUNNING = "rerunning"  # submitted; the result is awaited
+    UNKNOWN = "unknown"  # a submit had no answer; the provider is being asked
+    ALERTING = "alerting"  # an alert is waiting for its group or being delivered
+    ALERTED = "alerted"  # at least one receiver took the alert
+    HEALED = "healed"  # a re-run succeeded
+    IGNORED = "ignored"  # a rule said so, with its reason
+
+
+class Event(StrEnum):
+    """What happens to a failure."""
+
+    RERUN = "rerun"  # decided: run it again
+    ALERT = "alert"  # decided: tell a person
+    IGNORE = "ignore"  # decided: neither
+    ACCEPTED = "accepted"  # the provider took the re-run, or had it already
+    LOST = "lost"  # no answer to the submit
+    REFUSED = "refused"  # the provider will never take it
+    GIVEN_UP = "given_up"  # no way left to find out; a person must look
+    SUCCEEDED = "succeeded"  # the re-run's result is a success
+    OVERDUE = "overdue"  # no result came by its deadline
+    DELIVERED = "delivered"  # a receiver took the alert
+
+
+HELD: Final = frozenset({State.RERUN_PENDING, State.RERUNNING, State.UNKNOWN})
+"""States in which nothing is said yet because a re-run may still succeed. Each has an outbox row with a due time."""
+
+_DECIDED: Final = {Event.RERUN: State.RERUN_PENDING, Event.ALERT: State.ALERTING, Event.IGNORE: State.IGNORED}
+_RESULT: Final = {**_DECIDED, Event.SUCCEEDED: State.HEALED}
+
+TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
+    **{(State.NEW, event): state for event, state in _DECIDED.items()},
+    **{
+        (origin, event): state
+        for origin in (
+            State.RERUN_PENDING,
+            State.RERUNNING,
+            State.UNKNOWN,
+            State.ALERTING,
+            State.ALERTED,
+            State.IGNORED,
+        )
+        for event, state in _RESULT.items()
+    },
+    # The platform runs an accepted task at least once: a second execution may fail after the first one succeeded.
+    **{(State.HEALED, event): state for event, state in _RESULT.items()},
+    (State.RERUN_PENDING, Event.ACCEPTED): State.RERUNNING,
+    (State.RERUN_PENDING, Event.LOST): State.UNKNOWN,
+    (State.RERUN_PENDING, Event.REFUSED): State.ALERTING,
+    (State.UNKNOWN, Event.ACCEPTED): State.RERUNNING,
+    (State.UNKNOWN, Event.LOST): State.UNKNOWN,
+    (State.UNKNOWN, Event.REFUSED): State.ALERTING,
+    (State.UNKNOWN, Event.GIVEN_UP): State.ALERTING,
+    (State.RERUNNING, Event.OVERDUE): State.ALERTING,
+    (State.ALERTING, Event.DELIVERED): State.ALERTED,
+}
+
+
+def advance(state: State, event: Event) -> State:
+    """The state after ``event``.
+
+    Raises:
+        IllegalTransition: the table has no such move.
+    """
+    try:
+        return TRANSITIONS[state, event]
+    except KeyError:
+        raise IllegalTransition(f"{state} has no transition for {event}") from None

@@ -1,0 +1,177 @@
+"""The store: what every implementation promises. Contract suite: ``tests/contract/test_store.py``.
+
+All instants are aware and in UTC. Every method may raise `StoreUnavailable`. Nothing here assumes SQLite: a batch is a
+value, a settle is conditional on a fencing token, and the only callback (``react``) is a pure function that may be run
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from triage.changes import Commit, OutboxRow, RowFacts, Settle
+from triage.facts import Arrival, Snapshot
+from triage.rules.model import SourceText
+
+React = Callable[[RowFacts], Settle]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The sums that have to add up.
+
+    ``received == decided + duplicates + conflicts + quarantined`` and ``failures == sum(states.values())``.
+    """
+
+    received: int
+    decided: int
+    duplicates: int
+    conflicts: int
+    quarantined: int
+    failures: int
+    states: Mapping[str, int]
+    """Failed envelopes by the state of their lineage (``states.State``)."""
+    outbox: Mapping[str, int]
+    """Outbox rows that are not finished, by kind."""
+    deliveries: Mapping[str, int]
+    """Notifications by result: ``sent``, ``failed`` (a try that failed), ``dead`` (given up)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureFilter:
+    """Which envelopes to list; ``None`` and ``""`` mean any. Instants bound ``received_at``, from inclusive, until exclusive."""
+
+    function: str = ""  # glob
+    state: str = ""
+    group: str = ""  # fingerprint, or a prefix of it
+    text: str = ""  # substring of error message, error type or request id, any case
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRow:
+    """One envelope as listed, newest first."""
+
+    request_id: str
+    received_at: datetime
+    function: str
+    condition: str
+    outcome: str
+    error_type: str
+    error_message: str
+    fingerprint: str
+    reason: str
+    rule_id: str
+    state: str
+    """State of its lineage; empty for a success outside any lineage."""
+    root: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailureDetail:
+    """One envelope with all that happened to it; mappings are plain JSON for a person or ``--json``.
+
+    ``envelope`` holds columns and the body as text, ``decision`` reason, rule, rule set digest, facts and effects,
+    ``lineage`` its root, state, attempts and members, ``outbox`` and ``deliveries`` the rows of the lineage,
+    ``conflicts`` other bodies that came under the same request id.
+    """
+
+    row: FailureRow
+    envelope: Mapping[str, Any]
+    decision: Mapping[str, Any]
+    lineage: Mapping[str, Any] | None
+    outbox: Sequence[Mapping[str, Any]]
+    deliveries: Sequence[Mapping[str, Any]]
+    conflicts: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineRow:
+    """One quarantined message. ``body`` is raw, as received."""
+
+    id: int
+    received_at: datetime
+    source: str
+    message_id: str
+    reason: str
+    where: str
+    detail: str
+    body: bytes
+
+
+class Store(Protocol):
+    """Durable state of one triage installation."""
+
+    async def load_facts(self, arrivals: Sequence[Arrival]) -> Snapshot:
+        """Read, in one go, everything deciding this batch may need to know.
+
+        A lineage is joined by request id or task id, or, for a result that overtook the answer to its own submit, by
+        function and payload of an attempt whose submit is under way.
+        """
+        ...
+
+    async def commit(self, batch: Commit) -> None:
+        """Write a batch in one transaction, durably: when this returns, it survives a loss of power.
+
+        Raises:
+            StoreConflict: an envelope's request id is stored already, or a lineage's version is not the one the
+                decision was based on. Nothing was written.
+        """
+        ...
+
+    async def claim_due(self, *, now: datetime, lease: timedelta, limit: int) -> list[OutboxRow]:
+        """Take rows that are due and not under a running lease, oldest due time first; they are ours for ``lease``."""
+        ...
+
+    async def settle(self, row: OutboxRow, react: React, *, now: datetime) -> bool:
+        """Read the row's lineage and group, ask ``react`` how it goes on, write that; all in one transaction.
+
+        ``react`` is pure and may be called more than once. False: the claim was lost, nothing was written.
+        """
+        ...
+
+    async def next_due(self) -> datetime | None:
+        """When the next row can be claimed (its due time, or the end of its lease); None when there is none."""
+        ...
+
+    async def payload_of(self, request_id: str) -> bytes | None:
+        """The event of a stored envelope, byte for byte; None when it is not stored."""
+        ...
+
+    async def totals(self) -> Totals:
+        """The sums, from one consistent view."""
+        ...
+
+    async def failures(self, which: FailureFilter) -> list[FailureRow]:
+        """List envelopes, newest first."""
+        ...
+
+    async def failure(self, request_id: str) -> FailureDetail | None:
+        """One envelope with all that happened to it. A prefix is enough if it is unique."""
+        ...
+
+    async def quarantined(self, *, limit: int) -> list[QuarantineRow]:
+        """List quarantined messages, newest first."""
+        ...
+
+    async def quarantine_entry(self, entry: int) -> QuarantineRow | None:
+        """One quarantined message."""
+        ...
+
+    async def save_rule_set(self, digest: str, sources: Sequence[SourceText], *, now: datetime) -> None:
+        """Keep a rule set's texts under its digest, and remember that it is the last good one."""
+        ...
+
+    async def rule_set(self, digest: str | None = None) -> tuple[str, tuple[SourceText, ...]] | None:
+        """A kept rule set by digest or a unique prefix of it; the last good one when none is given."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was asked for and release the files. May be called twice."""
+        ...
