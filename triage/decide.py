@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -70,6 +70,7 @@ class Decision:
         lineage: the lineage after this decision, or None for a success outside any lineage.
         errors: rules whose ``when`` could not be evaluated. Why rules did not match is not kept: deciding is pure, so
             `triage.rules.match.trace` finds it again from the stored facts and the stored rule set.
+        facts: what deciding saw; stored with the decision, no part of its identity.
     """
 
     reason: Reason
@@ -77,6 +78,7 @@ class Decision:
     effects: tuple[Effect, ...] = ()
     lineage: Lineage | None = None
     errors: Sequence[Clause] = ()
+    facts: Facts = field(default=Facts(), compare=False)
 
     @property
     def is_new(self) -> bool:
@@ -92,12 +94,11 @@ def decide(arrival: Arrival, facts: Facts, rules: RuleSet, *, now: datetime) -> 
     envelope = arrival.envelope
     if facts.seen_digest is not None:
         same = facts.seen_digest == envelope.digest
-        return Decision(Reason.DUPLICATE if same else Reason.CONFLICT)
+        return Decision(Reason.DUPLICATE if same else Reason.CONFLICT, facts=facts)
     if envelope.outcome is not Outcome.FAILED:
-        return _not_failed(envelope.outcome, facts)
+        return replace(_not_failed(envelope.outcome, facts), facts=facts)
     match = first_match(rules, Subject(arrival, facts, now=now))
-    decision = _failed(arrival, facts, match.rule, now=now)
-    return replace(decision, errors=match.errors) if match.errors else decision
+    return replace(_failed(arrival, facts, match.rule, now=now), errors=match.errors or (), facts=facts)
 
 
 def decide_batch(arrivals: Sequence[Arrival], snapshot: Snapshot, rules: RuleSet, *, now: datetime) -> list[Decision]:
