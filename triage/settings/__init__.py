@@ -1,0 +1,48 @@
+"""Settings: one TOML file, environment variables over it, secret files between the two.
+
+``TRIAGE_QUEUE__NAME`` in the environment sets ``name`` in ``[queue]``; a file ``credentials__access_key_secret`` in the
+secrets directory (``$TRIAGE_SECRETS_DIR``, else systemd's ``$CREDENTIALS_DIRECTORY``) sets what its name says. Whatever
+is wrong is told at once, each with its place.
+"""
+
+from triage.settings.fields import (
+    ConsumerSettings,
+    CredentialSettings,
+    Duration,
+    FcSettings,
+    LocalSource,
+    LogSettings,
+    OutboxSettings,
+    QuarantineSettings,
+    QueueSettings,
+    ReceiverSettings,
+    Settings,
+    SmqSource,
+    SourceSettings,
+    StoreSettings,
+    parse_duration,
+    show_duration,
+)
+from triage.settings.load import Loaded, load, load_settings
+
+__all__ = [
+    "ConsumerSettings",
+    "CredentialSettings",
+    "Duration",
+    "FcSettings",
+    "Loaded",
+    "LocalSource",
+    "LogSettings",
+    "OutboxSettings",
+    "QuarantineSettings",
+    "QueueSettings",
+    "ReceiverSettings",
+    "Settings",
+    "SmqSource",
+    "SourceSettings",
+    "StoreSettings",
+    "load",
+    "load_settings",
+    "parse_duration",
+    "show_duration",
+]

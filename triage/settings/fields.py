@@ -1,0 +1,349 @@
+"""Every setting with its default. Under each: what it is, its unit, why this default, how to switch it off."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from triage.envelope import Destination
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdw]))+")
+
+
+def parse_duration(value: Any) -> timedelta:
+    """Read ``"90s"``, ``"5m"``, ``"1h30m"``, ``"2d"``, or a number of seconds.
+
+    Raises:
+        ValueError: it is none of these, or negative, or longer than a timedelta can be.
+    """
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, str):
+        text = value.strip()
+        if _DURATION.fullmatch(text):
+            parts = re.findall(r"([\d.]+)([a-z]+)", text)
+            value = sum(float(number) * _UNITS[unit] for number, unit in parts)
+        elif re.fullmatch(r"\d+(?:\.\d+)?", text):
+            value = float(text)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 3e9:
+        return timedelta(seconds=value)
+    raise ValueError('expected a duration such as "90s", "5m", "2h", "1d" or a number of seconds')
+
+
+def show_duration(value: timedelta) -> str:
+    """Write a duration as `parse_duration` reads it: ``1h30m``."""
+    rest = round(value.total_seconds() * 1000)
+    text = ""
+    for unit, size in (("d", 86400000), ("h", 3600000), ("m", 60000), ("s", 1000), ("ms", 1)):
+        count, rest = divmod(rest, size)
+        text += f"{count}{unit}" if count else ""
+    return text or "0s"
+
+
+def _url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("expected an http:// or https:// address")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("an address takes no user name, query or fragment; keys belong under [credentials]")
+    return value.rstrip("/")
+
+
+def _lines(value: Any) -> Any:
+    """One text, or one per line (a secret file), or JSON (an environment variable)."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("expected a JSON list of texts") from None
+    return [line.strip() for line in value.splitlines() if line.strip()]
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", value):
+        raise ValueError("a name is 1 to 128 letters, digits, '_', '-' or '.', and begins with a letter or digit")
+    return value
+
+
+def _smq_queue(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,119}", value):
+        raise ValueError("a queue's name is 1 to 120 letters, digits or '-', and begins with a letter or digit")
+    return value
+
+
+def _some(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not value:
+        raise ValueError("needs at least one")
+    return value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration, json_schema_input_type=str | float),
+    PlainSerializer(show_duration),
+]
+Positive = Annotated[Duration, Field(gt=timedelta(0))]
+Url = Annotated[str, AfterValidator(_url)]
+Name = Annotated[str, AfterValidator(_name)]
+Address = Annotated[SecretStr, Field(min_length=1)]
+Names = Annotated[tuple[Name, ...], NoDecode, BeforeValidator(_lines)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+class LocalSource(_Group):
+    """Read result messages from the local queue: the file under ``[queue]``."""
+
+    type: Literal["local"] = "local"
+    """Kind of source."""
+    name: Name = "local"
+    """Stable name, stored with every envelope read from here. Unique among the sources."""
+    queue: Name = "default"
+    """Name of the queue inside the queue file."""
+    destination: Destination = Destination.BOTH
+    """Which results arrive here: ``both``, ``failure`` or ``success``. Tells what an empty message means."""
+
+
+class SmqSource(_Group):
+    """Read result messages from a Simple Message Queue (SMQ, formerly MNS) queue over HTTP."""
+
+    type: Literal["smq"]
+    """Kind of source."""
+    name: Name = "smq"
+    """Stable name, stored with every envelope read from here. Unique among the sources."""
+    endpoint: Url
+    """Address of the queue service, ``http://ACCOUNT.mns.REGION.aliyuncs.com`` or its internal form."""
+    queue: Annotated[str, AfterValidator(_smq_queue)]
+    """Name of the queue that the functions' ``destinationConfig`` names. Letters, digits and hyphens."""
+    destination: Destination = Destination.BOTH
+    """Which results the queue was configured to receive: ``both``, ``failure`` or ``success``."""
+    receivers: Annotated[int, Field(ge=1, le=64)] = 4
+    """Receive requests open at the same time. More hide the network's latency; 4 keep one core busy."""
+    batch: Annotated[int, Field(ge=1, le=16)] = 16
+    """Messages per receive request. 16 is the service's maximum and the cheapest per message."""
+    wait: Annotated[Duration, Field(le=timedelta(seconds=30))] = timedelta(seconds=30)
+    """Long poll: how long the service holds an empty receive. At most 30 s, the service's limit. ``0s`` = short poll."""
+    signature: Literal["v2", "v4"] = "v2"
+    """Request signature. ``v2`` is accepted everywhere; ``v4`` needs ``region``."""
+    region: str = ""
+    """Region id for signature ``v4``, such as ``cn-hangzhou``. Not needed for ``v2``."""
+
+    @model_validator(mode="after")
+    def _region_for_v4(self) -> SmqSource:
+        if self.signature == "v4" and not self.region:
+            raise ValueError('signature = "v4" needs region, such as "cn-hangzhou"')
+        return self
+
+
+SourceSettings = Annotated[LocalSource | SmqSource, Field(discriminator="type")]
+
+
+class QueueSettings(_Group):
+    """The local queue: a durable queue in one SQLite file, for use without a cloud account."""
+
+    path: Path = Path("queue.db")
+    """Where the queue file is; relative to ``state_dir``."""
+    name: Name = "default"
+    """Queue that ``triage queue send`` and the other queue commands use when none is named."""
+    visibility_timeout: Positive = timedelta(seconds=30)
+    """How long a received message stays hidden before it is delivered again. 30 s is also SMQ's default."""
+
+
+class StoreSettings(_Group):
+    """The store: envelopes, decisions, lineages and the outbox, in one SQLite file."""
+
+    path: Path = Path("triage.db")
+    """Where the store is; relative to ``state_dir``. Must be on a local disk: SQLite's locks need it."""
+
+
+class FcSettings(_Group):
+    """Function Compute (FC), which is asked to run tasks again."""
+
+    endpoint: Url | None = None
+    """Address to use instead of the one that follows from account and region: an emulator, a proxy, an internal
+    address. Unset = the public address of the function's own account and region."""
+    region: str = ""
+    """Region for functions whose ARN leaves it empty, such as ``cn-hangzhou``."""
+    account: str = ""
+    """Account id for functions whose ARN leaves it empty."""
+    timeout: Positive = timedelta(seconds=10)
+    """Time limit of one API request. After it the outcome counts as unknown and is asked for, never guessed."""
+
+
+class CredentialSettings(_Group):
+    """The access key for SMQ and FC. All empty = the vendor's chain: environment, profile file, OIDC role, RAM role."""
+
+    access_key_id: str = ""
+    """Access key id."""
+    access_key_secret: SecretStr = SecretStr("")
+    """Access key secret. Better in a secret file than in the configuration."""
+    security_token: SecretStr = SecretStr("")
+    """Security token (STS) when the access key is a temporary one."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> CredentialSettings:
+        if bool(self.access_key_id) != bool(self.access_key_secret.get_secret_value()):
+            raise ValueError(
+                "access_key_id and access_key_secret belong together; leave both empty for the vendor's chain"
+            )
+        if self.security_token.get_secret_value() and not self.access_key_id:
+            raise ValueError("security_token needs access_key_id and access_key_secret")
+        return self
+
+
+class ReceiverSettings(_Group):
+    """One receiver: whom rules name in ``alert.to``."""
+
+    urls: Annotated[tuple[Address, ...], NoDecode, BeforeValidator(_lines), AfterValidator(_some)]
+    """Addresses in apprise's notation, all of them are told. ``console:`` prints to standard output. They carry tokens,
+    so they are never shown."""
+    timeout: Positive = timedelta(seconds=15)
+    """Time limit of one delivery; after it the delivery has failed and is tried again."""
+
+
+class OutboxSettings(_Group):
+    """The outbox: everything that is done after a decision, such as re-runs and notifications."""
+
+    lease: Positive = timedelta(minutes=2)
+    """How long a claimed row is ours. Must be longer than any one action takes; after a crash it is the wait until the
+    row is taken up again."""
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 16
+    """Rows acted on at the same time."""
+    retry_first: Positive = timedelta(seconds=5)
+    """Delay after the first failed try of a row."""
+    retry_factor: Annotated[float, Field(ge=1, le=100)] = 2.0
+    """Each further delay is this many times longer. ``1`` = always the same."""
+    retry_max: Positive = timedelta(minutes=10)
+    """The longest delay between two tries."""
+    give_up_after: Positive = timedelta(hours=24)
+    """A notification that could not be delivered for this long is dead; ``triage status`` counts it."""
+
+
+class ConsumerSettings(_Group):
+    """The consumer: receives, decides, commits, acknowledges."""
+
+    batch: Annotated[int, Field(ge=1, le=4096)] = 256
+    """Most envelopes per transaction. Large batches make durable commits cheap; nothing waits for a batch to fill."""
+    grace: Duration = timedelta(seconds=20)
+    """How long work in hand may take to finish after SIGTERM. What is not finished by then comes again. ``0s`` = at
+    once."""
+
+
+class QuarantineSettings(_Group):
+    """Messages that cannot be read. They are always kept; these settings say who hears of them."""
+
+    alert: bool = True
+    """Whether to tell somebody. ``false`` = only keep and count them."""
+    to: Names = ("default",)
+    """Receivers to tell."""
+    group_wait: Duration = timedelta(minutes=5)
+    """How long to collect before telling, so that a burst is one notification. ``0s`` = at once."""
+
+
+class LogSettings(_Group):
+    """The log, on standard error."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
+    """Least severe level that is written."""
+    format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = "text"
+    """``text`` for people, ``json`` (one object per line) for log collectors."""
+
+
+class Settings(BaseSettings):
+    """All settings. Made by `load_settings`; the constructor itself reads no environment and no file."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,
+        env_prefix="TRIAGE_",
+        env_nested_delimiter="__",
+    )
+
+    state_dir: Path
+    """Folder for the queue and the store; made when missing. Unset = systemd's ``$STATE_DIRECTORY``, else
+    ``$XDG_STATE_HOME/triage``, else ``~/.local/state/triage``."""
+    rules: Path | None = None
+    """Folder of rule files, or one file; relative to the configuration file. Unset = the shipped rules."""
+    sources: Annotated[tuple[SourceSettings, ...], AfterValidator(_some)] = (LocalSource(),)
+    """Where result messages come from: a list of ``[[sources]]``. Unset = the local queue."""
+    queue: QueueSettings = QueueSettings()
+    store: StoreSettings = StoreSettings()
+    fc: FcSettings = FcSettings()
+    credentials: CredentialSettings = CredentialSettings()
+    receivers: dict[Name, ReceiverSettings] = {"default": ReceiverSettings(urls=(SecretStr("console:"),))}
+    """Who can be told: ``[receivers.NAME]``. ``default`` is always there and, unless configured, prints to
+    standard output."""
+    outbox: OutboxSettings = OutboxSettings()
+    consumer: ConsumerSettings = ConsumerSettings()
+    quarantine: QuarantineSettings = QuarantineSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is passed in: `load_settings` brings the environment as an argument."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Put the files below ``state_dir`` unless their paths are absolute, and see to a default receiver."""
+        full = dict(data)
+        if isinstance(state_dir := data.get("state_dir"), str | Path):
+            full["state_dir"] = root = Path(state_dir).expanduser()
+            for group, default in (("queue", "queue.db"), ("store", "triage.db")):
+                given = data.get(group, {})
+                if isinstance(given, dict) and isinstance(given.get("path", ""), str | Path):
+                    full[group] = {**given, "path": root / Path(given.get("path", default)).expanduser()}
+        if isinstance(receivers := data.get("receivers"), dict):
+            full["receivers"] = {"default": {"urls": ["console:"]}, **receivers}
+        return full
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Settings:
+        names = [source.name for source in self.sources]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"sources: the name {name!r} is used twice; give each source a name of its own")
+        for name in self.quarantine.to if self.quarantine.alert else ():
+            if name not in self.receivers:
+                raise ValueError(f"quarantine.to: no receiver is named {name!r}; add [receivers.{name}]")
+        return self
