@@ -275,10 +275,9 @@ def parse_body(raw: bytes, *, md5: str | None = None, destination: Destination =
     """
     if len(raw) > MAX_BODY:
         raise InvalidEnvelope("too_large", detail=f"{len(raw)} bytes; at most {MAX_BODY} are read")
-    body = _plain(raw)
-    if md5 and md5.upper() not in (_md5(raw), _md5(body)):
+    if md5 and not _is_md5_of(raw, md5):
         raise InvalidEnvelope("md5_mismatch", detail=f"MessageBodyMD5 is {md5[:64]}, the body's is {_md5(raw)}")
-    message, body = _unwrap(body)
+    message, body = _unwrap(_plain(raw))
     context, response = message.requestContext, message.responseContext
     outcome = outcome_of(message, destination)
     return Envelope(
@@ -303,6 +302,15 @@ def parse_body(raw: bytes, *, md5: str | None = None, destination: Destination =
 
 def _md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest().upper()
+
+
+def _is_md5_of(raw: bytes, md5: str) -> bool:
+    if md5.upper() == _md5(raw):
+        return True
+    try:
+        return md5.upper() == _md5(base64.b64decode(raw))
+    except binascii.Error:
+        return False
 
 
 def _plain(raw: bytes) -> bytes:

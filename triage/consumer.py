@@ -1,0 +1,284 @@
+"""The receiving loop: receive, parse, facts, decide, commit, ack. In that order, always.
+
+A message is acknowledged when the *intention* is durable, not when it is carried out: a slow API or a dead receiver
+never holds a lease. When the store fails nothing is acknowledged, the bounded queue fills, and receiving stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from triage.changes import Commit, NewAlert, Quarantined
+from triage.clock import Clock
+from triage.decide import Decision, Reason, decide_batch
+from triage.effects import decided, quarantine_alert
+from triage.envelope import parse_body
+from triage.errors import InvalidEnvelope, Permanent, StoreConflict, StoreUnavailable, Temporary
+from triage.facts import Arrival, arrival
+from triage.rules.model import AlertPolicy, RuleSet
+from triage.sources import Delivery, Source
+from triage.stores import Store
+
+log = logging.getLogger(__name__)
+
+_ACKS_UNDER_WAY: Final = 4
+"""Batches whose acknowledgement may still be on the wire while the next ones are decided."""
+
+_SLOW_RETRY: Final = timedelta(seconds=30)
+"""Pause after an error that only a person can mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """One source and how it is asked: ``receivers`` long polls at a time, up to ``batch`` messages each."""
+
+    source: Source
+    receivers: int = 4
+    batch: int = 16
+    wait: timedelta = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A delivery in our hands, and where to acknowledge it."""
+
+    source: Source
+    delivery: Delivery
+
+
+class Consumer:
+    """Owns the receivers, the bounded queue between them and the decision, and the leases of all it holds."""
+
+    def __init__(
+        self,
+        intakes: Sequence[Intake],
+        *,
+        store: Store,
+        rules: Callable[[], RuleSet],
+        clock: Clock,
+        batch: int = 256,
+        quarantine: AlertPolicy | None = None,
+        committed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``rules`` gives the set in force; ``committed`` is called after each commit (it wakes the outbox)."""
+        self._intakes, self._store, self._rules, self._clock = intakes, store, rules, clock
+        self._batch, self._quarantine, self._committed = batch, quarantine, committed
+        self._queue: asyncio.Queue[list[Taken]] = asyncio.Queue(max(batch // 16, 1))
+        self._held: dict[int, Taken] = {}
+        self._acks: set[asyncio.Task[None]] = set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consume until ``stop``; then finish what was received, and return. Cancelling it loses nothing either:
+        what is not acknowledged comes again.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            renewing = tasks.create_task(self._renew())
+            async with asyncio.TaskGroup() as receiving:
+                handling = tasks.create_task(self._handle_all())
+                for intake in self._intakes:
+                    for _ in range(intake.receivers):
+                        receiving.create_task(self._receive(intake, stop))
+            await self._queue.join()
+            handling.cancel()
+            while self._acks:
+                await asyncio.wait(self._acks)
+            renewing.cancel()
+
+    async def _receive(self, intake: Intake, stop: asyncio.Event) -> None:
+        failures = 0
+        while not stop.is_set():
+            try:
+                deliveries = await _unless(stop, intake.source.receive(limit=intake.batch, wait=intake.wait))
+            except Temporary as error:
+                failures += 1
+                pause = error.retry_after or timedelta(seconds=min(0.5 * 2**failures, 30))
+                log.warning("%s: %s; asking again in %s", intake.source.name, error, pause)
+                await self._clock.wait(stop, pause)
+                continue
+            except Permanent as error:
+                log.error("%s: %s; asking again in %s", intake.source.name, error, _SLOW_RETRY)  # noqa: TRY400
+                await self._clock.wait(stop, _SLOW_RETRY)
+                continue
+            failures = 0
+            if deliveries:
+                taken = [Taken(intake.source, delivery) for delivery in deliveries]
+                self._held.update((id(item.delivery), item) for item in taken)
+                await self._queue.put(taken)
+
+    async def _handle_all(self) -> None:
+        while True:
+            batch = await self._queue.get()
+            groups = 1
+            while len(batch) < self._batch and not self._queue.empty():
+                batch = batch + self._queue.get_nowait()
+                groups += 1
+            try:
+                await self._handle(batch)
+            finally:
+                for _ in range(groups):
+                    self._queue.task_done()
+
+    async def _handle(self, batch: Sequence[Taken]) -> None:
+        await self._commit(batch)
+        self._committed()
+        while len(self._acks) >= _ACKS_UNDER_WAY:
+            await asyncio.wait(self._acks, return_when=asyncio.FIRST_COMPLETED)
+        task = asyncio.create_task(self._ack(batch))
+        self._acks.add(task)
+        task.add_done_callback(self._acks.discard)
+
+    async def _commit(self, batch: Sequence[Taken]) -> None:
+        now = self._clock.now()
+        arrivals, quarantined = read_batch(batch, now=now)
+        pause = timedelta(milliseconds=500)
+        while True:
+            try:
+                snapshot = await self._store.load_facts(arrivals)
+                rules = self._rules()
+                decisions = decide_batch(arrivals, snapshot, rules, now=now)
+                commit = Commit(
+                    now=now,
+                    rule_set=rules.digest,
+                    decided=tuple(decided(a, d) for a, d in zip(arrivals, decisions, strict=True) if d.is_new),
+                    duplicates=_with(Reason.DUPLICATE, arrivals, decisions),
+                    conflicts=_with(Reason.CONFLICT, arrivals, decisions),
+                    quarantined=quarantined,
+                    alerts=self._quarantine_alerts(quarantined),
+                )
+                await self._store.commit(commit)
+            except StoreConflict:
+                # Somebody else decided one of these first. Deciding is pure, so deciding again costs nothing.
+                log.debug("facts changed while deciding; deciding again")
+            except StoreUnavailable as error:
+                log.error("nothing is acknowledged while the store fails: %s; again in %s", error, pause)  # noqa: TRY400
+                await self._clock.sleep(pause)
+                pause = min(pause * 2, _SLOW_RETRY)
+            else:
+                _report(commit)
+                return
+
+    def _quarantine_alerts(self, quarantined: Iterable[Quarantined]) -> tuple[NewAlert, ...]:
+        if self._quarantine is None:
+            return ()
+        return tuple(
+            quarantine_alert(
+                source=item.source,
+                reason=item.reason,
+                detail=f"{item.where}: {item.detail}" if item.where else item.detail,
+                policy=self._quarantine,
+                entry=item.message_id,
+            )
+            for item in quarantined
+        )
+
+    async def _ack(self, batch: Sequence[Taken]) -> None:
+        by_source: dict[int, list[Taken]] = {}
+        for item in batch:
+            by_source.setdefault(id(item.source), []).append(item)
+        for items in by_source.values():
+            source = items[0].source
+            try:
+                gone = await source.ack([item.delivery for item in items])
+            except (Temporary, Permanent) as error:
+                log.warning(
+                    "%s: %d messages are not acknowledged and will come again: %s", source.name, len(items), error
+                )
+            else:
+                if gone:
+                    log.info("%s: %d messages will come again: their lease had run out", source.name, len(gone))
+            for item in items:
+                self._held.pop(id(item.delivery), None)
+
+    async def _renew(self) -> None:
+        """Extend the lease of whatever we hold, once a third of it has passed."""
+        while True:
+            now = self._clock.now()
+            for key, item in list(self._held.items()):
+                lease = item.source.lease
+                if item.delivery.lease_until - now > lease * 2 / 3 or key not in self._held:
+                    continue
+                with contextlib.suppress(Temporary, Permanent):  # the lease then runs out, and the message comes again
+                    await item.source.extend(item.delivery, lease)
+            shortest = min((intake.source.lease for intake in self._intakes), default=timedelta(seconds=30))
+            await self._clock.sleep(shortest / 6)
+
+
+def read_batch(batch: Iterable[Taken], *, now: datetime) -> tuple[list[Arrival], tuple[Quarantined, ...]]:
+    """Parse every body; what is no envelope is kept raw, with the place and the reason."""
+    arrivals: list[Arrival] = []
+    quarantined: list[Quarantined] = []
+    for item in batch:
+        source, delivery = item.source, item.delivery
+        try:
+            if delivery.unreadable:
+                raise InvalidEnvelope("unreadable", detail=delivery.unreadable)
+            envelope = parse_body(delivery.body, md5=delivery.body_md5, destination=source.destination)
+        except InvalidEnvelope as error:
+            quarantined.append(
+                Quarantined(
+                    source=source.name,
+                    message_id=delivery.message_id,
+                    received_at=now,
+                    body=delivery.body,
+                    reason=error.reason,
+                    where=error.where,
+                    detail=error.detail,
+                )
+            )
+        else:
+            arrivals.append(
+                arrival(
+                    envelope,
+                    source=source.name,
+                    message_id=delivery.message_id,
+                    received_at=now,
+                    enqueued_at=delivery.enqueued_at,
+                )
+            )
+    return arrivals, tuple(quarantined)
+
+
+async def _unless(stop: asyncio.Event, receive: Awaitable[list[Delivery]]) -> list[Delivery]:
+    """What ``receive`` gives, or nothing when ``stop`` comes first: a long poll must not delay a shutdown. What the
+    queue had handed out to the abandoned poll comes again when its lease runs out.
+    """
+    asking = asyncio.ensure_future(receive)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((asking, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if asking.done():
+            return asking.result()
+        return []
+    finally:
+        stopping.cancel()
+        if not asking.done():
+            asking.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Temporary, Permanent):
+                await asking
+
+
+def _with(reason: Reason, arrivals: Sequence[Arrival], decisions: Sequence[Decision]) -> tuple[Arrival, ...]:
+    return tuple(a for a, d in zip(arrivals, decisions, strict=True) if d.reason is reason)
+
+
+def _report(commit: Commit) -> None:
+    for item in commit.decided:
+        for clause in item.decision.errors:
+            log.warning("rule %s: %s could not be evaluated: %s", clause.rule_id, clause.clause, clause.actual)
+    for item in commit.quarantined:
+        log.warning("%s: message %s quarantined: %s %s", item.source, item.message_id, item.reason, item.where)
+    for conflict in commit.conflicts:
+        log.warning("request %s came again with another body; both are kept", conflict.envelope.request_id)
+    log.info(
+        "batch: %d decided, %d duplicate, %d conflicting, %d quarantined",
+        len(commit.decided),
+        len(commit.duplicates),
+        len(commit.conflicts),
+        len(commit.quarantined),
+    )

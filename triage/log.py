@@ -1,0 +1,140 @@
+"""The log: standard library logging, as text or JSON, with known secrets taken out of every line before it is written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import TextIO
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from triage.settings.fields import LogSettings, Settings
+
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_SHORTEST = 4
+"""Characters. Taking a shorter text out of every line would destroy the log and protect nobody."""
+_TELLING = frozenset(
+    {"cto", "emojis", "format", "method", "overflow", "redirect", "retry", "rto", "tz", "verify", "wait"}
+)
+"""Options of apprise addresses whose values are no secrets."""
+
+
+def secrets_of(settings: Settings) -> frozenset[str]:
+    """Every text that must not be seen: the keys, and the receivers' addresses with the parts that may be tokens."""
+    found = {settings.credentials.access_key_secret, settings.credentials.security_token}
+    texts = {secret.get_secret_value() for secret in found}
+    for receiver in settings.receivers.values():
+        for address in receiver.urls:
+            texts.update(_address_parts(address.get_secret_value()))
+    return frozenset(text for text in texts if len(text) >= _SHORTEST)
+
+
+def _address_parts(address: str) -> Iterator[str]:
+    """The address and what in it may be a token. In ``slack://A/B/C`` it is the host, in others the user or the path."""
+    scheme, mark, rest = address.partition("://")
+    if not mark or not rest:
+        return
+    yield address
+    yield rest
+    try:
+        parts = urlsplit(f"//{rest}")
+        host, user, password = parts.hostname or "", parts.username, parts.password
+    except ValueError:
+        yield from (part for part in re.split(r"[/:@?&=#]+", rest) if len(part) >= 8)
+        return
+    yield from filter(None, (user, password))
+    # hostname is lower-cased by the library; the token is not.
+    written = re.split(r"[:/?#]", parts.netloc.rpartition("@")[2])[0]
+    if "." not in host and host != "localhost":
+        yield from (text for text in (host, written) if len(text) >= 8)
+    yield from (part for part in parts.path.split("/") if len(part) >= 8)
+    yield from (value for name, value in parse_qsl(parts.query) if name not in _TELLING)
+    del scheme
+
+
+def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
+    """A function that puts ``***`` in the place of each secret, also where it was escaped for a URL or for JSON."""
+    forms = {
+        form
+        for text in secrets
+        for form in (text, quote(text, safe=""), quote(text), unquote(text), json.dumps(text)[1:-1], repr(text)[1:-1])
+        if len(form) >= _SHORTEST
+    }
+    if not forms:
+        return lambda text: text
+    # The longest first: a whole address before the token inside it.
+    pattern = re.compile("|".join(map(re.escape, sorted(forms, key=lambda form: (-len(form), form)))))
+    return lambda text: pattern.sub("***", text)
+
+
+def printable(text: str) -> str:
+    """Text from outside, safe for a terminal and for a log of lines: control characters are written as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def configure(settings: LogSettings, *, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
+    """Send the log to ``stream`` (standard error), and nowhere else. Replaces what was configured before."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter((_Json if settings.format == "json" else _Text)())
+    handler.addFilter(_Redact(redactor(secrets)))
+    logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
+    # Below WARNING these two write whole addresses with their tokens.
+    for name in ("apprise", "urllib3"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _Redact(logging.Filter):
+    """Takes secrets out of the message, the traceback and the extra fields. Sits at the handler: nothing goes around it."""
+
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        super().__init__()
+        self._redact = redact
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = self._redact(record.getMessage()), None
+        if record.exc_info:
+            record.exc_text = self._redact(logging.Formatter().formatException(record.exc_info))
+        if record.stack_info:
+            record.stack_info = self._redact(record.stack_info)
+        for name, value in _extras(record):
+            if not isinstance(value, int | float | None):
+                setattr(record, name, self._redact(str(value)))
+        return True
+
+
+def _extras(record: logging.LogRecord) -> list[tuple[str, object]]:
+    return [(name, value) for name, value in vars(record).items() if name not in _OWN]
+
+
+def _at(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class _Text(logging.Formatter):
+    """``2026-01-02T03:04:05.678Z WARNING triage.consumer: message key=value``, then the traceback if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        extras = "".join(f" {name}={printable(str(value))}" for name, value in _extras(record))
+        line = f"{_at(record)} {record.levelname} {record.name}: {printable(record.getMessage())}{extras}"
+        return "\n".join(filter(None, (line, record.exc_text, record.stack_info)))
+
+
+class _Json(logging.Formatter):
+    """One JSON object per line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": _at(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **dict(_extras(record)),
+        }
+        if trace := "\n".join(filter(None, (record.exc_text, record.stack_info))):
+            line["exception"] = trace
+        return json.dumps(line, ensure_ascii=False)

@@ -1,0 +1,225 @@
+"""The acting loop: claim what is due, act, settle. Everything that happens later is a row of the same table.
+
+A claim is a lease with a fencing token. Dying between act and settle leaves the row under its lease; whoever claims it
+next knows that it was interrupted, and for a re-run asks the provider before anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+
+from triage.alerts.grouping import flush
+from triage.changes import Changes, OutboxRow, RowKind, RowState, Settle
+from triage.clock import Clock
+from triage.cloud.fc import AsyncConfig, Submitted, Task
+from triage.effects import function_of, lost, not_found, postponed, refused, resolved, submitted
+from triage.envelope import FunctionRef
+from triage.errors import Misconfigured, OutcomeUnknown, Permanent, StoreUnavailable, Temporary
+from triage.notify import Notification, Notifier, Result
+from triage.reruns.backoff import next_delay, spread_of
+from triage.stores import React, Store
+
+log = logging.getLogger(__name__)
+
+_IDLE: Final = timedelta(seconds=5)
+"""How long a row that another process wrote (the command line, a replica) may wait until it is seen."""
+
+
+class Invoker(Protocol):
+    """What the outbox needs of Function Compute. `triage.cloud.fc.FcClient` is it."""
+
+    async def invoke_async(self, function: FunctionRef, payload: bytes, *, task_id: str) -> Submitted: ...
+
+    async def get_task(self, function: FunctionRef, task_id: str) -> Task | None: ...
+
+    async def async_config(self, function: FunctionRef) -> AsyncConfig | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """When a notification is tried again: back-off, and how long at all."""
+
+    first: timedelta = timedelta(seconds=5)
+    factor: float = 2.0
+    longest: timedelta = timedelta(minutes=10)
+    give_up_after: timedelta = timedelta(hours=24)
+
+
+class Outbox:
+    """Owns the loop over due rows. ``lease`` must be longer than the slowest act."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        invoker: Invoker,
+        notifier: Notifier,
+        clock: Clock,
+        lease: timedelta = timedelta(minutes=2),
+        concurrency: int = 16,
+        retries: Retries = Retries(),  # noqa: B008 - frozen
+    ) -> None:
+        self._store, self._invoker, self._notifier, self._clock = store, invoker, notifier, clock
+        self._lease, self._concurrency, self._retries = lease, concurrency, retries
+        self._wake = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+
+    def poke(self) -> None:
+        """There may be new rows."""
+        self._wake.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Act on due rows until ``stop``; then finish what is under way, and return."""
+        stopping = asyncio.create_task(self._wake_on(stop))
+        try:
+            while not stop.is_set():
+                self._wake.clear()
+                if not await self._start_due():
+                    await self._clock.wait(self._wake, await self._pause())
+            while self._running:
+                await asyncio.wait(self._running)
+        finally:
+            stopping.cancel()
+            for task in self._running:
+                task.cancel()
+
+    async def _wake_on(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._wake.set()
+
+    async def _start_due(self) -> int:
+        free = self._concurrency - len(self._running)
+        if free <= 0:
+            return 0
+        try:
+            rows = await self._store.claim_due(now=self._clock.now(), lease=self._lease, limit=free)
+        except StoreUnavailable as error:
+            log.error("nothing is acted upon while the store fails: %s", error)  # noqa: TRY400
+            return 0
+        for row in rows:
+            task = asyncio.create_task(self._act(row))
+            self._running.add(task)
+            task.add_done_callback(self._finished)
+        return len(rows)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._wake.set()
+
+    async def _pause(self) -> timedelta:
+        if len(self._running) >= self._concurrency:
+            return _IDLE  # a finished act wakes us
+        try:
+            due = await self._store.next_due()
+        except StoreUnavailable:
+            return _IDLE
+        return _IDLE if due is None else min(max(due - self._clock.now(), timedelta(0)), _IDLE)
+
+    async def _act(self, row: OutboxRow) -> None:
+        try:
+            react = await self.react(row)
+            if not await self._store.settle(row, react, now=self._clock.now()):
+                log.info("%s %s: settled by somebody else, or no longer needed", row.kind, row.key)
+        except StoreUnavailable as error:
+            log.error("%s %s: acted, but the store fails: %s", row.kind, row.key, error)  # noqa: TRY400
+        except Exception:
+            # The task boundary. The row stays under its lease, is claimed again as interrupted, and shows in the log.
+            log.exception("%s %s: a defect of triage; the row is tried again when its lease ends", row.kind, row.key)
+
+    async def react(self, row: OutboxRow) -> React:
+        """Carry out one claimed row; what it answers decides, inside the settling transaction, how it goes on."""
+        match row.kind:
+            case RowKind.RERUN if row.interrupted or row.state is RowState.UNKNOWN:
+                return await self._ask(row)
+            case RowKind.RERUN:
+                return await self._submit(row)
+            case RowKind.RESOLVE | RowKind.EXPECT:
+                return await self._resolve(row)
+            case RowKind.FLUSH:
+                now = self._clock.now()
+                return lambda facts: flush(facts, now=now)
+            case RowKind.NOTIFY:
+                return await self._notify(row)
+
+    async def _submit(self, row: OutboxRow) -> React:
+        payload = await self._store.payload_of(row.root)
+        if payload is None:
+            return lambda facts: refused(row, facts, note="the stored event is gone")
+        try:
+            answer = await self._invoker.invoke_async(function_of(row.payload), payload, task_id=row.key)
+        except OutcomeUnknown as error:
+            note = str(error)
+            return lambda facts: lost(row, facts, note=note, now=self._clock.now())
+        except (Temporary, Misconfigured) as error:
+            # A missing permission or key can be mended while the re-run still makes sense.
+            return self._postponed(row, error)
+        except Permanent as error:
+            note = str(error)
+            return lambda facts: refused(row, facts, note=note)
+        return self._submitted(row, answer.request_id, already=answer.already)
+
+    async def _ask(self, row: OutboxRow) -> React:
+        function = function_of(row.payload)
+        try:
+            task = await self._invoker.get_task(function, row.key)
+            if task is not None:
+                return self._submitted(row, task.request_id, already=True)
+            config = await self._invoker.async_config(function)
+        except (Temporary, Permanent) as error:
+            note = f"asked whether it was submitted: {error}"
+            return lambda facts: lost(row, facts, note=note, now=self._clock.now())
+        tracked = config is not None and config.async_task
+        return lambda facts: not_found(row, facts, tracked=tracked, now=self._clock.now())
+
+    async def _resolve(self, row: OutboxRow) -> React:
+        try:
+            task = await self._invoker.get_task(function_of(row.payload), row.payload["task_id"])
+        except (Temporary, Permanent) as error:
+            note = f"asked how the task ended: {error}"
+            if row.kind is RowKind.EXPECT and row.attempts > 3:
+                return lambda facts: resolved(row, facts, status=None, now=self._clock.now())
+            due_at = self._clock.now() + timedelta(seconds=min(5 * 2**row.attempts, 600))
+            return lambda _facts: Settle.retry(due_at=due_at, note=note)
+        status = task.status if task else None
+        return lambda facts: resolved(row, facts, status=status, now=self._clock.now())
+
+    async def _notify(self, row: OutboxRow) -> React:
+        payload = row.payload
+        note = Notification(payload["receiver"], payload["title"], payload["body"], payload["severity"])
+        sent = frozenset(payload.get("sent", ()))
+        results = await self._notifier.send(note, skip=sent)
+        now = self._clock.now()
+        return lambda _facts: notified(row, results, retries=self._retries, now=now)
+
+    def _submitted(self, row: OutboxRow, request_id: str, *, already: bool) -> React:
+        return lambda facts: submitted(row, facts, request_id=request_id, now=self._clock.now(), already=already)
+
+    def _postponed(self, row: OutboxRow, error: Temporary | Permanent) -> React:
+        note, retry_after = str(error), getattr(error, "retry_after", None)
+        return lambda facts: postponed(row, facts, note=note, now=self._clock.now(), retry_after=retry_after)
+
+
+def notified(row: OutboxRow, results: Any, *, retries: Retries, now: datetime) -> Settle:
+    """How a notification goes on, by what its targets said: only those that did not take it are tried again. Pure."""
+    taken = [position for position, result in results.items() if result is Result.SENT]
+    missed = [f"target {position + 1}: {result}" for position, result in results.items() if result is not Result.SENT]
+    changes = Changes(told=(row.group, row.payload["flush"])) if taken else Changes()
+    if results and not missed:
+        return Settle.done(note=f"sent to {len(taken)}", changes=changes, delivery="sent")
+    note = ", ".join(missed) or f"receiver {row.payload['receiver']!r} is not configured"
+    due_at = now + next_delay(
+        first=retries.first,
+        factor=retries.factor,
+        longest=retries.longest,
+        jitter=0.2,
+        attempt=row.attempts,
+        spread=spread_of(f"{row.key}/{row.attempts}"),
+    )
+    if due_at > datetime.fromisoformat(row.payload["at"]) + retries.give_up_after:
+        return Settle.dead(note=note, changes=changes, delivery="dead")
+    payload = {**row.payload, "sent": [*row.payload.get("sent", ()), *taken]}
+    return Settle.retry(due_at=due_at, note=note, payload=payload, changes=changes, delivery="failed")
