@@ -1,4 +1,4 @@
-"""The log: standard library logging, as text or JSON, with known secrets taken out of every line before it is written."""
+"""The log: standard library logging, as text or JSON, with known secrets taken out of every line."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from triage.settings.fields import LogSettings, Settings
+if TYPE_CHECKING:  # the command line needs only `printable`, and pydantic is slow to import
+    from triage.settings import LogSettings, Settings
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _SHORTEST = 4
@@ -24,8 +25,8 @@ _TELLING = frozenset(
 
 def secrets_of(settings: Settings) -> frozenset[str]:
     """Every text that must not be seen: the keys, and the receivers' addresses with the parts that may be tokens."""
-    found = {settings.credentials.access_key_secret, settings.credentials.security_token}
-    texts = {secret.get_secret_value() for secret in found}
+    keys = settings.credentials
+    texts = {keys.access_key_secret.get_secret_value(), keys.security_token.get_secret_value()}
     for receiver in settings.receivers.values():
         for address in receiver.urls:
             texts.update(_address_parts(address.get_secret_value()))
@@ -33,9 +34,9 @@ def secrets_of(settings: Settings) -> frozenset[str]:
 
 
 def _address_parts(address: str) -> Iterator[str]:
-    """The address and what in it may be a token. In ``slack://A/B/C`` it is the host, in others the user or the path."""
-    scheme, mark, rest = address.partition("://")
-    if not mark or not rest:
+    """The address and what in it may be a token. ``slack://A/B/C`` has one in the host, others in user or path."""
+    _, _, rest = address.partition("://")
+    if not rest:
         return
     yield address
     yield rest
@@ -52,7 +53,6 @@ def _address_parts(address: str) -> Iterator[str]:
         yield from (text for text in (host, written) if len(text) >= 8)
     yield from (part for part in parts.path.split("/") if len(part) >= 8)
     yield from (value for name, value in parse_qsl(parts.query) if name not in _TELLING)
-    del scheme
 
 
 def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
@@ -89,7 +89,7 @@ def configure(settings: LogSettings, *, secrets: Iterable[str] = (), stream: Tex
 
 
 class _Redact(logging.Filter):
-    """Takes secrets out of the message, the traceback and the extra fields. Sits at the handler: nothing goes around it."""
+    """Takes secrets out of the message, the traceback and the extra fields. At the handler nothing goes around it."""
 
     def __init__(self, redact: Callable[[str], str]) -> None:
         super().__init__()

@@ -152,7 +152,7 @@ class SmqSource(_Group):
     batch: Annotated[int, Field(ge=1, le=16)] = 16
     """Messages per receive request. 16 is the service's maximum and the cheapest per message."""
     wait: Annotated[Duration, Field(le=timedelta(seconds=30))] = timedelta(seconds=30)
-    """Long poll: how long the service holds an empty receive. At most 30 s, the service's limit. ``0s`` = short poll."""
+    """Long poll: how long the service holds an empty receive. 30 s is the service's maximum; ``0s`` = short polls."""
     signature: Literal["v2", "v4"] = "v2"
     """Request signature. ``v2`` is accepted everywhere; ``v4`` needs ``region``."""
     region: str = ""
