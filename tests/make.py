@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 
+from triage.changes import NewRow, OutboxRow, RowState
 from triage.envelope import Destination, Envelope, parse_body
 from triage.facts import Arrival, arrival
 from triage.rules.model import AlertPolicy, Cause, Matcher, Place, RerunPolicy, Rule, RuleSet
@@ -89,3 +90,20 @@ def rules(*items: Rule) -> RuleSet:
 
 RERUN = RerunPolicy(max_attempts=2, give_up_after=timedelta(hours=6), after=timedelta(minutes=2), jitter=0.0)
 ALERT = AlertPolicy(on=QUIET)
+
+
+def claimed(new: NewRow, *, state: RowState = RowState.PENDING, attempts: int = 1, **payload: object) -> OutboxRow:
+    """An outbox row as if it had been written and claimed."""
+    return OutboxRow(
+        id=1,
+        key=new.key,
+        kind=new.kind,
+        state=state,
+        due_at=new.due_at,
+        payload={**new.payload, **payload},
+        root=new.root,
+        group=new.group,
+        attempts=attempts,
+        interrupted=False,
+        token="token",
+    )

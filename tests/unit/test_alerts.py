@@ -1,0 +1,124 @@
+"""Grouping and the text of notifications."""
+
+import unicodedata
+from dataclasses import replace
+from datetime import timedelta
+
+import make
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from triage.alerts.grouping import flush, short_code
+from triage.alerts.render import body, printable, title
+from triage.changes import AlertGroup, GroupView, RowFacts, RowState, WaitingAlert
+from triage.notify import Result
+from triage.outbox import Retries, notified
+from triage.rules.model import Cause
+
+NOW = make.NOW
+LABELS = {
+    "function": "my-fc-job",
+    "condition": "InvocationError",
+    "error_type": "TimeoutError",
+    "error_message": "Function timed out after 60 seconds",
+    "fingerprint": "v1-0",
+    "rule": "tell",
+    "owner": "media-team",
+    "runbook": "https://wiki.example/media",
+}
+GROUP = AlertGroup("k1", ("default", "oncall"), "warning", LABELS, timedelta(seconds=30), timedelta(minutes=5))
+SAMPLE = WaitingAlert("req-1", Cause.EXHAUSTED, "", NOW, 2)
+
+
+def view(**changes) -> GroupView:
+    base = GroupView(
+        group=GROUP,
+        flushes=0,
+        told=0,
+        first_at=NOW - timedelta(minutes=3),
+        last_at=NOW,
+        causes={Cause.EXHAUSTED: 1200, Cause.FAILED: 34},
+        samples=(SAMPLE,),
+        last_id=77,
+    )
+    return replace(base, **changes)
+
+
+def test_a_flush_makes_one_notification_per_receiver_and_looks_again_later():
+    settle = flush(RowFacts(group=view()), now=NOW)
+    assert [row.payload["receiver"] for row in settle.changes.rows] == ["default", "oncall"]
+    assert (settle.state, settle.due_at) == (RowState.PENDING, NOW + timedelta(minutes=5))
+    assert settle.changes.flushed == ("k1", 1, 77)
+
+
+def test_a_flush_of_nothing_ends_the_group():
+    assert flush(RowFacts(group=view(causes={}, samples=())), now=NOW).state is RowState.DONE
+
+
+def test_a_repeat_after_a_crash_has_the_same_key_and_code():
+    first, again = (flush(RowFacts(group=view()), now=NOW + timedelta(seconds=s)) for s in (0, 90))
+    assert [row.key for row in first.changes.rows] == [row.key for row in again.changes.rows]
+    assert {row.payload["code"] for row in first.changes.rows + again.changes.rows} == {short_code("k1", 1)}
+
+
+def test_the_text_says_what_since_when_how_often_tried_and_who():
+    assert title(view(), "ab12cd") == "[warning] my-fc-job failed: TimeoutError × 1234 #ab12cd"
+    assert body(view(told=5)).splitlines() == [
+        "Error: Function timed out after 60 seconds",
+        "Count: 1234 since 2026-03-01 11:57:00 UTC, last 2026-03-01 12:00:00 UTC (5 told before)",
+        "Outcome: 1200 of 1234 failed; re-run without success, no attempt or time is left",
+        "Outcome: 34 of 1234 failed; not re-run",
+        "Runbook: https://wiki.example/media",
+        "Owner: media-team · rule: tell",
+        "  req-1 at 2026-03-01 12:00:00 UTC, re-run 2 times",
+        "  … and 1233 more",
+        "Look: triage failures show req-1",
+    ]
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_every_cause_has_a_text(cause):
+    assert "Outcome: 1 of 1" in body(view(causes={cause: 1}))
+
+
+@given(st.text(), st.integers(1, 50))
+def test_hostile_text_stays_on_one_line_and_short(text, limit):
+    shown = printable(text, limit)
+    assert len(shown) <= limit
+    assert not any(unicodedata.category(char)[0] == "C" for char in shown)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(LABELS)), st.text(max_size=5000)))
+def test_any_labels_give_a_readable_message(labels):
+    group = replace(GROUP, labels={**LABELS, **labels})
+    assert len(body(view(group=group))) < 4000
+    assert "\n" not in title(view(group=group), "ab12cd")
+
+
+# ---------------------------------------------------------------- delivering
+
+
+def notify_row(**payload):
+    (new, _) = flush(RowFacts(group=view()), now=NOW).changes.rows
+    return make.claimed(new, **payload)
+
+
+def test_all_targets_took_it():
+    settle = notified(notify_row(), {0: Result.SENT}, retries=Retries(), now=NOW)
+    assert (settle.state, settle.delivery, settle.changes.told) == (RowState.DONE, "sent", ("k1", 1))
+
+
+def test_only_the_targets_that_missed_it_are_tried_again():
+    settle = notified(notify_row(), {0: Result.SENT, 1: Result.TIMEOUT}, retries=Retries(), now=NOW)
+    assert (settle.state, settle.delivery, settle.payload["sent"]) == (RowState.PENDING, "failed", [0])
+    assert settle.changes.told == ("k1", 1)
+    assert "target 2: timeout" in settle.note
+
+
+@pytest.mark.parametrize("results", [{0: Result.FAILED}, {}])
+def test_undeliverable_for_a_day_is_dead_and_says_so(results):
+    late = NOW + timedelta(hours=24)
+    settle = notified(notify_row(), results, retries=Retries(), now=late)
+    assert (settle.state, settle.delivery, settle.changes.told) == (RowState.DEAD, "dead", None)
+    assert settle.note
