@@ -7,6 +7,7 @@ next knows that it was interrupted, and for a re-run asks the provider before an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -160,7 +161,13 @@ class Outbox:
         except Permanent as error:
             note = str(error)
             return lambda facts: refused(row, facts, note=note)
-        return self._submitted(row, answer.request_id, already=answer.already)
+        request_id = answer.request_id
+        if answer.already:
+            # An earlier submit of ours arrived, and its answer, with the request id, did not.
+            with contextlib.suppress(Temporary, Permanent):
+                task = await self._invoker.get_task(function_of(row.payload), row.key)
+                request_id = task.request_id if task else request_id
+        return self._submitted(row, request_id, already=answer.already)
 
     async def _ask(self, row: OutboxRow) -> React:
         function = function_of(row.payload)
