@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -80,13 +80,26 @@ def _utf8() -> bool:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print columns. On a terminal the last one is cut to fit; control characters are escaped."""
+    """Print columns; control characters are escaped."""
     texts = [[show(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headings, *texts, strict=True)]
+    print_lines(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in [list(headings), *texts]
+    )
+
+
+def print_fields(fields: Mapping[str, object]) -> None:
+    """Print names and values below each other, indented; long values are cut on a terminal."""
+    width = max(map(len, fields), default=0)
+    print_lines(f"  {name:{width}}  {show(value)}" for name, value in fields.items())
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines; on a terminal each is cut to its width."""
     limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in [list(headings), *texts]:
-        padded = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        click.echo(padded[:limit])
+    for line in lines:
+        click.echo(line[:limit])
 
 
 def show(value: object) -> str:

@@ -1,0 +1,162 @@
+"""``triage failures``: list failures, show the whole story of one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from triage.cli.output import Instant, print_fields, print_json, print_table, settings_option, show_time
+from triage.cli.output import show as shown
+from triage.cli.storage import ask
+from triage.log import printable
+from triage.states import State
+
+if TYPE_CHECKING:
+    from triage.settings import Settings
+    from triage.stores import FailureDetail
+
+_LONGEST: Final = 300
+"""Characters of one value shown to a person; ``--json`` gives all."""
+
+
+@click.group()
+def failures() -> None:
+    """List failures; show the whole story of one."""
+
+
+@failures.command("list")
+@click.option("--function", default="", metavar="GLOB", help='Function name, such as "img-*".')
+@click.option(
+    "--state", default="", type=click.Choice([s for s in State if s is not State.NEW]), help="Where the failure stands."
+)
+@click.option("--group", default="", metavar="FINGERPRINT", help="Failure group; the first characters will do.")
+@click.option("--text", default="", help="Part of the error message, error type or request id, any case.")
+@click.option("--since", type=Instant(), help='Received at or after: "2h" ago, or an ISO-8601 time.')
+@click.option("--until", type=Instant(), help='Received before: "2h" ago, or an ISO-8601 time.')
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Most rows to show.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@settings_option
+def list_(
+    *,
+    settings: Settings,
+    function: str,
+    state: str,
+    group: str,
+    text: str,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List failures, newest first."""
+    from triage.stores import FailureFilter  # noqa: PLC0415
+
+    which = FailureFilter(function, str(state), group, text, since, until, limit)
+    rows = ask(settings, lambda store: store.failures(which))
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    if not rows:
+        click.echo("No failures match.", err=True)
+        return
+    print_table(
+        ("RECEIVED", "STATE", "FUNCTION", "REQUEST ID", "ERROR"),
+        [
+            (
+                row.received_at,
+                row.state or row.outcome,
+                row.function,
+                row.request_id,
+                ": ".join(filter(None, (row.error_type or row.condition, row.error_message))),
+            )
+            for row in rows
+        ],
+    )
+    if len(rows) == limit:
+        click.echo(f"The newest {limit}; --limit shows more.", err=True)
+
+
+@failures.command()
+@click.argument("request_id")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, complete.")
+@settings_option
+def show(*, settings: Settings, request_id: str, as_json: bool) -> None:
+    """Show all that happened to one failure. The first characters of its id will do if no other begins so."""
+    found = ask(settings, lambda store: store.failure(request_id))
+    if found is None:
+        click.echo(
+            f"triage: no single failure has the request id {request_id!r}. `triage failures list` shows them.", err=True
+        )
+        sys.exit(1)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        _tell(found)
+
+
+def _tell(detail: FailureDetail) -> None:
+    """The story in the order it happened: what came, what was decided, what was tried, who was told."""
+    row, envelope, decision = detail.row, detail.envelope, detail.decision
+    click.echo(f"{printable(row.request_id)}  {row.state or row.outcome}")
+    print_fields(
+        {
+            "function": _with(row.function, envelope, "qualifier", "region", "account"),
+            "received": _with(show_time(row.received_at), envelope, "source", "message_id", "enqueued_at"),
+            "outcome": _with(row.outcome, envelope, "condition", "status_code", "invoke_count"),
+            "error": ": ".join(filter(None, (row.error_type, row.error_message))),
+            "group": row.fingerprint,
+            "event": _event(envelope),
+            "decision": _with(row.reason, {**decision, "rule": row.rule_id}, "rule", "rule_set", "decided_at"),
+            "then": "; ".join(
+                _with(effect.get("kind", ""), effect, *(key for key in effect if key != "kind"))
+                for effect in decision.get("effects", ())
+            ),
+        }
+    )
+    if lineage := detail.lineage:
+        print_fields({"lineage": _with(row.state, lineage, "root", "attempt", "failures", "started_at", "updated_at")})
+        _rows("attempts", lineage.get("members", ()), "attempt", "received_at", "outcome", "request_id")
+        _rows("alerts", lineage.get("alerts", ()), "at", "cause", "request_id", "flush", "detail")
+    _rows("outbox", detail.outbox, "kind", "state", "due_at", "attempts", "note")
+    _rows("deliveries", detail.deliveries, "at", "receiver", "result", "note")
+    _rows("conflicts: other bodies under this id", detail.conflicts, "received_at", "source", "message_id", "body")
+
+
+def _with(subject: object, values: Mapping[str, Any], *names: str) -> str:
+    """``subject (name value, name value)``, without those that are empty."""
+    told = ", ".join(f"{name} {_shown(name, values[name])}" for name in names if values.get(name) not in (None, "", []))
+    return f"{subject} ({told})" if told else str(subject)
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, str) and (name == "at" or name.endswith("_at")):
+        return show_time(datetime.fromisoformat(value))
+    if name == "rule_set":
+        return str(value)[:12]
+    text = ", ".join(map(str, value)) if isinstance(value, list) else shown(value)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def _event(envelope: Mapping[str, Any]) -> str:
+    """What the function was called with."""
+    try:
+        return _shown("event", json.loads(envelope["body"]).get("requestPayload"))
+    except (KeyError, ValueError, AttributeError):
+        return ""
+
+
+def _rows(title: str, rows: Sequence[Mapping[str, Any]], *columns: str) -> None:
+    if not rows:
+        return
+    columns = columns or tuple(rows[0])
+    click.echo(f"\n{title}")
+    print_table(
+        [f"  {columns[0]}".upper(), *(column.upper() for column in columns[1:])],
+        [["  " + cells[0], *cells[1:]] for cells in ([_shown(key, row.get(key)) for key in columns] for row in rows)],
+    )

@@ -1,0 +1,55 @@
+"""``triage status``: the totals."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from triage.cli.output import print_json, settings_option
+from triage.cli.storage import ask
+
+if TYPE_CHECKING:
+    from triage.settings import Settings
+    from triage.stores import Totals
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@settings_option
+def status(*, settings: Settings, as_json: bool) -> None:
+    """Show the totals: what came in, and where it stands.
+
+    Every message received is in exactly one of the lines below "received", every failure in one below "failures".
+    If the sums do not add up, the exit code is 1.
+    """
+    totals = ask(settings, lambda store: store.totals())
+    wrong = list(_wrong_sums(totals))
+    if as_json:
+        print_json({**asdict(totals), "adds_up": not wrong})
+    else:
+        parts = {name: getattr(totals, name) for name in ("decided", "duplicates", "conflicts", "quarantined")}
+        _section("received", totals.received, parts)
+        _section("failures", totals.failures, totals.states)
+        _section("waiting in the outbox", sum(totals.outbox.values()), totals.outbox)
+        _section("notifications", sum(totals.deliveries.values()), totals.deliveries)
+    for text in wrong:
+        click.echo(f"triage: {text}", err=True)
+    sys.exit(1 if wrong else 0)
+
+
+def _section(name: str, total: int, parts: Mapping[str, int]) -> None:
+    click.echo(f"{name:22} {total:9,}")
+    for part, count in parts.items():
+        click.echo(f"  {part:20} {count:9,}")
+
+
+def _wrong_sums(totals: Totals) -> Iterator[str]:
+    accounted = totals.decided + totals.duplicates + totals.conflicts + totals.quarantined
+    if totals.received != accounted:
+        yield f"received {totals.received} messages but can account for {accounted}"
+    if totals.failures != (stand := sum(totals.states.values())):
+        yield f"{totals.failures} failures but {stand} in some state"
