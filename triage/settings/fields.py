@@ -95,6 +95,18 @@ def _smq_queue(value: str) -> str:
     return value
 
 
+def _positive(value: timedelta) -> timedelta:
+    if not value:
+        raise ValueError("must be longer than 0s")
+    return value
+
+
+def _poll(value: timedelta) -> timedelta:
+    if value > timedelta(seconds=30):
+        raise ValueError("must be at most 30s")
+    return value
+
+
 def _some(value: tuple[Any, ...]) -> tuple[Any, ...]:
     if not value:
         raise ValueError("needs at least one")
@@ -110,7 +122,7 @@ Duration = Annotated[
     BeforeValidator(parse_duration, json_schema_input_type=str | float),
     PlainSerializer(show_duration),
 ]
-Positive = Annotated[Duration, Field(gt=timedelta(0))]
+Positive = Annotated[Duration, AfterValidator(_positive)]
 Url = Annotated[str, AfterValidator(_url)]
 Name = Annotated[str, AfterValidator(_name)]
 Address = Annotated[SecretStr, Field(min_length=1)]
@@ -151,7 +163,7 @@ class SmqSource(_Group):
     """Receive requests open at the same time. More hide the network's latency; 4 keep one core busy."""
     batch: Annotated[int, Field(ge=1, le=16)] = 16
     """Messages per receive request. 16 is the service's maximum and the cheapest per message."""
-    wait: Annotated[Duration, Field(le=timedelta(seconds=30))] = timedelta(seconds=30)
+    wait: Annotated[Duration, AfterValidator(_poll)] = timedelta(seconds=30)
     """Long poll: how long the service holds an empty receive. 30 s is the service's maximum; ``0s`` = short polls."""
     signature: Literal["v2", "v4"] = "v2"
     """Request signature. ``v2`` is accepted everywhere; ``v4`` needs ``region``."""
@@ -292,8 +304,8 @@ class Settings(BaseSettings):
     )
 
     state_dir: Path
-    """Folder for the queue and the store; made when missing. Unset = systemd's ``$STATE_DIRECTORY``, else
-    ``$XDG_STATE_HOME/triage``, else ``~/.local/state/triage``."""
+    """Folder for the queue and the store, made when missing; relative to the configuration file. Unset = systemd's
+    ``$STATE_DIRECTORY``, else ``$XDG_STATE_HOME/triage``, else ``~/.local/state/triage``."""
     rules: Path | None = None
     """Folder of rule files, or one file; relative to the configuration file. Unset = the shipped rules."""
     sources: Annotated[tuple[SourceSettings, ...], AfterValidator(_some)] = (LocalSource(),)
@@ -343,6 +355,14 @@ class Settings(BaseSettings):
         names = [source.name for source in self.sources]
         for name in sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"sources: the name {name!r} is used twice; give each source a name of its own")
+        actions = {"fc.timeout": self.fc.timeout} | {
+            f"receivers.{n}.timeout": r.timeout for n, r in self.receivers.items()
+        }
+        for name, timeout in actions.items():
+            if timeout >= self.outbox.lease:
+                raise ValueError(f"{name}: must be shorter than outbox.lease, or the action would be done twice")
+        if self.outbox.retry_max < self.outbox.retry_first:
+            raise ValueError("outbox.retry_max: must not be shorter than outbox.retry_first")
         for name in self.quarantine.to if self.quarantine.alert else ():
             if name not in self.receivers:
                 raise ValueError(f"quarantine.to: no receiver is named {name!r}; add [receivers.{name}]")

@@ -20,6 +20,19 @@ from triage.settings.places import excerpt, find, key_places
 
 _DELIMITER = "__"
 _PREFIX = "TRIAGE_"
+_BOUNDS = {
+    "greater_than_equal": ("ge", "at least"),
+    "less_than_equal": ("le", "at most"),
+}
+_EXPECTED = {
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "dict_type": "a table",
+    "tuple_type": "a list",
+    "path_type": "a path as text",
+    "string_type": "text",
+}
+"""pydantic's types of error whose messages name Python's types instead of TOML's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +60,9 @@ def load(path: Path | None, *, environ: Mapping[str, str]) -> Loaded:
     """
     text = _read(path) if path else ""
     from_file = _parse(path, text) if path else {}
-    if path and isinstance(from_file.get("rules"), str):
-        from_file["rules"] = str(path.parent / Path(from_file["rules"]).expanduser())
+    for key in ("state_dir", "rules"):
+        if path and isinstance(from_file.get(key), str):
+            from_file[key] = str(path.parent / Path(from_file[key]).expanduser())
     from_secrets = _secrets(environ)
     from_environ = _environment(environ)
     merged = _merge(_merge(from_file, from_secrets), from_environ)
@@ -212,8 +226,13 @@ def _described(detail: ErrorDetails) -> tuple[tuple[str | int, ...], str, str]:
             return (*keys, "type"), "required, but not given", 'type = "local" or type = "smq"'
         case "union_tag_invalid":
             return (*keys, "type"), "no such type of source", 'type = "local" or type = "smq"'
-        case "value_error" if not keys and (named := re.match(r"([a-z_.]+): ", message)):
+        case "value_error" if not keys and (named := re.match(r"([\w.-]+): ", message)):
             return tuple(named[1].split(".")), message[named.end() :], ""
+        case kind if kind in _BOUNDS:
+            name, words = _BOUNDS[kind]
+            return keys, f"must be {words} {detail['ctx'][name]}", ""
+        case kind if kind in _EXPECTED:
+            return keys, f"expected {_EXPECTED[kind]}", ""
         case _:
             return keys, message[:1].lower() + message[1:], ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 Path = tuple[str | int, ...]
@@ -28,23 +28,30 @@ def key_places(text: str) -> dict[Path, KeyPlace]:
     places: dict[Path, KeyPlace] = {}
     counts: dict[Path, int] = {}
     table: Path = ()
-    open_string = ""
-    for number, line in enumerate(text.splitlines(), start=1):
-        if open_string:
-            open_string = "" if open_string in line else open_string
+    for number, line, inside in _lines(text):
+        if inside:
             continue
         if header := _TABLE.match(line):
             table = _split(header[2])
             if header[1] == "[[":
                 counts[table] = counts.get(table, -1) + 1
+                places.setdefault(table, KeyPlace(number, header.start(2) + 1))
             table = _indexed(table, counts)
             places.setdefault(table, KeyPlace(number, header.start(2) + 1))
         elif assignment := _ASSIGNMENT.match(line):
             places.setdefault(table + _split(assignment[1]), KeyPlace(number, assignment.start(1) + 1))
-        for quotes in ('"""', "'''"):
-            if line.count(quotes) % 2:
-                open_string = quotes
     return places
+
+
+def _lines(text: str) -> Iterator[tuple[int, str, bool]]:
+    """Number and text of each line, and whether it begins inside a text of several lines."""
+    opened = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        yield number, line, bool(opened)
+        if opened:
+            opened = "" if opened in line else opened
+        else:
+            opened = next((quotes for quotes in ('"""', "'''") if line.count(quotes) % 2), "")
 
 
 def find(places: dict[Path, KeyPlace], path: Sequence[str | int]) -> KeyPlace | None:
@@ -57,10 +64,10 @@ def find(places: dict[Path, KeyPlace], path: Sequence[str | int]) -> KeyPlace | 
 
 def excerpt(text: str, line: int) -> str:
     """One line of the file to show to a person; values that may be secret are replaced."""
-    lines = text.splitlines()
-    if not 1 <= line <= len(lines):
-        return ""
-    shown = lines[line - 1].rstrip()
+    shown, inside = next(((found, inside) for number, found, inside in _lines(text) if number == line), ("", False))
+    shown = shown.rstrip()
+    if inside or not shown:
+        return shown and "***"
     key, equals, value = shown.partition("=")
     if equals and key.strip() == "endpoint" and "@" not in value:
         return shown
