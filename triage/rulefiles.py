@@ -1,0 +1,74 @@
+"""Reads rule files from disk. What they say is `triage.rules.source`'s business."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from triage.errors import ConfigInvalid, Problem, RulesInvalid
+from triage.rules.document import MAX_SIZE
+from triage.rules.model import SourceText
+
+SUFFIXES: Final = (".yaml", ".yml")
+
+
+def default_rules_dir() -> Path:
+    """The folder of the rules that are used when nothing else is configured."""
+    installed = Path(__file__).parent / "default_rules"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "rules"
+
+
+def read_rules(path: Path) -> list[SourceText]:
+    """Read one rule file, or the ``*.yaml`` and ``*.yml`` of a folder (not of its folders, no hidden ones), by name.
+
+    Raises:
+        ConfigInvalid: there is nothing to read at ``path``.
+        RulesInvalid: files that cannot be read as text; all of them.
+    """
+    if path.is_dir():
+        files = _listed(path)
+        if not files:
+            raise _invalid(path, "no rule files in this folder", "their names end in .yaml")
+    elif path.exists():
+        files = [path]
+    else:
+        raise _invalid(path, "no such file or folder", "the shipped rules are used when no rules are configured")
+    sources: list[SourceText] = []
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            sources.append(_read(file, name=str(file.relative_to(path)) if file != path else file.name))
+        except RulesInvalid as error:
+            problems += error.problems
+    if problems:
+        raise RulesInvalid(problems)
+    return sources
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(
+            file
+            for file in folder.iterdir()
+            if file.suffix in SUFFIXES and not file.name.startswith(".") and not file.is_dir()
+        )
+    except OSError as error:
+        raise _invalid(folder, f"cannot be listed: {error.strerror}") from None
+
+
+def _read(file: Path, *, name: str) -> SourceText:
+    try:
+        # One byte more than any text within the limit can have: the loader says what is wrong with it.
+        with file.open("rb") as stream:
+            data = stream.read(4 * MAX_SIZE + 1)
+        return SourceText(name, data.decode("utf-8-sig"))
+    except OSError as error:
+        raise RulesInvalid([Problem(name, 0, 0, f"cannot be read: {error.strerror}")]) from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - data.rfind(b"\n", 0, error.start)
+        raise RulesInvalid([Problem(name, line, column, "not UTF-8", "save the file as UTF-8")]) from None
+
+
+def _invalid(path: Path, message: str, hint: str = "") -> ConfigInvalid:
+    return ConfigInvalid([Problem(str(path), 0, 0, message, hint)])

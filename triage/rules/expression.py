@@ -1,0 +1,191 @@
+"""``when:`` expressions in CEL (cel.dev), by Google's C++ implementation. The only module that knows the library.
+
+Names are declared with their types, so a misspelt one or a wrong comparison is found at load, with its place. What
+could make an evaluation large is kept out: building texts and lists (``+`` on them, ``map``, ``filter``), regular
+expressions that are not literals (``matches`` also compiles its pattern each time; ``.rx`` takes its place).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+from cel_expr_python import cel
+
+from triage.facts import VOCABULARY
+from triage.rules.mistakes import Mistake, Mistakes, did_you_mean, wrong
+from triage.rules.model import Subject
+from triage.rules.regex import compile_regex
+from triage.rules.syntax import Tree, read_tree
+
+MAX_TEXT: Final = 4_000
+"""Characters of one expression."""
+MAX_LOOPS: Final = 3
+"""``exists``, ``all`` and the like inside each other. The evaluator stops after 10,000 steps in all."""
+
+FUNCTIONS: Final = (
+    "has", "size", "contains", "startsWith", "endsWith", "rx", "exists", "exists_one", "all", "orValue", "hasValue",
+    "duration", "timestamp", "int", "double", "string", "bool", "type", "true", "false", "null", "now",
+)  # fmt: skip
+
+_CONFIG: Final = """
+name: triage
+extensions:
+  - name: optional
+stdlib:
+  exclude_macros: [map, filter]
+  exclude_functions:
+    - name: matches
+    - name: _+_
+      overloads: [{id: add_string}, {id: add_bytes}, {id: add_list}]
+"""
+
+_HINTS: Final[Mapping[str, str]] = {
+    "function": "the function's name is called fn here, because CEL reserves that word",
+    "matches": 'write .rx("...")',
+    "map": "not offered, because it may build large lists; exists and all are",
+    "filter": "not offered, because it may build large lists; exists and all are",
+    "error": "write error.type or error.message",
+    "lineage": "write lineage.attempt or lineage.age",
+    "group": "write group.count or group.age",
+    "and": "write &&",
+    "or": "write ||",
+    "not": "write !",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CelExpression:
+    """A compiled ``when:``. ``names`` are those of the vocabulary that it mentions; no other value is fetched."""
+
+    text: str
+    names: tuple[str, ...]
+    _program: Any
+
+    def evaluate(self, subject: Subject) -> bool | str:
+        """True, False, or a short text when the expression has no truth value for this subject. Never raises."""
+        try:
+            result = self._program.eval(data={name: _plain(subject[name]) for name in self.names})
+            value = result.value()
+        except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
+            # The binding raises for a spent budget and for values that it cannot take (a lone surrogate, say).
+            return self._error(str(error))
+        if value is True or value is False:
+            return bool(value)
+        # An evaluation error is a value, too.
+        return self._error(value) if result.type() == cel.Type.ERROR else "the result is neither true nor false"
+
+    def _error(self, message: str) -> str:
+        code, _, detail = message.partition(": ")
+        if not code.isupper():
+            return "a value that cannot be evaluated"
+        # Keys are quoted in the message, and a computed key is a piece of the payload: it may be a secret.
+        return re.sub(r"(?P<mark>[\"']).*(?P=mark)", self._known, detail, flags=re.DOTALL)[:200]
+
+    def _known(self, quoted: re.Match[str]) -> str:
+        return quoted[0] if quoted[0][1:-1] in self.text else "..."
+
+
+def compile_expression(text: str) -> CelExpression:
+    """Compile and check a ``when:``.
+
+    Raises:
+        Mistakes: each with its ``offset`` in the text where that is known.
+    """
+    if len(text) > MAX_TEXT:
+        raise wrong(f"the expression has {len(text)} characters; at most {MAX_TEXT} are taken")
+    if not text.strip():
+        raise wrong("the expression is empty", "leave `when` out to match without a condition")
+    try:
+        program = _environment().compile(text)
+    except TypeError:
+        raise wrong("the expression is no Unicode text") from None
+    except RuntimeError as error:
+        raise Mistakes(_mistakes(text, str(error))) from None
+    result = program.return_type()
+    if result not in (cel.Type.BOOL, cel.Type.DYN):
+        raise wrong(f"the expression gives {result.name()}, not true or false", "compare it with something")
+    tree = read_tree(program.serialize())
+    if mistakes := _forbidden(tree):
+        raise Mistakes(mistakes)
+    return CelExpression(text, tuple(name for name in VOCABULARY if name in tree.names), program)
+
+
+@cache
+def _environment() -> Any:
+    types = cel.Type
+    search = cel.Overload(
+        "string_rx_string",
+        return_type=types.BOOL,
+        parameters=[types.STRING, types.STRING],
+        is_member=True,
+        impl=lambda text, pattern: compile_regex(pattern)(text),
+    )
+    return cel.NewEnv(
+        config=cel.NewEnvConfigFromYaml(_CONFIG),
+        variables={name: getattr(types, kind) for name, kind in VOCABULARY.items()},
+        extensions=[cel.CelExtension("triage", [cel.FunctionDecl("rx", [search])])],
+    )
+
+
+def _plain(value: Any) -> Any:
+    # A payload that is no JSON has no fields: has(payload.x) is false then, rather than an error.
+    return {} if value is None else value
+
+
+def _forbidden(tree: Tree) -> list[Mistake]:
+    mistakes = []
+    for call in tree.calls:
+        if call.function == "_+_" and len(call.overloads) > 1:
+            # What is added is only known at run time, and two texts or lists would be joined.
+            hint = "say which numbers they are: int(payload.a) + int(payload.b)"
+            mistakes.append(Mistake("a sum of two values of unknown type", hint, offset=call.offset))
+        elif call.function == "rx":
+            if call.literal is None:
+                mistakes.append(Mistake(".rx takes a pattern in quotes, not a computed one", offset=call.offset))
+                continue
+            try:
+                compile_regex(call.literal)
+            except Mistakes as error:
+                mistakes += [Mistake(each.message, each.hint, offset=call.argument) for each in error.mistakes]
+    if tree.loops > MAX_LOOPS:
+        mistakes.append(Mistake(f"more than {MAX_LOOPS} of exists, all and the like inside each other"))
+    return mistakes
+
+
+_LINE: Final = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)")
+
+
+def _mistakes(text: str, report: str) -> list[Mistake]:
+    """Read the library's report: one ``ERROR: <input>:LINE:COLUMN: MESSAGE`` each, with excerpts between."""
+    lines = text.split("\n")
+    found: dict[tuple[str, int | None], Mistake] = {}
+    for line, column, message in _LINE.findall(report):
+        offset = None
+        if 0 < int(line) <= len(lines):
+            offset = sum(len(each) + 1 for each in lines[: int(line) - 1]) + int(column) - 1
+        mistake = _said(message.removesuffix(" [INVALID_ARGUMENT]"), offset)
+        found.setdefault((mistake.message, offset), mistake)
+    if found:
+        return list(found.values())
+    message = re.sub(r"^[A-Z_]+: | \[[A-Z_]+\]$", "", report.partition("\n")[0])
+    return [Mistake(message)]
+
+
+def _said(message: str, offset: int | None) -> Mistake:
+    message = message.replace(" (in container '')", "")
+    if name := re.fullmatch(r"undeclared reference to '(.*)'", message):
+        if name[1] in FUNCTIONS:
+            return Mistake(f"{name[1]} is not called this way", offset=offset)
+        known = (*VOCABULARY, *FUNCTIONS)
+        return Mistake(f"unknown name {name[1]!r}", _HINTS.get(name[1]) or did_you_mean(name[1], known), offset=offset)
+    if call := re.fullmatch(r"found no matching overload for '_?(.+?)_?' applied to '(.*)'", message):
+        return Mistake(f"{call[1]} does not take {call[2]}", offset=offset)
+    message = message.removeprefix("Syntax error: ").partition(" expecting ")[0]
+    if message == "mismatched input '<EOF>'":
+        return Mistake("the expression ends too early", offset=offset)
+    word = re.search(r"(?:input|identifier:?) '?(\w+)", message)
+    return Mistake(message, _HINTS.get(word[1], "") if word else "", offset=offset)

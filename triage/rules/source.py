@@ -1,0 +1,169 @@
+"""From the text of rule files to a `RuleSet`, or to all mistakes in them at once, each with its place."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from triage.errors import Problem, RulesInvalid
+from triage.rules.document import Document, read_document
+from triage.rules.keys import ALERT, FILE, RULE, Key
+from triage.rules.mistakes import Mistake, Mistakes, Path, did_you_mean, kind_of
+from triage.rules.model import AlertPolicy, Cause, Place, RerunPolicy, Rule, RuleSet, Severity, SourceText
+
+GIVE_UP_AFTER: Final = timedelta(hours=6)
+
+
+def load_rules(sources: Sequence[SourceText]) -> RuleSet:
+    """Read rule files; their rules stand in the order of the files' names.
+
+    Raises:
+        RulesInvalid: with every problem of all files.
+    """
+    ordered = sorted(sources, key=lambda source: source.name)
+    loader = _Loader()
+    rules = tuple(rule for source in ordered for rule in loader.file(source))
+    if loader.problems:
+        raise RulesInvalid(loader.problems)
+    digest = hashlib.sha256()
+    for source in ordered:
+        for text in (source.name, source.text):
+            data = text.encode("utf-8", "replace")
+            digest.update(b"%d:%b" % (len(data), data))
+    return RuleSet(rules, digest.hexdigest(), tuple(ordered))
+
+
+class _Loader:
+    """Collects the problems of all files, and knows the ids used so far."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.ids: dict[str, Place] = {}
+
+    def file(self, source: SourceText) -> list[Rule]:
+        document, problems = read_document(source)
+        self.problems += problems
+        if document is None:
+            return []
+        values = self.section(document, (), FILE)
+        defaults = values.get("defaults", {})
+        rules = []
+        for index in range(len(values.get("rules", ()))):
+            rule = self.rule(document, ("rules", index), defaults)
+            if rule is not None:
+                rules.append(rule)
+        return rules
+
+    def rule(self, document: Document, path: Path, defaults: Mapping[str, Any]) -> Rule | None:
+        before = len(self.problems)
+        values = self.section(document, path, RULE)
+        written = document.value(path)
+        if not isinstance(written, dict):
+            return None
+        place = Place(document.source.name, *document.line(path))
+        self.unique(document, path, values.get("id"), place)
+        actions = [key for key in ("ignore", "rerun", "alert") if key in written]
+        if not actions:
+            self.report(document, path, Mistake("the rule does nothing", "add ignore, rerun or alert"))
+        elif "ignore" in actions and len(actions) > 1:
+            message = f"a rule that ignores cannot {actions[1]}, too"
+            self.report(document, path, Mistake(message, "", (actions[1],), key=True))
+        if "rerun" in values:
+            self.check_rerun(document, path, values)
+        elif set(values.get("alert", {}).get("on", ())) - {Cause.FAILED}:
+            message = "without rerun there is nothing to tell but that it failed"
+            self.report(document, path, Mistake(message, "leave `on` out", ("alert", "on")))
+        if len(self.problems) > before:
+            return None
+        return Rule(
+            id=values["id"],
+            place=place,
+            match=values.get("match", ()),
+            when=values.get("when"),
+            rerun=_rerun_policy(values["rerun"]) if "rerun" in values else None,
+            alert=_alert_policy(values, defaults),
+            ignore=values.get("ignore"),
+            owner=values.get("owner", defaults.get("owner", "")),
+            runbook=values.get("runbook", defaults.get("runbook", "")),
+            labels={**defaults.get("labels", {}), **values.get("labels", {})},
+        )
+
+    def unique(self, document: Document, path: Path, rule_id: str | None, place: Place) -> None:
+        if rule_id is None:
+            return
+        if rule_id in self.ids:
+            first = self.ids[rule_id]
+            mistake = Mistake(f"a second rule {rule_id!r}", f"the first is in {first.file}:{first.line}", ("id",))
+            self.report(document, path, mistake)
+        self.ids.setdefault(rule_id, place)
+
+    def check_rerun(self, document: Document, path: Path, values: Mapping[str, Any]) -> None:
+        rerun = values["rerun"]
+        if rerun.get("after", timedelta(0)) > rerun.get("give_up_after", GIVE_UP_AFTER):
+            message = "the first re-run would come later than give_up_after: there would never be one"
+            hint = "" if "give_up_after" in rerun else "its default is 6h"
+            self.report(document, path, Mistake(message, hint, ("rerun", "after")))
+        if rerun.get("quiet") is True and Cause.FAILED in values.get("alert", {}).get("on", ()):
+            message = "a quiet re-run does not tell that the task failed"
+            self.report(document, path, Mistake(message, "write quiet: false, or take `failed` out", ("alert", "on")))
+
+    def section(self, document: Document, path: Path, keys: Mapping[str, Key]) -> dict[str, Any]:
+        """Read a mapping by its table of keys; what cannot be read is reported and left out."""
+        written = document.value(path)
+        if not isinstance(written, dict):
+            self.report(document, path, Mistake(f"expected a mapping, not {kind_of(written)}", _SHAPE.get(path, "")))
+            return {}
+        values: dict[str, Any] = {}
+        for name, value in written.items():
+            key = keys.get(name)
+            if key is None:
+                hint = _MERGE if name == "<<" else did_you_mean(name, keys)
+                self.report(document, path, Mistake(f"unknown key {name[:60]!r}", hint, (name,), key=True))
+            elif key.keys is not None:
+                values[name] = self.section(document, (*path, name), key.keys)
+            elif key.read is not None:
+                try:
+                    values[name] = key.read(value)
+                except Mistakes as error:
+                    for each in error.mistakes:
+                        self.problems.append(document.problem((*path, name), each))
+        for name, key in keys.items():
+            if key.required and name not in written:
+                self.report(document, path, Mistake(f"the key {name!r} is missing", key.doc))
+        return values
+
+    def report(self, document: Document, path: Path, mistake: Mistake) -> None:
+        self.problems.append(document.problem(path, mistake))
+
+
+_MERGE: Final = "merge keys are not supported; what rules have in common belongs under defaults"
+_SHAPE: Final[Mapping[Path, str]] = {(): "a rule file begins with version: 1, then rules:"}
+
+
+def _rerun_policy(values: Mapping[str, Any]) -> RerunPolicy:
+    backoff = {_BACKOFF[name]: value for name, value in values.get("backoff", {}).items()}
+    rest = {name: value for name, value in values.items() if name not in ("backoff", "quiet")}
+    return RerunPolicy(**{"give_up_after": GIVE_UP_AFTER, **rest, **backoff})
+
+
+_BACKOFF: Final = {"factor": "factor", "max": "max_delay", "jitter": "jitter"}
+
+
+def _alert_policy(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> AlertPolicy | None:
+    quiet = values.get("rerun", {}).get("quiet", True)
+    default = defaults.get("alert", {})
+    if "alert" not in values and ("rerun" not in values or (quiet and not default)):
+        return None
+    alert = {**default, **values.get("alert", {})}
+    if "rerun" in values:
+        on = frozenset(map(Cause, alert.get("on", _LATER)))
+        on |= frozenset() if quiet else {Cause.FAILED}
+    else:
+        on = frozenset({Cause.FAILED})
+    given = {name: alert[name] for name in ALERT if name in alert and name not in ("on", "severity")}
+    return AlertPolicy(on=on, severity=Severity(alert.get("severity", Severity.WARNING)), **given)
+
+
+_LATER: Final = frozenset(Cause) - {Cause.FAILED, Cause.QUARANTINED}
