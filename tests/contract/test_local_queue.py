@@ -15,7 +15,7 @@ import pytest
 from triage.clock import SystemClock
 from triage.errors import Misconfigured, Permanent, StoreUnavailable
 from triage.sources.local import LocalQueue, LocalSource, instant
-from triage.sources.queue_tables import Failed, Message, Outgoing, QueueAttributes, Sent
+from triage.sources.queue_tables import Failed, Message, Outgoing, QueueAttributes, Sent, wire_name
 
 SECOND = timedelta(seconds=1)
 ZERO = timedelta(0)
@@ -282,18 +282,10 @@ def test_queues_are_made_changed_listed_and_deleted(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
-@pytest.mark.parametrize(
-    ("name", "code"),
-    [
-        ("", "InvalidQueueName"),
-        ("1a", "InvalidQueueName"),
-        ("a/b", "InvalidQueueName"),
-        ("a" * 121, "QueueNameLengthError"),
-    ],
-)
-def test_queue_names_are_checked(tmp_path: Path, name: str, code: str) -> None:
+@pytest.mark.parametrize("name", ["", "-a", "a/b", "a b", "\u00e4", "a" * 129])
+def test_queue_names_are_checked(tmp_path: Path, name: str) -> None:
     async def test(queues: LocalQueue, clock: HandClock) -> None:
-        with pytest.raises(Permanent, match=code):
+        with pytest.raises(Permanent, match="InvalidQueueName"):
             await queues.create_queue(name)
 
     run(tmp_path, test)
@@ -313,7 +305,7 @@ def test_attribute_ranges_are_checked(attribute: str, low: int, high: int) -> No
     QueueAttributes(**{attribute: low})
     QueueAttributes(**{attribute: high})
     for wrong in (low - 1, high + 1):
-        with pytest.raises(Permanent, match=f"{attribute} is {wrong}, must be between {low} and {high}"):
+        with pytest.raises(Permanent, match=f"{wire_name(attribute)} is {wrong}, must be between {low} and {high}"):
             QueueAttributes(**{attribute: wrong})
 
 

@@ -67,13 +67,12 @@ class Faults:
         return self._rates.get((operation, fault), self._rates.get(("", fault), 0.0))
 
 
-_FAULT = "triage_fault"
+_FAULT = web.RequestKey("fault", Fault)
 
 
 def fault_of(request: web.Request) -> Fault | None:
     """What `faults_middleware` drew for this request, for handlers that act on it (`Fault.DUPLICATE`)."""
-    fault: Fault | None = request.get(_FAULT)
-    return fault
+    return request.get(_FAULT)
 
 
 def faults_middleware(
@@ -100,7 +99,8 @@ def faults_middleware(
             return refuse(request, fault)
         if fault is Fault.DELAY:
             await clock.sleep(delay)
-        request[_FAULT] = fault
+        if fault is not None:
+            request[_FAULT] = fault
         response = await handler(request)
         if fault is Fault.LOST_ANSWER and request.transport is not None:
             request.transport.abort()

@@ -199,7 +199,7 @@ class LocalQueue:
         return await self._file.run(lambda c: queue_tables.stats(c, queue, now=now))
 
     def _now(self) -> int:
-        return (self._clock.now() - _EPOCH) // _MILLISECOND
+        return milliseconds(self._clock.now())
 
     def _wake(self, queue: str) -> None:
         if line := self._waiting.get(queue):
@@ -245,6 +245,11 @@ def _data_version(connection: Connection) -> int:
 def instant(milliseconds: int) -> datetime:
     """Epoch milliseconds as an aware instant."""
     return _EPOCH + milliseconds * _MILLISECOND
+
+
+def milliseconds(at: datetime) -> int:
+    """An aware instant as epoch milliseconds."""
+    return (at - _EPOCH) // _MILLISECOND
 
 
 class LocalSource:

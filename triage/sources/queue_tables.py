@@ -43,7 +43,12 @@ class QueueAttributes:
 
     def __post_init__(self) -> None:
         for attribute in fields(self):
-            check_range(attribute.name, getattr(self, attribute.name), *attribute.metadata["range"])
+            check_range(wire_name(attribute.name), getattr(self, attribute.name), *attribute.metadata["range"])
+
+
+def wire_name(attribute: str) -> str:
+    """SMQ's name of an attribute: ``DelaySeconds`` for ``delay_seconds``."""
+    return attribute.title().replace("_", "")
 
 
 def check_range(name: str, value: int, low: int, high: int) -> None:
@@ -124,7 +129,7 @@ class Failed:
 
 
 _ATTRIBUTES = ", ".join(attribute.name for attribute in fields(QueueAttributes))
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _HANDLE = re.compile(r"([0-9]{1,18})-([0-9a-f]{32})")
 _MESSAGE = (
     "id, message_id, body, body_md5, priority, enqueued_at, visible_at, first_dequeued_at, dequeue_count, properties, "
@@ -142,12 +147,12 @@ def create_queue(connection: sqlite3.Connection, name: str, attributes: QueueAtt
     """True: made; False: there is one with these attributes already.
 
     Raises:
-        Permanent: ``QueueAlreadyExist`` with other attributes, ``InvalidQueueName``, ``QueueNameLengthError``.
+        Permanent: ``QueueAlreadyExist`` with other attributes, ``InvalidQueueName``.
     """
-    if len(name) > 120:
-        raise Permanent("QueueNameLengthError", f"the queue's name has {len(name)} characters, at most 120 are allowed")
     if not _NAME.fullmatch(name):
-        raise Permanent("InvalidQueueName", f"{name!r}: a letter first, then letters, digits and hyphens")
+        raise Permanent(
+            "InvalidQueueName", f"{name!r}: 1 to 128 letters, digits, '_', '-' or '.', a letter or digit first"
+        )
     if (existing := find_queue(connection, name)) is not None:
         if existing.attributes != attributes:
             raise Permanent("QueueAlreadyExist", f"queue {name!r} exists with other attributes")
