@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 if TYPE_CHECKING:  # the command line needs only `printable`, and pydantic is slow to import
-    from triage.settings import Settings
+    from triage.settings import LogSettings, Settings
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _SHORTEST = 4
@@ -77,12 +77,12 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def configure(settings: Settings, *, stream: TextIO | None = None) -> None:
+def configure(settings: LogSettings, *, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
     """Send the log to ``stream`` (standard error), and nowhere else. Replaces what was configured before."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter((_Json if settings.log.format == "json" else _Text)())
-    handler.addFilter(_Redact(redactor(secrets_of(settings))))
-    logging.basicConfig(level=settings.log.level.upper(), handlers=[handler], force=True)
+    handler.setFormatter((_Json if settings.format == "json" else _Text)())
+    handler.addFilter(_Redact(redactor(secrets)))
+    logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
     # Below WARNING these two write whole addresses with their tokens.
     for name in ("apprise", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)

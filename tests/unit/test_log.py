@@ -37,6 +37,10 @@ def settings(log_format: str, level: str = "info") -> Settings:
     return load_settings(None, environ=environ)
 
 
+def configured(given: Settings, out: io.StringIO) -> None:
+    configure(given.log, secrets=secrets_of(given), stream=out)
+
+
 def fail(why: str) -> None:
     raise ConnectionError(why)
 
@@ -53,7 +57,7 @@ def logging_as_it_was() -> Iterator[None]:
 @pytest.mark.parametrize("secret", SECRETS)
 def test_a_secret_is_written_in_no_form_and_nowhere(log_format: str, secret: str):
     out = io.StringIO()
-    configure(settings(log_format), stream=out)
+    configured(settings(log_format), out)
     log = logging.getLogger("triage.notify")
     log.warning("told %s of it", secret)
     log.warning("as a URL would have it: %s", quote(secret, safe=""))
@@ -71,7 +75,7 @@ def test_a_secret_is_written_in_no_form_and_nowhere(log_format: str, secret: str
 
 def test_what_is_no_secret_stays():
     out = io.StringIO()
-    configure(settings("text"), stream=out)
+    configured(settings("text"), out)
     logging.getLogger("triage").warning("127.0.0.1 mail.example markdown /hooks/ general console:")
     assert out.getvalue().endswith("WARNING triage: 127.0.0.1 mail.example markdown /hooks/ general console:\n")
 
@@ -83,7 +87,7 @@ def test_without_secrets_nothing_is_replaced():
 
 def test_json_is_one_object_per_line_whatever_the_message():
     out = io.StringIO()
-    configure(settings("json"), stream=out)
+    configured(settings("json"), out)
     logging.getLogger("triage.x").error("two\nlines\x1b[31m", extra={"count": 3})
     try:
         fail("why")
@@ -102,7 +106,7 @@ def test_json_is_one_object_per_line_whatever_the_message():
 
 def test_text_from_outside_cannot_forge_lines_or_colour_the_terminal():
     out = io.StringIO()
-    configure(settings("text"), stream=out)
+    configured(settings("text"), out)
     logging.getLogger("triage").info(
         "id %s", "x\n2026-01-01T00:00:00.000Z INFO triage: forged\x1b[2J\u202e", extra={"k": "a\rb"}
     )
@@ -113,7 +117,7 @@ def test_text_from_outside_cannot_forge_lines_or_colour_the_terminal():
 
 def test_libraries_that_log_addresses_are_kept_to_warnings_even_at_debug():
     out = io.StringIO()
-    configure(settings("text", "debug"), stream=out)
+    configured(settings("text", "debug"), out)
     for name in ("apprise", "urllib3", "apprise.plugins.slack"):
         logging.getLogger(name).info("loaded")
     logging.getLogger("triage").debug("seen")

@@ -105,23 +105,29 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         code = cli.main(list(args) if args is not None else None, prog_name="triage", standalone_mode=False)
         sys.stdout.flush()
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        return 130
     except BrokenPipeError:
         # Python would complain once more while it flushes standard output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (TriageError, OSError, BaseExceptionGroup) as error:
-        told = [_told(leaf) for leaf in _leaves(error)]
-        if not all(told):
-            raise
-        for text in dict.fromkeys(told):
-            click.echo(f"triage: {text}", err=True)
-        return 1
+    except (click.ClickException, click.Abort, KeyboardInterrupt, TriageError, OSError, BaseExceptionGroup) as error:
+        return tell(error)
     return code if isinstance(code, int) else 0
+
+
+def tell(error: BaseException) -> int:
+    """Print what went wrong; returns the exit code. Raises the error when it is nobody's mistake but ours."""
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    leaves = list(_leaves(error))
+    if all(isinstance(leaf, KeyboardInterrupt | click.Abort) for leaf in leaves):
+        return 130
+    told = [_told(leaf) for leaf in leaves]
+    if not all(told):
+        raise error
+    for text in dict.fromkeys(told):
+        click.echo(f"triage: {text}", err=True)
+    return 1
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -33,7 +33,7 @@ def failures() -> None:
 @failures.command("list")
 @click.option("--function", default="", metavar="GLOB", help='Function name, such as "img-*".')
 @click.option(
-    "--state", default="", type=click.Choice([s for s in State if s is not State.NEW]), help="Where the failure stands."
+    "--state", type=click.Choice([s.value for s in State if s is not State.NEW]), help="Where the failure stands."
 )
 @click.option("--group", default="", metavar="FINGERPRINT", help="Failure group; the first characters will do.")
 @click.option("--text", default="", help="Part of the error message, error type or request id, any case.")
@@ -46,7 +46,7 @@ def list_(
     *,
     settings: Settings,
     function: str,
-    state: str,
+    state: str | None,
     group: str,
     text: str,
     since: datetime | None,
@@ -57,7 +57,7 @@ def list_(
     """List failures, newest first."""
     from triage.stores import FailureFilter  # noqa: PLC0415
 
-    which = FailureFilter(function, str(state), group, text, since, until, limit)
+    which = FailureFilter(function, state or "", group, text, since, until, limit)
     rows = ask(settings, lambda store: store.failures(which))
     if as_json:
         print_json([asdict(row) for row in rows])
