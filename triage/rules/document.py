@@ -29,7 +29,7 @@ MAX_NODES: Final = 50_000
 _EXCERPT: Final = 160
 _UNPRINTABLE: Final = re.compile("[^\\t\\n\\r\\x20-\\x7e\\x85\\xa0-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 _INT: Final = re.compile(r"-?(?:0|[1-9]\d{0,17})", re.ASCII)
-_FLOAT: Final = re.compile(r"[-+]?(?:\.\d+|(?:0|[1-9]\d*)(?:\.\d*)?)(?:[eE][-+]?\d+)?", re.ASCII)
+_FLOAT: Final = re.compile(r"[-+]?(?:\.\d+|(?:0|[1-9]\d*)\.\d*|(?:0|[1-9]\d*)(?=[eE]))(?:[eE][-+]?\d+)?", re.ASCII)
 _WORDS: Final[dict[str, bool | None]] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),

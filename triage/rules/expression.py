@@ -79,7 +79,7 @@ class CelExpression:
         return self._error(value) if result.type() == cel.Type.ERROR else "the result is neither true nor false"
 
     def _error(self, message: str) -> str:
-        code, _, detail = message.partition(": ")
+        code, _, detail = re.sub(r" \[[A-Z_]+\]$", "", message).partition(": ")
         if not code.isupper():
             return "a value that cannot be evaluated"
         # Keys are quoted in the message, and a computed key is a piece of the payload: it may be a secret.

@@ -13,7 +13,7 @@ def first_match(rules: RuleSet, subject: Subject) -> Match:
     """The first rule all of whose clauses hold. An expression that cannot be evaluated is no match, and is reported."""
     errors: list[Clause] = []
     for rule in rules.rules:
-        if not all(matcher.test(subject) for matcher in rule.match):
+        if not _matches(rule, subject):
             continue
         if rule.when is None:
             return Match(rule, errors)
@@ -23,6 +23,13 @@ def first_match(rules: RuleSet, subject: Subject) -> Match:
         if verdict is not False:
             errors.append(Clause(rule.id, f"when: {rule.when.text}", verdict))
     return Match(None, errors)
+
+
+def _matches(rule: Rule, subject: Subject) -> bool:
+    for matcher in rule.match:  # noqa: SIM110 - twenty rules take half the time of all() over a generator
+        if not matcher.test(subject):
+            return False
+    return True
 
 
 def trace(rules: RuleSet, subject: Subject) -> list[Clause]:

@@ -1,0 +1,188 @@
+"""``match:``: what each kind of value matches, and how it is told."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from triage.facts import VOCABULARY
+from triage.rules.match import first_match, trace
+from triage.rules.matchers import FIELDS, compile_match
+from triage.rules.mistakes import Mistakes
+from triage.rules.model import Place, Rule, RuleSet
+
+SUBJECT = {
+    "fn": "media/img-resize",
+    "service": "media",
+    "qualifier": "",
+    "region": "cn-hangzhou",
+    "account": "1034354682",
+    "condition": "InvocationError",
+    "invoke_count": 0,
+    "status_code": 200,
+    "function_error": "",
+    "error.type": "java.lang.OutOfMemoryError",
+    "error.message": "what? 2*3 timed out after 60 seconds\nat /var/task",
+    "source": "smq",
+    "payload": {"a": {"b": 3, "list": [1]}, "yes": True, "one": 1, "text": "3", "none": None, "x.y": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("match", "expected"),
+    [
+        # names: equality, globs, lists
+        ({"condition": "InvocationError"}, True),
+        ({"condition": "invocationerror"}, False),
+        ({"condition": "Invocation*"}, True),
+        ({"condition": "*Error"}, True),
+        ({"condition": "*vocation*"}, True),
+        ({"condition": "Invocation?rror"}, True),
+        ({"condition": "Invocation?"}, False),
+        ({"condition": "Invocatio*cationError"}, False),  # one star: head and tail may not overlap
+        ({"condition": "*[IE]*"}, False),  # brackets stand for themselves
+        ({"condition": ["FunctionOOMError", "Invocation*"]}, True),
+        ({"condition": ["FunctionOOMError", "x*"]}, False),
+        ({"region": "*"}, True),
+        ({"qualifier": "*"}, True),
+        ({"qualifier": ""}, True),
+        ({"qualifier": "?*"}, False),
+        ({"account": 1034354682}, True),
+        ({"account": "1034354682"}, True),
+        # functions: with and without the service
+        ({"function": "img-resize"}, True),
+        ({"function": "img-*"}, True),
+        ({"function": "media/img-resize"}, True),
+        ({"function": "media/*"}, True),
+        ({"function": "*/img-*"}, True),
+        ({"function": "media*"}, False),
+        ({"function": "/^media/"}, True),
+        ({"function": "/^img/"}, False),
+        ({"function": ["video-*", "img-*"]}, True),
+        # messages: part of the text, no glob
+        ({"error": {"message": "timed out after"}}, True),
+        ({"error": {"message": "Timed out"}}, False),
+        ({"error": {"message": "what?"}}, True),
+        ({"error": {"message": "2*3"}}, True),
+        ({"error": {"message": "timed*after"}}, False),
+        ({"error": {"message": "/(?i)TIMED out after \\d+ seconds$/"}}, False),  # $ is the end of the text
+        ({"error": {"message": "/(?im)TIMED out after \\d+ seconds$/"}}, True),
+        ({"error": {"message": "/"}}, True),
+        ({"error": {"message": ""}}, False),
+        ({"error": {"type": "*.OutOfMemoryError", "message": ["nope", "timed"]}}, True),
+        # counts; 0 stands for a message that does not say
+        ({"status_code": 200}, True),
+        ({"status_code": [429, ">= 500"]}, False),
+        ({"status_code": {"all": [">= 200", "<300"]}}, True),
+        ({"status_code": "!= 200"}, False),
+        ({"invoke_count": "< 3"}, False),
+        ({"invoke_count": 0}, True),
+        # not, any, all
+        ({"condition": {"not": "InvocationError"}}, False),
+        ({"condition": {"not": ["A*", "B*"]}}, True),
+        ({"condition": {"all": ["Invocation*", "*Error"]}}, True),
+        ({"condition": {"any": ["x", {"not": "y"}], "not": "z"}}, True),
+        ({"function_error": {"not": ""}}, False),
+        # payloads: typed, nothing equals what is missing
+        ({"payload": {"a.b": 3}}, True),
+        ({"payload": {"a.b": 3.0}}, True),
+        ({"payload": {"a.b": "3"}}, False),
+        ({"payload": {"text": "3"}}, True),
+        ({"payload": {"text": 3}}, False),
+        ({"payload": {"text": "/^[0-9]$/"}}, True),
+        ({"payload": {"a.b": "*"}}, False),
+        ({"payload": {"yes": True}}, True),
+        ({"payload": {"one": True}}, False),
+        ({"payload": {"yes": 1}}, False),
+        ({"payload": {"none": None}}, True),
+        ({"payload": {"missing": None}}, False),
+        ({"payload": {"missing": {"not": 3}}}, True),
+        ({"payload": {"a.b.c": 3}}, False),
+        ({"payload": {"a.list.0": 1}}, False),
+        ({"payload": {"a.b": [1, 2, 3], "yes": False}}, False),
+        ({}, True),
+    ],
+)
+def test_matching(match, expected):
+    assert all(matcher.test(SUBJECT) for matcher in compile_match(match)) is expected
+
+
+def test_every_field_looks_at_a_name_of_the_vocabulary():
+    assert {field.name for field in FIELDS.values()} <= set(VOCABULARY)
+
+
+def rules(*matches):
+    return RuleSet(
+        tuple(
+            Rule(f"r{number}", Place("r.yaml", number), compile_match(match)) for number, match in enumerate(matches)
+        ),
+        "",
+    )
+
+
+def test_the_trace_tells_the_clause_and_the_value_it_met():
+    told = trace(
+        rules(
+            {"condition": "Inv*", "status_code": [429, ">= 500"]},
+            {"payload": {"a.b": {"not": 3}}},
+            {"function_error": "x", "error": {"message": "never"}},
+            {},
+            {"source": "not reached"},
+        ),
+        SUBJECT,
+    )
+
+    assert [(each.rule_id, each.clause, each.actual) for each in told] == [
+        ("r0", 'status_code: [429, ">= 500"]', "200"),
+        ("r1", 'payload.a.b: {"not": 3}', "3"),
+        ("r2", "function_error: x", "''"),
+    ]
+
+
+def test_patterns_that_backtrack_elsewhere_take_no_time_here():
+    hostile = SUBJECT | {"error.message": "a" * 8192 + "b", "condition": "a" * 8192}
+    (pattern,) = compile_match({"error": {"message": "/^(a+)+$/"}})
+    (glob,) = compile_match({"condition": "*a*a*a*a*a*a*a*a*a*b"})
+
+    start = time.perf_counter()
+    assert not pattern.test(hostile)
+    assert not glob.test(hostile)
+    assert time.perf_counter() - start < 1
+
+
+YAML_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 600) | st.floats(allow_nan=False) | st.text(max_size=5)
+    | st.sampled_from(["/a/", "*a?", ">= 3", "a*", "/(/"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["not", "any", "all", "x"]), inner, max_size=2),
+    max_leaves=5,
+)  # fmt: skip
+MATCHES = st.dictionaries(
+    st.sampled_from([*FIELDS, "error", "payload"]),
+    YAML_VALUES | st.dictionaries(st.sampled_from(["type", "message", "a", "a.b"]), YAML_VALUES, max_size=3),
+    max_size=3,
+)
+TEXTS = st.text(st.characters(), max_size=6)  # lone surrogates, too
+SUBJECTS = st.fixed_dictionaries(
+    {
+        name: st.integers() if kind == "INT" else st.recursive(
+            st.none() | st.booleans() | st.floats() | TEXTS,
+            lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+            max_leaves=4,
+        ) if name == "payload" else TEXTS
+        for name, kind in VOCABULARY.items()
+        if kind in ("STRING", "INT", "DYN")
+    }
+)  # fmt: skip
+
+
+@given(MATCHES, SUBJECTS)
+def test_a_match_is_refused_at_load_or_never_raises(match, subject):
+    try:
+        matchers = compile_match(match)
+    except Mistakes:
+        return
+    found = first_match(RuleSet((Rule("r", Place("r.yaml", 1), matchers),), ""), subject)
+
+    assert (found.rule is None) == bool(trace(RuleSet((Rule("r", Place("r.yaml", 1), matchers),), ""), subject))
