@@ -240,6 +240,9 @@ def test_requests_are_signed_as_sent(signature):
         ("ftp://a", {}, "endpoint"),
         ("example", {}, "endpoint"),
         ("http://a/queues", {}, "endpoint"),
+        ("http://[", {}, "endpoint"),
+        ("http://a:b", {}, "endpoint"),
+        ("http://id:hunter2@a", {}, "endpoint"),
         ("http://a", {"signature": "v4"}, "region"),
     ],
 )
@@ -247,6 +250,7 @@ def test_an_unusable_configuration_is_refused_at_the_start(url, options, reason)
     with pytest.raises(Misconfigured) as caught:
         SmqSource(None, url, "q", name="smq", credentials=StaticCredentials(KEY), clock=LeapingClock(), **options)
     assert caught.value.reason == reason
+    assert "hunter2" not in str(caught.value)
 
 
 def test_early_empty_answers_make_it_ask_less_and_less_often():

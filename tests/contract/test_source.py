@@ -18,6 +18,7 @@ from triage.cloud.credentials import StaticCredentials
 from triage.cloud.signing import Credentials
 from triage.emulator.smq import smq_routes
 from triage.envelope import Destination
+from triage.errors import Misconfigured
 from triage.sources import Source
 from triage.sources.local import LocalQueue, LocalSource
 from triage.sources.queue_tables import Outgoing, QueueAttributes
@@ -77,9 +78,9 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def _smq(queues, clock, signature):
+async def _smq(queues, clock, signature="v2", *, key=KEY, queue="q", server_clock=None):
     app = web.Application()
-    app.add_routes(smq_routes(queues, credentials={"id": KEY}.get, clock=clock))
+    app.add_routes(smq_routes(queues, credentials={"id": KEY}.get, clock=server_clock or clock))
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
     await runner.setup()
     try:
@@ -88,9 +89,9 @@ async def _smq(queues, clock, signature):
             yield SmqSource(
                 session,
                 f"http://127.0.0.1:{runner.addresses[0][1]}",
-                "q",
+                queue,
                 name="source",
-                credentials=StaticCredentials(KEY),
+                credentials=StaticCredentials(key),
                 clock=clock,
                 destination=Destination.FAILURE,
                 signature=signature,
@@ -330,3 +331,43 @@ def test_closing_twice_is_allowed(run):
         await world.source.close()
 
     run(scenario)
+
+
+class Ahead(HandClock):
+    """Three hours before anybody else."""
+
+    def now(self):
+        return super().now() + timedelta(hours=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"queue": "missing"}, "queue"),
+        ({"key": Credentials("nobody", "secret")}, "credentials"),
+        ({"key": Credentials("id", "wrong", "token")}, "credentials"),
+        ({"key": Credentials("id", "secret", "expired")}, "credentials"),
+        ({"server_clock": Ahead()}, ""),
+    ],
+    ids=["no queue", "unknown key", "wrong secret", "expired token", "clocks differ"],
+)
+def test_what_the_endpoint_refuses_is_understood(tmp_path, options, reason):
+    async def scenario():
+        clock = HandClock()
+        queues = await LocalQueue.open(tmp_path / "queue.db", clock=clock)
+        await queues.create_queue("q")
+        await queues.send("q", [Outgoing(b"{}")])
+        try:
+            async with _smq(queues, clock, **options) as source:
+                if not reason:
+                    (one,) = await source.receive(limit=16, wait=ZERO)
+                    assert one.lease_until == clock.now() + 30 * SECOND
+                    assert await source.ack([one]) == []
+                    return
+                with pytest.raises(Misconfigured) as caught:
+                    await source.receive(limit=16, wait=ZERO)
+                assert caught.value.reason == reason
+        finally:
+            await queues.close()
+
+    asyncio.run(scenario())

@@ -77,15 +77,10 @@ class SmqClient:
         region: str,
         reply_within: timedelta = REPLY_WITHIN,
     ) -> None:
-        parts = urlsplit(endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
-            raise Misconfigured(
-                "endpoint", f"{endpoint!r} is no SMQ endpoint: expected https://ACCOUNT.mns.REGION.aliyuncs.com"
-            )
         if signature == "v4" and not region:
             raise Misconfigured("region", "signature v4 needs the region, such as cn-hangzhou")
         self._session, self._credentials, self._clock = session, credentials, clock
-        self._root = f"{parts.scheme}://{parts.netloc}"
+        self._root = _root(endpoint)
         self._queue, self._path = queue, f"/queues/{quote(queue, safe='')}/messages"
         self._signature, self._region, self._reply_within = signature, region, reply_within
         self._skew = timedelta(0)
@@ -221,6 +216,20 @@ class SmqClient:
                 return Misconfigured("endpoint", f"{said}, which is no answer of SMQ; correct the endpoint")
             case _:
                 return Misconfigured("refused", f"{said}; the request was malformed, please report this")
+
+
+def _root(endpoint: str) -> str:
+    try:
+        parts = urlsplit(endpoint)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.username is not None or parts.path.strip("/") or parts.query or parts.fragment:
+        # Not quoted: somebody may have put a key into it.
+        raise Misconfigured(
+            "endpoint", "the endpoint must be like https://ACCOUNT.mns.REGION.aliyuncs.com, and no more"
+        )
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:
