@@ -156,14 +156,17 @@ def parse_payload(payload: bytes) -> Any:
 
 
 def _bounded(text: str) -> str:
-    return text if len(text) <= _TEXT_LIMIT else text[:_TEXT_LIMIT]
+    if len(text) > _TEXT_LIMIT:
+        text = text[:_TEXT_LIMIT]
+    # A lone surrogate, which JSON can express and UTF-8 cannot, makes the evaluator raise.
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _bound(value: Any) -> Any:
-    # An expression's cost grows with what it sees, and its budget counts steps, not bytes. A lone surrogate makes the
-    # evaluator raise, infinities and integers past 64 bits are errors to it.
+    # An expression's cost grows with what it sees, and its budget counts steps, not bytes. Integers past 64 bits are
+    # errors to it.
     if isinstance(value, str):
-        return _bounded(value).encode("utf-8", "replace").decode()
+        return _bounded(value)
     if isinstance(value, list):
         return [_bound(item) for item in value[:_LIST_LIMIT]]
     if isinstance(value, dict):

@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triage.facts import VOCABULARY
+from make import NOW, arrived, envelope
+from triage.facts import VOCABULARY, Facts, Subject
 from triage.rules.match import first_match, trace
 from triage.rules.matchers import FIELDS, compile_match
 from triage.rules.mistakes import Mistakes
-from triage.rules.model import Place, Rule, RuleSet
+from triage.rules.model import Place, Rule, RuleSet, SourceText
+from triage.rules.source import load_rules
 
 SUBJECT = {
     "fn": "media/img-resize",
@@ -186,3 +188,16 @@ def test_a_match_is_refused_at_load_or_never_raises(match, subject):
     found = first_match(RuleSet((Rule("r", Place("r.yaml", 1), matchers),), ""), subject)
 
     assert (found.rule is None) == bool(trace(RuleSet((Rule("r", Place("r.yaml", 1), matchers),), ""), subject))
+
+
+def test_a_text_that_is_no_unicode_is_matched_all_the_same():
+    failure = arrived(
+        envelope(error="job \ud800 timed out", payload='{"k\\ud800": "\\ud800", "deep": ' + "[" * 900 + "]" * 900 + "}")
+    )
+    subject = Subject(failure, Facts(), now=NOW)
+    loaded = load_rules([
+        SourceText("r.yaml", "version: 1\nrules:\n  - id: a\n    when: error.message.contains('job ? timed out') && payload == payload\n    alert: {}\n")
+    ])  # fmt: skip
+
+    assert first_match(loaded, subject).rule.id == "a"
+    assert first_match(rules({"error": {"message": "/job . timed/"}}), subject).rule
