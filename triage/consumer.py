@@ -18,7 +18,7 @@ from triage.changes import Commit, NewAlert, Quarantined
 from triage.clock import Clock
 from triage.decide import Decision, Reason, decide_batch
 from triage.effects import decided, quarantine_alert
-from triage.envelope import parse_body
+from triage.envelope import Destination, Envelope, parse_body
 from triage.errors import InvalidEnvelope, Permanent, StoreConflict, StoreUnavailable, Temporary
 from triage.facts import Arrival, arrival
 from triage.rules.model import AlertPolicy, RuleSet
@@ -183,6 +183,8 @@ class Consumer:
             by_source.setdefault(id(item.source), []).append(item)
         for items in by_source.values():
             source = items[0].source
+            for item in items:  # from here on nobody extends what may be deleted already
+                self._held.pop(id(item.delivery), None)
             try:
                 gone = await source.ack([item.delivery for item in items])
             except (Temporary, Permanent) as error:
@@ -192,8 +194,6 @@ class Consumer:
             else:
                 if gone:
                     log.info("%s: %d messages will come again: their lease had run out", source.name, len(gone))
-            for item in items:
-                self._held.pop(id(item.delivery), None)
 
     async def _renew(self) -> None:
         """Extend the lease of whatever we hold, once a third of it has passed."""
@@ -216,9 +216,7 @@ def read_batch(batch: Iterable[Taken], *, now: datetime) -> tuple[list[Arrival],
     for item in batch:
         source, delivery = item.source, item.delivery
         try:
-            if delivery.unreadable:
-                raise InvalidEnvelope("unreadable", detail=delivery.unreadable)
-            envelope = parse_body(delivery.body, md5=delivery.body_md5, destination=source.destination)
+            envelope = _read(delivery, source.destination)
         except InvalidEnvelope as error:
             quarantined.append(
                 Quarantined(
@@ -242,6 +240,12 @@ def read_batch(batch: Iterable[Taken], *, now: datetime) -> tuple[list[Arrival],
                 )
             )
     return arrivals, tuple(quarantined)
+
+
+def _read(delivery: Delivery, destination: Destination) -> Envelope:
+    if delivery.unreadable:
+        raise InvalidEnvelope("unreadable", detail=delivery.unreadable)
+    return parse_body(delivery.body, md5=delivery.body_md5, destination=destination)
 
 
 async def _unless(stop: asyncio.Event, receive: Awaitable[list[Delivery]]) -> list[Delivery]:
@@ -268,8 +272,8 @@ def _with(reason: Reason, arrivals: Sequence[Arrival], decisions: Sequence[Decis
 
 
 def _report(commit: Commit) -> None:
-    for item in commit.decided:
-        for clause in item.decision.errors:
+    for decision in (item.decision for item in commit.decided):
+        for clause in decision.errors:
             log.warning("rule %s: %s could not be evaluated: %s", clause.rule_id, clause.clause, clause.actual)
     for item in commit.quarantined:
         log.warning("%s: message %s quarantined: %s %s", item.source, item.message_id, item.reason, item.where)

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from triage.alerts.grouping import flush
 from triage.changes import Changes, OutboxRow, RowKind, RowState, Settle
 from triage.clock import Clock
-from triage.cloud.fc import AsyncConfig, Submitted, Task
+from triage.cloud.fc_answers import AsyncConfig, Submitted, Task
 from triage.effects import function_of, lost, not_found, postponed, refused, resolved, submitted
 from triage.envelope import FunctionRef
 from triage.errors import Misconfigured, OutcomeUnknown, Permanent, StoreUnavailable, Temporary
@@ -62,7 +62,7 @@ class Outbox:
         clock: Clock,
         lease: timedelta = timedelta(minutes=2),
         concurrency: int = 16,
-        retries: Retries = Retries(),  # noqa: B008 - frozen
+        retries: Retries = Retries(),
     ) -> None:
         self._store, self._invoker, self._notifier, self._clock = store, invoker, notifier, clock
         self._lease, self._concurrency, self._retries = lease, concurrency, retries

@@ -1,0 +1,218 @@
+"""The composition root: settings in, a running daemon out. Nothing here decides anything."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from typing import Final
+
+import aiohttp
+
+from triage.clock import Clock
+from triage.cloud.credentials import ChainCredentials, CredentialsProvider, StaticCredentials
+from triage.cloud.fc import FcClient
+from triage.cloud.signing import Credentials
+from triage.consumer import Consumer, Intake
+from triage.errors import Problem, RulesInvalid
+from triage.notify import AppriseNotifier, ReceiverConfig
+from triage.outbox import Outbox, Retries
+from triage.rulefiles import default_rules_dir, read_rules
+from triage.rules.model import AlertPolicy, RuleSet
+from triage.rules.source import load_rules
+from triage.settings import LocalSource as LocalSettings
+from triage.settings import Settings
+from triage.settings import SmqSource as SmqSettings
+from triage.sources import Source
+from triage.sources.local import LocalQueue, LocalSource
+from triage.sources.smq import SmqSource
+from triage.stores import Store
+from triage.stores.sqlite import SqliteStore
+
+log = logging.getLogger(__name__)
+
+_HTTP_LIMIT: Final = 100
+"""Connections at a time, over all hosts: the receivers' long polls and the outbox's calls."""
+
+
+class App:
+    """One daemon: store, sources, consumer, outbox. Built by `build`, which also takes it down again."""
+
+    def __init__(self, *, settings: Settings, store: Store, rules: RuleSet, consumer: Consumer, outbox: Outbox) -> None:
+        self.settings, self.store, self.rules = settings, store, rules
+        self._consumer, self._outbox = consumer, outbox
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop``, then finish what is held within the grace period. What is not finished by then is
+        cancelled; nothing of it is lost, it comes again from the queue or from under its lease.
+        """
+        work = {
+            asyncio.create_task(self._consumer.run(stop), name="consumer"),
+            asyncio.create_task(self._outbox.run(stop), name="outbox"),
+        }
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({*work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stop.set()  # a loop that ended by itself has failed; the other one must not go on alone
+            _, late = await asyncio.wait(work, timeout=self.settings.consumer.grace.total_seconds())
+            if late:
+                log.warning("not finished within the grace period: %s", ", ".join(task.get_name() for task in late))
+        finally:
+            for task in (*work, stopping):
+                task.cancel()
+            results = await asyncio.gather(*work, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+
+@asynccontextmanager
+async def build(settings: Settings, *, clock: Clock, write: Callable[[str], None] | None = None) -> AsyncIterator[App]:
+    """Put a daemon together; on leaving, everything is closed, also when building failed half way.
+
+    Args:
+        write: where the ``console:`` receiver writes; standard output by default.
+
+    Raises:
+        ConfigInvalid, RulesInvalid, StoreUnavailable, Misconfigured: with what to do about it.
+    """
+    rules = read_rule_set(settings)
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        notifier = await asyncio.to_thread(AppriseNotifier.load, _receivers(settings), write=write)
+        store = await SqliteStore.open(settings.store.path)
+        stack.push_async_callback(store.close)
+        await store.save_rule_set(rules.digest, rules.sources, now=clock.now())
+        session = await stack.enter_async_context(_session())
+        credentials = credentials_of(settings, clock)
+        outbox = Outbox(
+            store=store,
+            invoker=FcClient(
+                session,
+                credentials=credentials,
+                clock=clock,
+                endpoint=settings.fc.endpoint or "",
+                region=settings.fc.region,
+                account=settings.fc.account,
+                timeout=settings.fc.timeout,
+            ),
+            notifier=notifier,
+            clock=clock,
+            lease=settings.outbox.lease,
+            concurrency=settings.outbox.concurrency,
+            retries=Retries(
+                settings.outbox.retry_first,
+                settings.outbox.retry_factor,
+                settings.outbox.retry_max,
+                settings.outbox.give_up_after,
+            ),
+        )
+        consumer = Consumer(
+            [intake async for intake in _intakes(settings, session, credentials, clock, stack)],
+            store=store,
+            rules=lambda: rules,
+            clock=clock,
+            batch=settings.consumer.batch,
+            quarantine=_quarantine_policy(settings),
+            committed=outbox.poke,
+        )
+        yield App(settings=settings, store=store, rules=rules, consumer=consumer, outbox=outbox)
+
+
+def read_rule_set(settings: Settings) -> RuleSet:
+    """The configured rules, or the shipped ones, checked against the configured receivers.
+
+    Raises:
+        RulesInvalid: with everything that is wrong, each with its place.
+    """
+    rules = load_rules(read_rules(settings.rules or default_rules_dir()))
+    known = ", ".join(sorted(settings.receivers))
+    problems = [
+        Problem(
+            rule.place.file,
+            rule.place.line,
+            rule.place.column,
+            f"rule {rule.id!r} tells {receiver!r}, which is no configured receiver",
+            f"configured: {known}; add [receivers.{receiver}]",
+        )
+        for rule in rules.rules
+        for receiver in (rule.alert.to if rule.alert else ())
+        if receiver not in settings.receivers
+    ]
+    if problems:
+        raise RulesInvalid(problems)
+    return rules
+
+
+def credentials_of(settings: Settings, clock: Clock) -> CredentialsProvider:
+    """The configured access key, or the vendor's chain."""
+    given = settings.credentials
+    if not given.access_key_id:
+        return ChainCredentials(clock=clock)
+    return StaticCredentials(
+        Credentials(
+            given.access_key_id, given.access_key_secret.get_secret_value(), given.security_token.get_secret_value()
+        )
+    )
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=_HTTP_LIMIT), trust_env=True)
+
+
+async def _intakes(
+    settings: Settings,
+    session: aiohttp.ClientSession,
+    credentials: CredentialsProvider,
+    clock: Clock,
+    stack: AsyncExitStack,
+) -> AsyncIterator[Intake]:
+    queues: LocalQueue | None = None
+    for given in settings.sources:
+        source: Source
+        match given:
+            case LocalSettings():
+                queues = queues or await LocalQueue.open(settings.queue.path, clock=clock)
+                source = LocalSource(
+                    queues,
+                    queue=given.queue,
+                    name=given.name,
+                    destination=given.destination,
+                    lease=settings.queue.visibility_timeout,
+                )
+                intake = Intake(source, receivers=1, batch=settings.consumer.batch)
+            case SmqSettings():
+                source = SmqSource(
+                    session,
+                    given.endpoint,
+                    given.queue,
+                    name=given.name,
+                    credentials=credentials,
+                    clock=clock,
+                    destination=given.destination,
+                    signature=given.signature,
+                    region=given.region,
+                )
+                intake = Intake(source, receivers=given.receivers, batch=given.batch, wait=given.wait)
+        stack.push_async_callback(source.close)
+        yield intake
+
+
+def _receivers(settings: Settings) -> dict[str, ReceiverConfig]:
+    return {
+        name: ReceiverConfig(tuple(url.get_secret_value() for url in receiver.urls), receiver.timeout)
+        for name, receiver in settings.receivers.items()
+    }
+
+
+def _quarantine_policy(settings: Settings) -> AlertPolicy | None:
+    if not settings.quarantine.alert:
+        return None
+    return AlertPolicy(
+        to=settings.quarantine.to,
+        group_by=("fingerprint",),
+        group_wait=settings.quarantine.group_wait,
+        group_interval=max(settings.quarantine.group_wait, timedelta(minutes=5)),
+    )

@@ -1,0 +1,61 @@
+"""``triage run``: the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from triage.cli.output import settings_option
+
+if TYPE_CHECKING:
+    from triage.settings import Settings
+
+log = logging.getLogger("triage")
+
+
+@click.command()
+@settings_option
+def run(settings: Settings) -> None:
+    """Take in results, decide, re-run or alert, until stopped.
+
+    Without a configuration it reads the local queue, uses the shipped rules and prints alerts to standard output.
+    SIGTERM and Ctrl-C stop it: it finishes what it holds, and what it cannot finish in time is still in the queue.
+    """
+    from triage.log import configure, secrets_of  # noqa: PLC0415
+
+    configure(settings.log, secrets=secrets_of(settings))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run(settings))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop  # noqa: PLC0415 - optional, used where it is installed
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+async def _run(settings: Settings) -> None:
+    from triage.app import build  # noqa: PLC0415
+    from triage.clock import SystemClock  # noqa: PLC0415
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with build(settings, clock=SystemClock()) as app:
+        log.info(
+            "running: sources %s; %d rules (%s); store %s",
+            ", ".join(source.name for source in settings.sources),
+            len(app.rules.rules),
+            app.rules.digest[:12],
+            settings.store.path,
+        )
+        await app.run(stop)
+    log.info("stopped")
