@@ -401,6 +401,17 @@ def test_deleting_the_queue_ends_the_waiting_with_an_error(tmp_path: Path) -> No
     run(tmp_path, test)
 
 
+def test_closing_ends_the_waiting(tmp_path: Path) -> None:
+    async def test(queues: LocalQueue, clock: HandClock) -> None:
+        waiting = [asyncio.create_task(receive(queues, wait=30 * SECOND)) for _ in range(3)]
+        await clock.waiters(3)
+        await queues.close()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(result) for result in results] == [StoreUnavailable] * 3
+
+    run(tmp_path, test)
+
+
 OTHER_PROCESS = """
 import asyncio, os, sys
 from pathlib import Path

@@ -254,6 +254,20 @@ def test_sdk_meets_faults_and_what_was_done_is_done(tmp_path: Path) -> None:
     with_sdk(tmp_path, script, faults=Faults(1, rates))
 
 
+def test_delayed_request_is_carried_out_late(tmp_path: Path) -> None:
+    slept: list[timedelta] = []
+
+    class Patient(SystemClock):
+        async def sleep(self, duration: timedelta) -> None:
+            slept.append(duration)
+
+    def script(account: Account) -> None:
+        account.get_queue("q").create(QueueMeta())
+
+    with_sdk(tmp_path, script, faults=Faults(1, {"delay": 1.0}), clock=Patient())
+    assert slept == [timedelta(seconds=1)]
+
+
 async def request(
     url: str,
     method: str,

@@ -63,11 +63,13 @@ class LocalQueue:
         return self._file.path
 
     async def close(self) -> None:
-        """Finish what was asked for and release the file. May be called twice."""
+        """Finish what was asked for, release the file; who still waits gets `StoreUnavailable`. May be called twice."""
         self._stop_watching.set()
         if self._watcher is not None:
             await self._watcher
         await self._file.close()
+        for queue in self._waiting:
+            self._wake(queue)
 
     async def create_queue(self, queue: str, attributes: QueueAttributes = _DEFAULTS) -> bool:
         """True: made. False: it exists with these attributes. `Permanent` ``QueueAlreadyExist``: with other ones."""

@@ -239,7 +239,8 @@ def _insert(
 ) -> Sent | Failed:
     delay = attributes.delay_seconds if message.delay is None else message.delay
     try:
-        check_range("message size", len(message.body), 0, attributes.maximum_message_size)
+        if (size := len(message.body)) > (most := attributes.maximum_message_size):
+            return Failed("InvalidArgument", f"{size} bytes, at most {most} fit in a message")
         check_range("DelaySeconds", delay, 0, 604_800)
         check_range("Priority", message.priority, 1, MAX_PRIORITY)
     except Permanent as error:
