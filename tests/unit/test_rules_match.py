@@ -5,8 +5,8 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from make import NOW, arrived, envelope
+
 from triage.facts import VOCABULARY, Facts, Subject
 from triage.rules.match import first_match, trace
 from triage.rules.matchers import FIELDS, compile_match

@@ -252,7 +252,7 @@ _ABOUT: Final[Mapping[str, Key]] = {
     "owner": Key("Who is responsible; shown in alerts.", _text(), _TEXT_SCHEMA),
     "runbook": Key("Web address of what to do; shown in alerts.", _link, {"type": "string", "format": "uri"}),
     "labels": Key(
-        "Names and texts of your own; shown in alerts.",
+        "Names and texts of your own, kept with the rule.",
         _labels,
         {"type": "object", "additionalProperties": {"type": ["string", "integer"]}},
     ),
