@@ -1,4 +1,4 @@
-"""What a rule is, once loaded: values only. `triage.rules.source` makes them from YAML, `triage.rules.match` applies them."""
+"""What a rule is, once loaded: values only. `triage.rules.source` makes them, `triage.rules.match` applies them."""
 
 from __future__ import annotations
 
