@@ -6,7 +6,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,49 +16,10 @@ from triage.clock import SystemClock
 from triage.errors import Misconfigured, Permanent, StoreUnavailable
 from triage.sources.local import LocalQueue, LocalSource, instant
 from triage.sources.queue_tables import Failed, Message, Outgoing, QueueAttributes, Sent, wire_name
+from triage.testing import ManualClock
 
 SECOND = timedelta(seconds=1)
 ZERO = timedelta(0)
-
-
-class HandClock:
-    """Time that moves only by ``advance``; tells when somebody waits for it."""
-
-    def __init__(self) -> None:
-        self.at = datetime(2026, 3, 1, 12, tzinfo=UTC)
-        self.timers: list[tuple[datetime, asyncio.Event]] = []
-        self.changed = asyncio.Condition()
-
-    def now(self) -> datetime:
-        return self.at
-
-    async def sleep(self, duration: timedelta) -> None:
-        await self.wait(asyncio.Event(), duration)
-
-    async def wait(self, event: asyncio.Event, timeout: timedelta | None) -> bool:  # noqa: ASYNC109
-        assert timeout is not None
-        timer = (self.at + timeout, asyncio.Event())
-        self.timers.append(timer)
-        async with self.changed:
-            self.changed.notify_all()
-        waits = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(timer[1].wait())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            self.timers.remove(timer)
-        return event.is_set()
-
-    async def advance(self, by: timedelta) -> None:
-        self.at += by
-        for due, event in self.timers:
-            if due <= self.at:
-                event.set()
-
-    async def waiters(self, count: int) -> None:
-        async with self.changed:
-            await self.changed.wait_for(lambda: len(self.timers) == count)
 
 
 def run(tmp_path: Path, test: Callable[[LocalQueue, Any], Awaitable[None]], *, clock: Any = None, **attributes: int):
@@ -66,7 +27,7 @@ def run(tmp_path: Path, test: Callable[[LocalQueue, Any], Awaitable[None]], *, c
 
     async def main() -> None:
         async with asyncio.timeout(30):
-            now = clock or HandClock()
+            now = clock or ManualClock()
             queues = await LocalQueue.open(tmp_path / "queue.db", clock=now)
             try:
                 await queues.create_queue("q", QueueAttributes(**attributes))
@@ -92,16 +53,16 @@ def bodies(messages: list[Message]) -> list[str]:
 def test_message_is_delivered_as_sent_with_all_its_facts(tmp_path: Path) -> None:
     body = b'\xef\xbb\xbf {"a": "\xc3\xa4"}\r\n\x00\xff'
 
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         sent = (await queues.send("q", [Outgoing(body, properties="<UserProperties/>")]))[0]
         await clock.advance(3 * SECOND)
         [first] = await receive(queues)
         assert isinstance(sent, Sent)
         assert (first.body, first.message_id, first.properties) == (body, sent.message_id, "<UserProperties/>")
         assert first.body_md5 == sent.body_md5 == hashlib.md5(body).hexdigest().upper()
-        assert instant(first.enqueued_at) == clock.at - 3 * SECOND
-        assert instant(first.first_dequeued_at) == clock.at
-        assert instant(first.visible_at) == clock.at + 30 * SECOND
+        assert instant(first.enqueued_at) == clock.now() - 3 * SECOND
+        assert instant(first.first_dequeued_at) == clock.now()
+        assert instant(first.visible_at) == clock.now() + 30 * SECOND
         assert (first.dequeue_count, first.priority) == (1, 8)
         await clock.advance(30 * SECOND)
         [second] = await receive(queues)
@@ -112,7 +73,7 @@ def test_message_is_delivered_as_sent_with_all_its_facts(tmp_path: Path) -> None
 
 
 def test_leased_message_is_invisible_until_its_lease_ends(tmp_path: Path) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         await send(queues, "m")
         assert bodies(await receive(queues)) == ["m"]
         await clock.advance(9.999 * SECOND)
@@ -124,7 +85,7 @@ def test_leased_message_is_invisible_until_its_lease_ends(tmp_path: Path) -> Non
 
 
 def test_batch_delete_tells_which_handles_were_not_valid(tmp_path: Path) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         await send(queues, "expires")
         [expired] = await receive(queues)
         await clock.advance(30 * SECOND)
@@ -151,12 +112,12 @@ def test_batch_delete_tells_which_handles_were_not_valid(tmp_path: Path) -> None
 
 
 def test_changed_visibility_counts_from_now_and_invalidates_the_old_handle(tmp_path: Path) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         await send(queues, "m")
         [message] = await receive(queues)
         await clock.advance(20 * SECOND)
         handle, until = await queues.change_visibility("q", message.receipt_handle, 60 * SECOND)
-        assert until == clock.at + 60 * SECOND
+        assert until == clock.now() + 60 * SECOND
         with pytest.raises(Permanent, match="MessageNotExist"):
             await queues.change_visibility("q", message.receipt_handle, 60 * SECOND)
         assert len(await queues.delete("q", [message.receipt_handle])) == 1
@@ -173,7 +134,7 @@ def test_changed_visibility_counts_from_now_and_invalidates_the_old_handle(tmp_p
 
 
 def test_delayed_message_comes_when_due_and_can_be_deleted_before(tmp_path: Path) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         [withdrawn, _] = await send(queues, "withdrawn", "late")
         await send(queues, "prompt", delay=0)
         assert isinstance(withdrawn, Sent)
@@ -188,7 +149,7 @@ def test_delayed_message_comes_when_due_and_can_be_deleted_before(tmp_path: Path
 
 
 def test_priority_first_then_oldest_and_limit_is_kept(tmp_path: Path) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         await send(queues, "c", "d")
         await send(queues, "z", priority=16)
         await send(queues, "a", "b", priority=1)
@@ -200,7 +161,7 @@ def test_priority_first_then_oldest_and_limit_is_kept(tmp_path: Path) -> None:
 
 
 def test_peek_leases_nothing_and_gives_no_handle(tmp_path: Path) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         await send(queues, "m")
         [seen] = await queues.peek("q")
         assert (seen.receipt_handle, seen.dequeue_count, seen.first_dequeued_at) == ("", 0, 0)
@@ -211,7 +172,7 @@ def test_peek_leases_nothing_and_gives_no_handle(tmp_path: Path) -> None:
 
 
 def test_messages_outlive_nothing_beyond_the_retention_period(tmp_path: Path) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         await send(queues, "old", "leased")
         await receive(queues, limit=1)
         await clock.advance(30 * SECOND)
@@ -225,7 +186,7 @@ def test_messages_outlive_nothing_beyond_the_retention_period(tmp_path: Path) ->
 
 
 def test_refused_messages_do_not_stop_the_rest_of_the_batch(tmp_path: Path) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         answers = await queues.send(
             "q",
             [
@@ -244,7 +205,7 @@ def test_refused_messages_do_not_stop_the_rest_of_the_batch(tmp_path: Path) -> N
 
 
 def test_purge_takes_leased_messages_too_and_leaves_other_queues(tmp_path: Path) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         await queues.create_queue("other")
         await queues.send("other", [Outgoing(b"stays")])
         await send(queues, "a", "b", "c")
@@ -258,7 +219,7 @@ def test_purge_takes_leased_messages_too_and_leaves_other_queues(tmp_path: Path)
 
 
 def test_queues_are_made_changed_listed_and_deleted(tmp_path: Path) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         assert await queues.create_queue("q") is False
         with pytest.raises(Permanent, match="QueueAlreadyExist"):
             await queues.create_queue("q", QueueAttributes(delay_seconds=1))
@@ -284,7 +245,7 @@ def test_queues_are_made_changed_listed_and_deleted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "-a", "a/b", "a b", "\u00e4", "a" * 129])
 def test_queue_names_are_checked(tmp_path: Path, name: str) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         with pytest.raises(Permanent, match="InvalidQueueName"):
             await queues.create_queue(name)
 
@@ -310,9 +271,9 @@ def test_attribute_ranges_are_checked(attribute: str, low: int, high: int) -> No
 
 
 def test_long_poll_is_woken_by_a_send(tmp_path: Path) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         waiting = asyncio.create_task(receive(queues, wait=30 * SECOND))
-        await clock.waiters(1)
+        await clock.asleep(1)
         await send(queues, "m")
         assert bodies(await waiting) == ["m"]
 
@@ -320,10 +281,10 @@ def test_long_poll_is_woken_by_a_send(tmp_path: Path) -> None:
 
 
 def test_long_poll_ends_empty_at_its_time_and_not_before(tmp_path: Path) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         waiting = asyncio.create_task(receive(queues, wait=30 * SECOND))
-        await clock.waiters(1)
-        assert [due - clock.at for due, _ in clock.timers] == [30 * SECOND]
+        await clock.asleep(1)
+        assert [due - clock.now() for due in clock.timers] == [30 * SECOND]
         await clock.advance(30 * SECOND)
         assert await waiting == []
 
@@ -331,10 +292,10 @@ def test_long_poll_ends_empty_at_its_time_and_not_before(tmp_path: Path) -> None
 
 
 def test_queue_says_how_long_to_wait_when_the_request_does_not(tmp_path: Path) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         waiting = asyncio.create_task(queues.receive("q", limit=1))
-        await clock.waiters(1)
-        assert [due - clock.at for due, _ in clock.timers] == [7 * SECOND]
+        await clock.asleep(1)
+        assert [due - clock.now() for due in clock.timers] == [7 * SECOND]
         await clock.advance(7 * SECOND)
         assert await waiting == []
 
@@ -343,13 +304,13 @@ def test_queue_says_how_long_to_wait_when_the_request_does_not(tmp_path: Path) -
 
 @pytest.mark.parametrize("kind", ["lease", "delay"])
 def test_long_poll_sleeps_exactly_until_the_next_message_is_visible(tmp_path: Path, kind: str) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         await send(queues, "m", delay=10 if kind == "delay" else 0)
         if kind == "lease":
             await receive(queues)
         waiting = asyncio.create_task(receive(queues, wait=30 * SECOND))
-        await clock.waiters(1)
-        assert [due - clock.at for due, _ in clock.timers] == [10 * SECOND]
+        await clock.asleep(1)
+        assert [due - clock.now() for due in clock.timers] == [10 * SECOND]
         await clock.advance(10 * SECOND)
         assert bodies(await waiting) == ["m"]
 
@@ -357,11 +318,11 @@ def test_long_poll_sleeps_exactly_until_the_next_message_is_visible(tmp_path: Pa
 
 
 def test_long_poll_is_woken_when_a_message_is_given_back(tmp_path: Path) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         await send(queues, "m")
         [message] = await receive(queues)
         waiting = asyncio.create_task(receive(queues, wait=20 * SECOND))
-        await clock.waiters(1)
+        await clock.asleep(1)
         await queues.change_visibility("q", message.receipt_handle, ZERO)
         assert bodies(await waiting) == ["m"]
 
@@ -369,7 +330,7 @@ def test_long_poll_is_woken_when_a_message_is_given_back(tmp_path: Path) -> None
 
 
 def test_waiting_receivers_are_served_in_order_and_none_is_forgotten(tmp_path: Path) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         served: list[int] = []
 
         async def wait_for_one(number: int) -> None:
@@ -379,7 +340,7 @@ def test_waiting_receivers_are_served_in_order_and_none_is_forgotten(tmp_path: P
         receivers = []
         for number in range(8):
             receivers.append(asyncio.create_task(wait_for_one(number)))
-            await clock.waiters(number + 1)
+            await clock.asleep(number + 1)
         receivers.pop(3).cancel()
         await send(queues, "one")
         await asyncio.wait(receivers, return_when=asyncio.FIRST_COMPLETED)
@@ -391,9 +352,9 @@ def test_waiting_receivers_are_served_in_order_and_none_is_forgotten(tmp_path: P
 
 
 def test_deleting_the_queue_ends_the_waiting_with_an_error(tmp_path: Path) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         waiting = [asyncio.create_task(receive(queues, wait=30 * SECOND)) for _ in range(3)]
-        await clock.waiters(3)
+        await clock.asleep(3)
         await queues.delete_queue("q")
         results = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(result) for result in results] == [Misconfigured] * 3
@@ -402,9 +363,9 @@ def test_deleting_the_queue_ends_the_waiting_with_an_error(tmp_path: Path) -> No
 
 
 def test_closing_ends_the_waiting(tmp_path: Path) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         waiting = [asyncio.create_task(receive(queues, wait=30 * SECOND)) for _ in range(3)]
-        await clock.waiters(3)
+        await clock.asleep(3)
         await queues.close()
         results = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(result) for result in results] == [StoreUnavailable] * 3
@@ -460,7 +421,7 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
 
 def test_messages_and_leases_survive_reopening(tmp_path: Path) -> None:
     async def main() -> None:
-        clock, path = HandClock(), tmp_path / "state" / "queue.db"
+        clock, path = ManualClock(), tmp_path / "state" / "queue.db"
         queues = await LocalQueue.open(path, clock=clock)
         await queues.create_queue("q", QueueAttributes(visibility_timeout=10))
         await send(queues, "leased", "waits")
@@ -478,7 +439,7 @@ def test_messages_and_leases_survive_reopening(tmp_path: Path) -> None:
 
 
 def test_concurrent_receivers_share_the_messages_without_overlap(tmp_path: Path) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         await send(queues, *(str(number) for number in range(500)))
         batches = await asyncio.gather(*(receive(queues, limit=16) for _ in range(40)))
         got = [body for batch in batches for body in bodies(batch)]
@@ -511,7 +472,7 @@ def test_wrong_files_are_refused_with_what_to_do(tmp_path: Path) -> None:
 
 
 def test_queue_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
-    async def test(queues: LocalQueue, clock: HandClock) -> None:
+    async def test(queues: LocalQueue, clock: ManualClock) -> None:
         await send(queues, "m")
         files = await asyncio.to_thread(lambda: list(tmp_path.iterdir()))
         assert {file.name: oct(file.stat().st_mode & 0o777) for file in files} == {
@@ -527,19 +488,19 @@ def test_queue_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
 
 def test_source_receives_extends_and_acknowledges(tmp_path: Path) -> None:
     async def main() -> None:
-        clock = HandClock()
+        clock = ManualClock()
         queues = await LocalQueue.open(tmp_path / "queue.db", clock=clock)
         source = LocalSource(queues, queue="results", lease=20 * SECOND)
         assert await source.receive(limit=16, wait=ZERO) == []
         await queues.send("results", [Outgoing(b"a"), Outgoing(b"b"), Outgoing(b"c")])
         first, second, third = await source.receive(limit=16, wait=ZERO)
-        assert (first.body, first.receive_count, first.enqueued_at) == (b"a", 1, clock.at)
-        assert first.lease_until == clock.at + source.lease == clock.at + 20 * SECOND
+        assert (first.body, first.receive_count, first.enqueued_at) == (b"a", 1, clock.now())
+        assert first.lease_until == clock.now() + source.lease == clock.now() + 20 * SECOND
         assert first.body_md5 == hashlib.md5(b"a").hexdigest().upper()
         await clock.advance(19 * SECOND)
         old = first.receipt_handle
         assert await source.extend(first, 20 * SECOND)
-        assert (first.receipt_handle != old, first.lease_until) == (True, clock.at + 20 * SECOND)
+        assert (first.receipt_handle != old, first.lease_until) == (True, clock.now() + 20 * SECOND)
         assert await source.ack([first, second]) == []
         await clock.advance(SECOND)
         assert await source.extend(third, 20 * SECOND) is False

@@ -1,8 +1,8 @@
 """SMQ's HTTP interface over a local queue, so that official SDKs and the ``smq`` source can talk to it.
 
-Operations: https://help.aliyun.com/document_detail/35134.html (messages) and the pages beside it (queues). Serve the
-routes with ``web.AppRunner(app, handler_cancellation=True)``: a long poll whose client has gone must end, or it would
-lease messages that nobody gets.
+Operations: https://help.aliyun.com/document_detail/35134.html (messages) and the pages beside it (queues). Best served
+with ``web.AppRunner(app, handler_cancellation=True)``: a long poll then ends with its client. Without it, one whose
+client has gone gives back what it took, but the message then counts as delivered once.
 """
 
 from __future__ import annotations
@@ -244,6 +244,9 @@ class _Endpoint:
         messages = await self._queues.receive(
             _queue(request), limit=limit, wait=wait if "waitseconds" in query else None
         )
+        if request.transport is None:  # the client has gone, and nobody else would get them before the lease ends
+            for message in messages:
+                await self._queues.change_visibility(_queue(request), message.receipt_handle, timedelta(0))
         if not messages:
             raise Permanent("MessageNotExist", "Message not exist.")
         several = "numOfMessages" in query
