@@ -42,7 +42,9 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class FailureFilter:
-    """Which envelopes to list; ``None`` and ``""`` mean any. Instants bound ``received_at``, from inclusive, until exclusive."""
+    """Which failed envelopes to list; ``None`` and ``""`` mean any. Instants bound ``received_at``: ``since`` is
+    included, ``until`` is not.
+    """
 
     function: str = ""  # glob
     state: str = ""
@@ -149,7 +151,7 @@ class Store(Protocol):
         ...
 
     async def failures(self, which: FailureFilter) -> list[FailureRow]:
-        """List envelopes, newest first."""
+        """List failed envelopes, newest first; for a state as many as `Totals` counts."""
         ...
 
     async def failure(self, request_id: str) -> FailureDetail | None:

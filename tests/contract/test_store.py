@@ -1,0 +1,1013 @@
+"""What every store promises. To run the suite on another store, add it to ``STORES``; nothing else names one."""
+
+import asyncio
+import json
+from collections import Counter
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from triage.alerts.grouping import flush
+from triage.changes import (
+    AlertGroup,
+    Changes,
+    Commit,
+    Decided,
+    Link,
+    NewAlert,
+    NewRow,
+    Quarantined,
+    RowKind,
+    RowState,
+    Settle,
+)
+from triage.decide import Decision, Reason, decide, decide_batch
+from triage.effects import decided, lost, refused, submitted
+from triage.envelope import Destination, parse_body
+from triage.errors import StoreConflict, StoreUnavailable
+from triage.facts import Lineage, arrival
+from triage.reruns.lineage import task_id
+from triage.rules.model import AlertPolicy, Cause, Place, RerunPolicy, Rule, RuleSet, SourceText
+from triage.states import State
+from triage.stores import FailureFilter, Totals
+from triage.stores.records import recall
+from triage.stores.sqlite import SqliteStore
+from triage.testing import MemoryStore
+
+NOW = datetime(2026, 7, 4, 12, tzinfo=UTC)
+SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
+LEASE = MINUTE
+
+WAIT, INTERVAL = timedelta(seconds=30), timedelta(minutes=5)
+RERUN = RuleSet((Rule("again", Place("r.yaml", 1), rerun=RerunPolicy(max_attempts=2, give_up_after=6 * HOUR)),), "rs-1")
+ALERT = RuleSet((Rule("tell", Place("r.yaml", 1), alert=AlertPolicy(group_by=("function",))),), "rs-2")
+
+
+@asynccontextmanager
+async def sqlite(directory):
+    store = await SqliteStore.open(directory / "triage.db")
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def memory(_directory):
+    yield MemoryStore()
+
+
+STORES = {"sqlite": sqlite, "memory": memory}
+
+
+@pytest.fixture(params=STORES.values(), ids=STORES)
+def run(request, tmp_path):
+    """Run a scenario on a fresh store."""
+
+    def runner(scenario):
+        async def main():
+            async with request.param(tmp_path) as store:
+                return await scenario(store)
+
+        return asyncio.run(main())
+
+    return runner
+
+
+def arrive(request_id="r-1", *, function="job", payload="{}", error="boom", condition="Failed", at=NOW, **changes):
+    body = {
+        "timestamp": 1728465119433,
+        "requestContext": {
+            "requestId": request_id,
+            "functionArn": f"acs:fc:cn-hangzhou:1034:functions/{function}",
+            "condition": condition,
+            "approximateInvokeCount": 1,
+        },
+        "requestPayload": payload,
+        "responseContext": {"statusCode": 200, "functionError": condition},
+        "responsePayload": json.dumps({"errorType": "Oops", "errorMessage": error}),
+        **changes,
+    }
+    return take(json.dumps(body).encode(), at=at)
+
+
+def take(body, *, at=NOW, destination=Destination.BOTH):
+    envelope = parse_body(body, destination=destination)
+    return arrival(envelope, source="queue", message_id="m-1", received_at=at, enqueued_at=at - SECOND)
+
+
+def success(request_id, *, at=NOW):
+    ended = arrive(request_id, condition="", at=at)
+    return take(ended.envelope.body, at=at, destination=Destination.SUCCESS)
+
+
+async def ingest(store, *arrivals, rules=ALERT, now=NOW, quarantined=()):
+    """The consumer's walk: facts, decide, commit."""
+    decisions = decide_batch(arrivals, await store.load_facts(arrivals), rules, now=now)
+    pairs = list(zip(arrivals, decisions, strict=True))
+    await store.commit(
+        Commit(
+            now=now,
+            rule_set=rules.digest,
+            decided=tuple(decided(a, d) for a, d in pairs if d.is_new),
+            duplicates=tuple(a for a, d in pairs if d.reason is Reason.DUPLICATE),
+            conflicts=tuple(a for a, d in pairs if d.reason is Reason.CONFLICT),
+            quarantined=tuple(quarantined),
+        )
+    )
+    return decisions
+
+
+async def plan(store, *rows, now=NOW):
+    """Store outbox rows that belong to no envelope of interest."""
+    await store.commit(commit_of(arrive(f"carrier-of-{rows[0].key}"), Changes(rows=rows), now=now))
+
+
+def commit_of(arrived, changes, *, lineage=None, now=NOW):
+    return Commit(now, "rs-0", decided=(Decided(arrived, Decision(Reason.SUCCEEDED, lineage=lineage), changes, ""),))
+
+
+def row(key, *, due=NOW, kind=RowKind.NOTIFY, payload=None, root="", group=""):
+    return NewRow(key, kind, due, payload or {}, root, group)
+
+
+def garbage(body=b"\xff\x00{", *, reason="not_utf8", detail="no text", at=NOW):
+    return Quarantined("queue", "m-9", at, body, reason, "byte 0", detail)
+
+
+async def claim(store, *, now=NOW, limit=10):
+    return await store.claim_due(now=now, lease=LEASE, limit=limit)
+
+
+async def claim_one(store, *, now=NOW):
+    (claimed,) = await claim(store, now=now)
+    return claimed
+
+
+async def look(store, claimed, *, now=NOW):
+    """What settling sees; the row goes back as it was."""
+    seen = []
+
+    def react(facts):
+        seen.append(facts)
+        return Settle.retry(due_at=claimed.due_at, note="")
+
+    assert await store.settle(claimed, react, now=now)
+    return seen[-1]
+
+
+def done(**given):
+    return lambda _facts: Settle.done(**given)
+
+
+def empty():
+    return Totals(0, 0, 0, 0, 0, 0, {}, {}, {})
+
+
+# --- commit ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_stored_envelope_is_known_by_its_digest(run):
+    async def scenario(store):
+        first = arrive("r-1")
+        await ingest(store, first)
+        snapshot = await store.load_facts([first, arrive("r-2")])
+        assert snapshot.seen == {"r-1": first.envelope.digest}
+
+    run(scenario)
+
+
+def test_a_request_id_is_stored_once(run):
+    async def scenario(store):
+        commit = commit_of(arrive("r-1"), Changes())
+        await store.commit(commit)
+        with pytest.raises(StoreConflict):
+            await store.commit(commit)
+
+    run(scenario)
+
+
+def conflicting_commits():
+    lineage = Lineage("old", State.RERUN_PENDING, 1, NOW, "again", 0)
+    moved = replace(lineage, state=State.HEALED)
+    new = arrive("new")
+    return {
+        "request id": Commit(NOW, "", decided=(decided_of(new), decided_of(arrive("old")))),
+        "lineage exists": Commit(NOW, "", decided=(decided_of(new, lineage),)),
+        "lineage moved on": Commit(NOW, "", decided=(decided_of(new, replace(moved, version=2)),)),
+        "lineage never was": Commit(NOW, "", decided=(decided_of(new, replace(moved, root="none", version=1)),)),
+        "the second of two moves": Commit(
+            NOW,
+            "",
+            decided=(
+                decided_of(new, replace(moved, version=1)),
+                decided_of(arrive("new-2"), replace(moved, version=1)),
+            ),
+        ),
+    }
+
+
+def decided_of(arrived, *lineages):
+    rows = (row(f"row-of-{arrived.envelope.request_id}"),)
+    group = AlertGroup("g", ("default",), "warning", {}, WAIT, INTERVAL)
+    alerts = (NewAlert(group, "old", arrived.envelope.request_id, Cause.FAILED),)
+    links = (Link("link", "old", 1),)
+    changes = Changes(lineages, links, rows, alerts, cancel=("kept",))
+    return Decided(arrived, Decision(Reason.MATCHED, lineage=next(iter(lineages), None)), changes, "")
+
+
+@pytest.mark.parametrize("case", conflicting_commits())
+def test_a_conflicting_commit_leaves_nothing(run, case):
+    async def scenario(store):
+        lineage = Lineage("old", State.RERUN_PENDING, 1, NOW, "again", 0)
+        await store.commit(commit_of(arrive("old"), Changes((lineage,), rows=(row("kept", due=NOW + HOUR),))))
+        before = await store.totals()
+        commit = replace(conflicting_commits()[case], quarantined=(garbage(),), conflicts=(arrive("old", error="x"),))
+        with pytest.raises(StoreConflict):
+            await store.commit(commit)
+        assert await store.totals() == before
+        assert await store.failure("new") is None
+        assert await store.quarantined(limit=9) == []
+        assert (await store.load_facts([arrive("link")])).lineages == {}
+        assert await store.next_due() == NOW + HOUR
+        assert await claim(store) == []
+        await store.commit(commit_of(arrive("new"), Changes((replace(lineage, version=1),))))
+
+    run(scenario)
+
+
+def test_later_results_of_a_batch_build_on_earlier_ones(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), rules=RERUN)
+        task = task_id("r-1", 1)
+        await store.commit(commit_of(success("other"), Changes(links=(Link("a", "r-1", 1), Link("b", "r-1", 1)))))
+        await ingest(store, arrive("a"), success("b"), rules=RERUN)
+        detail = await store.failure("b")
+        assert (detail.row.state, detail.row.reason, detail.row.root) == ("healed", "healed", "r-1")
+        assert (await store.load_facts([arrive(task)])).lineages[task].version == 3
+
+    run(scenario)
+
+
+def test_the_same_body_again_changes_nothing_but_the_sums(run):
+    async def scenario(store):
+        first = arrive("r-1")
+        await ingest(store, first)
+        before = await store.totals()
+        await ingest(store, first, first)
+        assert await store.totals() == replace(before, received=3, duplicates=2)
+
+    run(scenario)
+
+
+def test_another_body_under_the_same_id_is_kept_once_and_counted_each_time(run):
+    async def scenario(store):
+        original, other = arrive("r-1"), arrive("r-1", error="quite different")
+        await ingest(store, original)
+        await ingest(store, other)
+        await ingest(store, other)
+        totals, detail = await store.totals(), await store.failure("r-1")
+        assert (totals.conflicts, totals.decided) == (2, 1)
+        assert [kept["digest"] for kept in detail.conflicts] == [other.envelope.digest]
+        assert detail.conflicts[0]["body"] == other.envelope.body.decode()
+        assert detail.envelope["body"] == original.envelope.body.decode()
+
+    run(scenario)
+
+
+def test_groups_count_failures_from_the_first_on(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1", error="id 1"), arrive("r-2", error="id 2"))
+        await ingest(store, arrive("r-3", error="id 3"), now=NOW + HOUR)
+        asked = arrive("r-4", error="id 4")
+        group = (await store.load_facts([asked])).groups[asked.fingerprint]
+        assert (group.first_seen, group.count) == (NOW, 3)
+
+    run(scenario)
+
+
+HOSTILE = {
+    "lone surrogate": {"responsePayload": '{"errorMessage": "bad \\ud800 text"}'},
+    "NUL": {"responsePayload": '{"errorMessage": "a\\u0000b"}'},
+    "integer past 64 bits": {"responseContext": {"statusCode": 10**30, "functionError": "E"}},
+    "first instant with an offset": {"timestamp": "0001-01-01T00:00:00+08:00"},
+    "last instant with an offset": {"timestamp": "9999-12-31T23:59:59-08:00"},
+    "a message of a megabyte": {"responsePayload": json.dumps({"errorMessage": "x" * (1 << 20)})},
+    "a payload that is no JSON": {"requestPayload": '\\" \u0001 \U0001f600'},
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_whatever_an_envelope_holds_can_be_stored(run, case):
+    async def scenario(store):
+        hostile = arrive("r-1", **HOSTILE[case])
+        await ingest(store, hostile, rules=RERUN)
+        await ingest(store, arrive("r-2", **HOSTILE[case]), rules=ALERT)
+        assert (await store.failure("r-1")).envelope["body"].encode() == hostile.envelope.body
+        assert await store.payload_of("r-1") == hostile.envelope.request_payload
+        assert len(await store.failures(FailureFilter())) == 2
+
+    run(scenario)
+
+
+def test_the_payload_comes_back_byte_for_byte(run):
+    async def scenario(store):
+        payload = ' {"grüße":\t"\\u00e9 \U0001f680"}\r\n'
+        await ingest(store, arrive("r-1", payload=payload))
+        assert await store.payload_of("r-1") == payload.encode()
+        assert await store.payload_of("r-2") is None
+
+    run(scenario)
+
+
+# --- claims ---------------------------------------------------------------------------------------------------------
+
+
+def test_rows_are_claimed_when_due_oldest_first_within_the_limit(run):
+    async def scenario(store):
+        await plan(
+            store, row("c", due=NOW), row("a", due=NOW - HOUR), row("b", due=NOW - SECOND), row("d", due=NOW + SECOND)
+        )
+        assert [claimed.key for claimed in await claim(store, limit=2)] == ["a", "b"]
+        assert [claimed.key for claimed in await claim(store)] == ["c"]
+        assert await claim(store) == []
+        assert [claimed.key for claimed in await claim(store, now=NOW + SECOND)] == ["d"]
+
+    run(scenario)
+
+
+def test_a_claimed_row_carries_all_that_was_planned(run):
+    async def scenario(store):
+        await plan(store, row("k", kind=RowKind.EXPECT, payload={"n": [1, "é"]}, root="r", group="g"))
+        claimed = await claim_one(store)
+        assert (claimed.kind, claimed.state, claimed.due_at) == (RowKind.EXPECT, RowState.PENDING, NOW)
+        assert (claimed.payload, claimed.root, claimed.group) == ({"n": [1, "é"]}, "r", "g")
+        assert (claimed.attempts, claimed.interrupted) == (1, False)
+
+    run(scenario)
+
+
+def test_a_row_with_a_known_key_is_ignored(run):
+    async def scenario(store):
+        await plan(store, row("k", payload={"n": 1}))
+        await store.commit(commit_of(arrive("x"), Changes(rows=(row("k", payload={"n": 2}),))))
+        assert (await claim_one(store)).payload == {"n": 1}
+
+    run(scenario)
+
+
+def test_a_lease_that_ran_out_is_claimed_again_and_says_so(run):
+    async def scenario(store):
+        await plan(store, row("k"))
+        first = await claim_one(store)
+        assert await claim(store, now=NOW + LEASE - SECOND) == []
+        second = await claim_one(store, now=NOW + LEASE)
+        assert (second.attempts, second.interrupted) == (2, True)
+        assert second.token != first.token
+        assert not await store.settle(first, done(), now=NOW + LEASE), "the first claim was lost"
+        assert await store.settle(second, done(), now=NOW + LEASE)
+
+    run(scenario)
+
+
+def test_a_claim_that_ran_out_still_settles_while_nobody_else_has_it(run):
+    async def scenario(store):
+        await plan(store, row("k"))
+        assert await store.settle(await claim_one(store), done(), now=NOW + HOUR)
+
+    run(scenario)
+
+
+def test_a_lost_claim_writes_nothing_and_asks_nobody(run):
+    async def scenario(store):
+        await plan(store, row("k"))
+        lost_claim = await claim_one(store)
+        await claim_one(store, now=NOW + LEASE)
+        asked = []
+        assert not await store.settle(lost_claim, asked.append, now=NOW + LEASE)
+        assert asked == []
+        assert (await store.totals()).outbox == {"notify": 1}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("outcome", [Settle.done(), Settle.dead(note="no use")], ids=["done", "dead"])
+def test_a_finished_row_is_never_claimed_nor_settled_again(run, outcome):
+    async def scenario(store):
+        await plan(store, row("k"))
+        claimed = await claim_one(store)
+        assert await store.settle(claimed, lambda _facts: outcome, now=NOW)
+        assert not await store.settle(claimed, lambda _facts: outcome, now=NOW)
+        assert await claim(store, now=NOW + 24 * HOUR) == []
+        assert await store.next_due() is None
+        assert (await store.totals()).outbox == {}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("again", [Settle.retry, Settle.unknown])
+def test_a_row_that_goes_on_is_claimed_at_its_new_time(run, again):
+    async def scenario(store):
+        await plan(store, row("k", payload={"n": 1}), row("same", payload={"n": 1}))
+        for claimed in await claim(store):
+            payload = {"n": 2} if claimed.key == "k" else None
+            outcome = again(due_at=NOW + HOUR, note="later", payload=payload)
+            assert await store.settle(claimed, lambda _facts, outcome=outcome: outcome, now=NOW)
+            assert not await store.settle(claimed, done(), now=NOW), "settling ends the claim"
+        assert await claim(store, now=NOW + HOUR - SECOND) == []
+        claimed = await claim(store, now=NOW + HOUR)
+        assert {item.key: item.payload["n"] for item in claimed} == {"k": 2, "same": 1}
+        state = RowState.UNKNOWN if again == Settle.unknown else RowState.PENDING
+        assert {(item.state, item.attempts, item.interrupted) for item in claimed} == {(state, 2, False)}
+
+    run(scenario)
+
+
+def test_next_due_is_the_due_time_or_the_end_of_the_lease(run):
+    async def scenario(store):
+        assert await store.next_due() is None
+        await plan(store, row("a", due=NOW), row("b", due=NOW + HOUR))
+        assert await store.next_due() == NOW
+        claimed = await claim_one(store)
+        assert await store.next_due() == NOW + LEASE
+        assert await store.settle(claimed, done(), now=NOW)
+        assert await store.next_due() == NOW + HOUR
+
+    run(scenario)
+
+
+def test_a_cancelled_row_is_gone_even_under_a_claim(run):
+    async def scenario(store):
+        await plan(store, row("waiting"), row("claimed", due=NOW - SECOND), row("finished", due=NOW - HOUR))
+        finished, claimed = await claim(store, limit=2)
+        assert await store.settle(finished, done(note="kept"), now=NOW)
+        cancel = ("waiting", "claimed", "finished", "never was")
+        await store.commit(commit_of(arrive("x"), Changes(cancel=cancel)))
+        assert not await store.settle(claimed, done(), now=NOW)
+        assert await claim(store, now=NOW + HOUR) == []
+        assert await store.next_due() is None
+
+    run(scenario)
+
+
+def test_a_row_is_cancelled_by_a_later_step_of_its_own_batch_only(run):
+    async def scenario(store):
+        batch = Commit(
+            NOW,
+            "",
+            decided=(
+                *commit_of(arrive("1"), Changes(rows=(row("a"),), cancel=("b",))).decided,
+                *commit_of(arrive("2"), Changes(rows=(row("b"),), cancel=("a",))).decided,
+            ),
+        )
+        await store.commit(batch)
+        assert [claimed.key for claimed in await claim(store)] == ["b"]
+
+    run(scenario)
+
+
+# --- settling -------------------------------------------------------------------------------------------------------
+
+
+def test_settling_sees_the_lineage_as_it_is_now_and_moves_it(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), rules=RERUN)
+        claimed = await claim_one(store)
+        seen = (await look(store, claimed)).lineage
+        assert (seen.root, seen.state, seen.attempt, seen.version) == ("r-1", State.RERUN_PENDING, 1, 1)
+        assert (seen.started_at, seen.rule_id) == (NOW, "again")
+        again = await claim_one(store)
+        assert await store.settle(again, lambda facts: submitted(again, facts, request_id="child", now=NOW), now=NOW)
+        assert (await store.failure("r-1")).row.state == "rerunning"
+        assert (await store.load_facts([arrive("child")])).lineages["child"].version == 2
+        assert await store.next_due() == NOW + timedelta(hours=24), "the expect row"
+
+    run(scenario)
+
+
+def test_settling_on_an_outdated_lineage_is_refused_whole(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), rules=RERUN)
+        claimed = await claim_one(store)
+        stale = Lineage("r-1", State.RERUNNING, 1, NOW, "again", 7)
+        with pytest.raises(StoreConflict):
+            await store.settle(claimed, done(changes=Changes((stale,), rows=(row("k"),))), now=NOW)
+        assert (await store.totals()).outbox == {"rerun": 1}
+        assert await store.settle(claimed, done(), now=NOW), "the claim is still ours"
+
+    run(scenario)
+
+
+def test_what_the_reaction_raises_reaches_the_caller_and_nothing_is_written(run):
+    async def scenario(store):
+        await plan(store, row("k"))
+        claimed = await claim_one(store)
+
+        def react(_facts):
+            raise ZeroDivisionError("a defect")
+
+        with pytest.raises(ZeroDivisionError):
+            await store.settle(claimed, react, now=NOW)
+        assert await store.settle(claimed, done(), now=NOW)
+
+    run(scenario)
+
+
+def test_a_row_without_lineage_or_group_sees_neither(run):
+    async def scenario(store):
+        await plan(store, row("k", group="unheard of"), row("f", kind=RowKind.FLUSH, group="unheard of", root="none"))
+        for claimed in await claim(store):
+            facts = await look(store, claimed)
+            assert (facts.lineage, facts.group) == (None, None)
+
+    run(scenario)
+
+
+# --- alerts ---------------------------------------------------------------------------------------------------------
+
+
+def test_alerts_of_a_group_wait_for_one_flush(run):
+    async def scenario(store):
+        await ingest(store, *(arrive(f"r-{n}", error="same") for n in range(3)))
+        await ingest(store, *(arrive(f"r-{n}", error="same") for n in range(3, 7)), now=NOW + SECOND)
+        assert await store.next_due() == NOW + WAIT
+        claimed = await claim_one(store, now=NOW + WAIT)
+        view = (await look(store, claimed, now=NOW + WAIT)).group
+        assert claimed.kind is RowKind.FLUSH
+        assert (view.flushes, view.told, view.causes) == (0, 0, {Cause.FAILED: 7})
+        assert (view.first_at, view.last_at) == (NOW, NOW + SECOND)
+        assert [sample.request_id for sample in view.samples] == ["r-6", "r-5", "r-4", "r-3", "r-2"]
+        assert view.group.receivers == ("default",)
+        assert (view.group.group_wait, view.group.group_interval) == (WAIT, INTERVAL)
+        assert view.group.labels["function"] == "job"
+
+    run(scenario)
+
+
+async def flush_once(store, *, now):
+    claimed = await claim_one(store, now=now)
+    assert claimed.kind is RowKind.FLUSH
+    assert await store.settle(claimed, lambda facts: flush(facts, now=now), now=now)
+    return claimed.group
+
+
+async def deliver_all(store, *, now, outcome=None):
+    for claimed in await claim(store, now=now):
+        assert claimed.kind is RowKind.NOTIFY
+        told = Changes(told=(claimed.group, claimed.payload["flush"]))
+        settle = outcome or Settle.done(delivery="sent", changes=told)
+        assert await store.settle(claimed, lambda _facts, settle=settle: settle, now=now)
+
+
+def test_what_comes_after_a_flush_belongs_to_the_next_one(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), arrive("r-2"))
+        first = NOW + WAIT
+        await flush_once(store, now=first)
+        await deliver_all(store, now=first)
+        await ingest(store, arrive("r-3"), now=first + SECOND)
+        assert await store.next_due() == first + INTERVAL, "the group is not told sooner than its interval"
+        claimed = await claim_one(store, now=first + INTERVAL)
+        view = (await look(store, claimed, now=first + INTERVAL)).group
+        assert (view.flushes, view.told, view.causes) == (1, 2, {Cause.FAILED: 1})
+        assert [sample.request_id for sample in view.samples] == ["r-3"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("quiet_for", "due_after"),
+    [(SECOND, INTERVAL), (INTERVAL, INTERVAL + WAIT)],
+    ids=["soon: not before the interval", "long after: after the wait"],
+)
+def test_a_group_at_rest_is_revived_by_its_next_alert(run, quiet_for, due_after):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"))
+        await flush_once(store, now=NOW + WAIT)
+        await deliver_all(store, now=NOW + WAIT)
+        rest = NOW + WAIT + INTERVAL
+        await flush_once(store, now=rest)  # nothing waits: done
+        assert await store.next_due() is None
+        await ingest(store, arrive("r-2"), now=rest + quiet_for)
+        assert await store.next_due() == rest + due_after
+        claimed = await claim_one(store, now=rest + due_after)
+        assert (claimed.attempts, claimed.interrupted) == (1, False)
+        assert (await look(store, claimed)).group.causes == {Cause.FAILED: 1}
+
+    run(scenario)
+
+
+def test_an_alert_that_comes_during_a_flush_is_not_lost(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"))
+        claimed = await claim_one(store, now=NOW + WAIT)
+        await ingest(store, arrive("r-2"), now=NOW + WAIT)
+        assert await store.settle(claimed, lambda facts: flush(facts, now=NOW + WAIT), now=NOW + WAIT)
+        await deliver_all(store, now=NOW + WAIT)
+        assert (await store.totals()).states == {"alerted": 2}
+
+    run(scenario)
+
+
+def test_a_delivered_flush_moves_its_own_waiting_failures_only(run):
+    async def scenario(store):
+        await ingest(store, arrive("told"), arrive("healed"))
+        await flush_once(store, now=NOW + WAIT)
+        await ingest(store, arrive("later"), now=NOW + WAIT)
+        healed = Lineage("healed", State.HEALED, 0, NOW, "tell", 1)
+        await store.commit(commit_of(success("x"), Changes((healed,))))
+        await deliver_all(store, now=NOW + WAIT)
+        states = {row.request_id: row.state for row in await store.failures(FailureFilter())}
+        assert states == {"told": "alerted", "healed": "healed", "later": "alerting"}
+        stale = Lineage("told", State.HEALED, 0, NOW, "tell", 1)
+        with pytest.raises(StoreConflict):  # being told is a move like any other
+            await store.commit(commit_of(success("y"), Changes((stale,))))
+
+    run(scenario)
+
+
+def test_a_changed_policy_holds_for_the_group_from_its_next_alert_on(run):
+    async def scenario(store):
+        group = AlertGroup("g", ("a",), "warning", {"function": "job"}, WAIT, INTERVAL)
+        changed = replace(group, severity="critical", group_interval=HOUR)
+        for number, known in enumerate((group, changed)):
+            alert = NewAlert(known, "", f"r-{number}", Cause.QUARANTINED, "why")
+            await store.commit(Commit(NOW + number * SECOND, "", alerts=(alert,)))
+        claimed = await claim_one(store, now=NOW + WAIT)
+        view = (await look(store, claimed)).group
+        assert view.group == changed
+        assert [(s.request_id, s.cause, s.detail, s.attempts) for s in view.samples] == [
+            ("r-1", Cause.QUARANTINED, "why", 0),
+            ("r-0", Cause.QUARANTINED, "why", 0),
+        ]
+
+    run(scenario)
+
+
+def test_every_try_to_notify_is_kept_with_its_result(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"))
+        group = await flush_once(store, now=NOW + WAIT)
+        tries = [
+            Settle.retry(due_at=NOW + WAIT, note="503", delivery="failed"),
+            Settle.retry(due_at=NOW + WAIT, note="not tried"),
+            Settle.done(delivery="sent", changes=Changes(told=(group, 1))),
+        ]
+        for outcome in tries:
+            await deliver_all(store, now=NOW + WAIT, outcome=outcome)
+        await plan(store, row("n", payload={"receiver": "gone"}), row("r", kind=RowKind.RERUN))
+        for claimed in await claim(store):
+            await store.settle(claimed, lambda _facts: Settle.dead(note="no such receiver"), now=NOW)
+        assert (await store.totals()).deliveries == {"failed": 1, "sent": 1, "dead": 1}
+        kept = (await store.failure("r-1")).deliveries
+        assert [(item["receiver"], item["result"], item["note"]) for item in kept] == [
+            ("default", "failed", "503"),
+            ("default", "sent", ""),
+        ]
+
+    run(scenario)
+
+
+# --- lineages -------------------------------------------------------------------------------------------------------
+
+
+def test_a_result_joins_its_lineage_by_request_id_or_task_id(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), rules=RERUN)
+        claimed = await claim_one(store)
+        await store.settle(claimed, lambda facts: submitted(claimed, facts, request_id="child", now=NOW), now=NOW)
+        task = task_id("r-1", 1)
+        lineages = (await store.load_facts([arrive("child"), arrive(task), arrive("stranger")])).lineages
+        assert {key: lineage.root for key, lineage in lineages.items()} == {"child": "r-1", task: "r-1"}
+        await ingest(store, arrive("child"), rules=RERUN)
+        assert (await store.failure("child")).row.attempt == 1
+
+    run(scenario)
+
+
+def test_the_first_link_of_a_key_stays(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), arrive("r-2"), rules=RERUN)
+        for root in ("r-1", "r-2"):
+            await store.commit(commit_of(success(f"x-{root}"), Changes(links=(Link("child", root, 1),))))
+        assert (await store.load_facts([arrive("child")])).lineages["child"].root == "r-1"
+
+    run(scenario)
+
+
+async def claimed_rerun(store):
+    return await claim_one(store)
+
+
+async def rerun_without_answer(store):
+    claimed = await claim_one(store)
+    await store.settle(claimed, lambda facts: lost(claimed, facts, note="timed out", now=NOW), now=NOW)
+
+
+async def rerun_postponed(store):
+    claimed = await claim_one(store)
+    await store.settle(claimed, lambda _facts: Settle.retry(due_at=NOW + SECOND, note="429"), now=NOW)
+
+
+async def rerun_refused(store):
+    claimed = await claim_one(store)
+    await store.settle(claimed, lambda facts: refused(claimed, facts, note="404"), now=NOW)
+
+
+async def rerun_planned(_store):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("step", "asked", "joins"),
+    [
+        (claimed_rerun, {}, True),
+        (rerun_without_answer, {}, True),
+        (rerun_planned, {}, False),
+        (rerun_postponed, {}, False),
+        (rerun_refused, {}, False),
+        (claimed_rerun, {"payload": "[]"}, False),
+        (claimed_rerun, {"function": "other"}, False),
+    ],
+    ids=["under way", "no answer", "not tried", "told to wait", "refused", "other payload", "other function"],
+)
+def test_a_result_that_overtook_the_answer_joins_by_function_and_payload(run, step, asked, joins):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), rules=RERUN)
+        await step(store)
+        lineages = (await store.load_facts([arrive("child", **asked)])).lineages
+        assert list(lineages) == (["child"] if joins else [])
+
+    run(scenario)
+
+
+def test_two_overtaking_results_join_two_lineages(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), arrive("r-2"), rules=RERUN)
+        assert len(await claim(store)) == 2
+        facts = await store.load_facts([arrive("a"), arrive("b"), arrive("c"), arrive("r-1")])
+        assert sorted(lineage.root for lineage in facts.lineages.values()) == ["r-1", "r-2"]
+        assert list(facts.lineages) == ["a", "b"]
+
+    run(scenario)
+
+
+# --- lists ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_store_is_empty(run):
+    async def scenario(store):
+        assert await store.totals() == empty()
+        assert await store.failures(FailureFilter()) == []
+        assert await store.failure("r-1") is None
+        assert await store.quarantined(limit=5) == []
+        assert await store.quarantine_entry(1) is None
+        assert await store.rule_set() is None
+        assert await claim(store) == []
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("which", "found"),
+    [
+        (FailureFilter(), ["e", "d", "c", "b", "a"]),
+        (FailureFilter(limit=2), ["e", "d"]),
+        (FailureFilter(function="img-*"), ["c", "a"]),
+        (FailureFilter(function="img-[!r]*"), ["c"]),
+        (FailureFilter(function="img"), []),
+        (FailureFilter(state="rerun_pending"), ["e"]),
+        (FailureFilter(state="alerting", function="mail"), ["d", "b"]),
+        (FailureFilter(text="TIMED out"), ["b", "a"]),
+        (FailureFilter(text="100%_"), ["c"]),
+        (FailureFilter(text="oops"), ["e", "d", "c", "b", "a"]),
+        (FailureFilter(text="~"), []),
+        (FailureFilter(since=NOW + MINUTE, until=NOW + 3 * MINUTE), ["c", "b"]),
+        (FailureFilter(group=arrive(function="mail", error="timed out").fingerprint), ["b"]),
+        (FailureFilter(group=arrive(function="mail", error="timed out").fingerprint[:9]), ["b"]),
+        (FailureFilter(group="v1-", text="refused"), ["e", "d"]),
+    ],
+)
+def test_failures_are_listed_newest_first_by_filter(run, which, found):
+    async def scenario(store):
+        kept = [
+            ("a", "img-resize", "timed out"),
+            ("b", "mail", "timed out"),
+            ("c", "img-x", "100%_"),
+            ("d", "mail", "refused"),
+        ]
+        for number, (name, function, error) in enumerate(kept):
+            at = NOW + number * MINUTE
+            await ingest(store, arrive(name, function=function, error=error, at=at), now=at)
+        await ingest(store, arrive("e", function="job", error="refused", at=at), rules=RERUN, now=at)
+        await ingest(store, success("no failure", at=at), now=at)
+        assert [row.request_id for row in await store.failures(which)] == found
+
+    run(scenario)
+
+
+def test_a_listed_failure_says_what_was_decided(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1", error="id 7"))
+        (listed,) = await store.failures(FailureFilter())
+        assert (listed.function, listed.condition, listed.outcome) == ("job", "Failed", "failed")
+        assert (listed.error_type, listed.error_message) == ("Oops", "id 7")
+        assert (listed.reason, listed.rule_id, listed.state) == ("matched", "tell", "alerting")
+        assert (listed.root, listed.attempt, listed.received_at) == ("r-1", 0, NOW)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [("abc-1", "abc-1"), ("abc-2", "abc-22"), ("abc", None), ("abc-3", None), ("%", None), ("", None)],
+    ids=["whole, though a prefix of another", "unique prefix", "ambiguous", "unknown", "no pattern", "nothing"],
+)
+def test_a_unique_prefix_finds_an_envelope(run, asked, found):
+    async def scenario(store):
+        await ingest(store, arrive("abc-1"), arrive("abc-11"), arrive("abc-22"))
+        detail = await store.failure(asked)
+        assert (detail and detail.row.request_id) == found
+
+    run(scenario)
+
+
+def test_a_failure_is_shown_with_all_that_happened_to_it(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), rules=RERUN)
+        claimed = await claim_one(store)
+        await store.settle(claimed, lambda facts: submitted(claimed, facts, request_id="child", now=NOW), now=NOW)
+        await ingest(store, arrive("child", error="again"), now=NOW + SECOND)
+        detail = await store.failure("r-1")
+        assert detail.row.state == "alerting"
+        assert set(detail.envelope) == {
+            *("request_id", "function", "service", "qualifier", "region", "account", "condition", "outcome"),
+            *("error_type", "error_message", "invoke_count", "status_code", "timestamp", "received_at", "enqueued_at"),
+            *("source", "message_id", "fingerprint", "digest", "root", "attempt", "body"),
+        }
+        assert detail.envelope["received_at"] == "2026-07-04T12:00:00.000000Z"
+        assert set(detail.decision) == {"request_id", "decided_at", "reason", "rule_id", "rule_set", "facts", "effects"}
+        assert detail.decision["rule_set"] == "rs-1"
+        assert [effect["kind"] for effect in detail.decision["effects"]] == ["rerun"]
+        assert set(detail.lineage) == {
+            *("root", "state", "attempt", "started_at", "updated_at", "rule_id", "version", "failures", "function"),
+            *("payload_key", "members", "alerts"),
+        }
+        members = [(m["request_id"], m["attempt"], m["outcome"]) for m in detail.lineage["members"]]
+        assert members == [("r-1", 0, "failed"), ("child", 1, "failed")]
+        assert [(a["request_id"], a["cause"], a["flush"]) for a in detail.lineage["alerts"]] == [
+            ("child", "failed", None)
+        ]
+        rows = {(item["kind"], item["state"]) for item in detail.outbox}
+        assert rows == {("rerun", "done"), ("expect", "cancelled")}
+        assert set(detail.outbox[0]) == {
+            *("id", "key", "kind", "state", "due_at", "payload", "root", "group_key", "attempts", "token"),
+            *("lease_until", "note", "created_at", "settled_at"),
+        }
+        assert detail.outbox[0]["payload"]["request_id"] == "r-1"
+        assert json.loads(json.dumps(detail.lineage)) == detail.lineage, "plain JSON"
+
+    run(scenario)
+
+
+def test_a_success_outside_any_lineage_is_shown_but_is_no_failure(run):
+    async def scenario(store):
+        await ingest(store, success("s-1"))
+        detail = await store.failure("s-1")
+        assert (detail.row.state, detail.row.root, detail.lineage, detail.outbox) == ("", "", None, [])
+        assert await store.failures(FailureFilter()) == []
+        assert (await store.totals()).failures == 0
+
+    run(scenario)
+
+
+def test_a_stored_decision_can_be_made_again(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-0", error="id 1"), rules=RERUN)
+        await store.commit(commit_of(success("x"), Changes(links=(Link("child", "r-0", 1), Link("good", "r-0", 1)))))
+        made = {}
+        for arrived in (arrive("r-1", error="id 2"), arrive("child", error="id 3"), success("good"), success("s")):
+            (made[arrived.envelope.request_id],) = await ingest(store, arrived, rules=RERUN, now=NOW + MINUTE)
+        for request_id, decision in made.items():
+            again, facts, now = recall(await store.failure(request_id))
+            assert decide(again, facts, RERUN, now=now) == decision
+            assert (facts, now) == (decision.facts, NOW + MINUTE)
+
+    run(scenario)
+
+
+def test_quarantined_messages_are_kept_raw(run):
+    async def scenario(store):
+        first = garbage(bytes(range(256)))
+        second = garbage(b"", reason="empty", detail="lone \ud800", at=NOW + SECOND)
+        await ingest(store, quarantined=[first])
+        await ingest(store, quarantined=[second])
+        newest, oldest = await store.quarantined(limit=5)
+        assert (oldest.body, oldest.received_at, oldest.reason) == (first.body, NOW, "not_utf8")
+        assert (oldest.source, oldest.message_id, oldest.where, oldest.detail) == ("queue", "m-9", "byte 0", "no text")
+        assert (newest.body, newest.reason) == (b"", "empty")
+        assert await store.quarantined(limit=1) == [newest]
+        assert await store.quarantine_entry(oldest.id) == oldest
+        assert (await store.totals()).quarantined == 2
+
+    run(scenario)
+
+
+def test_rule_sets_are_kept_and_the_last_good_one_is_remembered(run):
+    async def scenario(store):
+        first, second = (SourceText("a.yaml", "rules: []\n"),), (SourceText("b.yaml", "# é"), SourceText("c.yaml", ""))
+        await store.save_rule_set("aa11", first, now=NOW)
+        await store.save_rule_set("aa22", second, now=NOW)
+        assert await store.rule_set() == ("aa22", second)
+        assert await store.rule_set("aa1") == ("aa11", first)
+        assert await store.rule_set("aa") is None, "ambiguous"
+        assert await store.rule_set("b") is None
+        await store.save_rule_set("aa11", first, now=NOW + HOUR)
+        assert await store.rule_set() == ("aa11", first)
+
+    run(scenario)
+
+
+def test_a_closed_store_says_so(run):
+    async def scenario(store):
+        await store.close()
+        await store.close()
+        for call in (store.totals(), store.load_facts([]), claim(store)):
+            with pytest.raises(StoreUnavailable, match="closed"):
+                await call
+
+    run(scenario)
+
+
+# --- sums -----------------------------------------------------------------------------------------------------------
+
+STEPS = st.one_of(
+    st.tuples(st.just("fail"), st.integers(0, 5), st.sampled_from(["x", "y"]), st.sampled_from([RERUN, ALERT])),
+    st.tuples(st.just("result"), st.integers(0, 5), st.booleans(), st.sampled_from([RERUN, ALERT])),
+    st.tuples(st.just("garbage"), st.integers(1, 3)),
+    st.tuples(st.just("act"), st.sampled_from(["yes", "no", "later", "lost", "crash"])),
+    st.tuples(st.just("pass"), st.sampled_from([MINUTE, HOUR])),
+)
+
+
+def reaction(claimed, answer, now):
+    """What the outbox would say to ``answer`` for this kind of row."""
+    if answer == "later":
+        return lambda _facts: Settle.retry(due_at=now + MINUTE, note="later", delivery="failed")
+    if claimed.kind is RowKind.FLUSH:
+        return lambda facts: flush(facts, now=now)
+    if claimed.kind is RowKind.NOTIFY:
+        told = Changes(told=(claimed.group, claimed.payload["flush"]))
+        return done(delivery="sent", changes=told) if answer == "yes" else lambda _facts: Settle.dead(note="gone")
+    if claimed.kind is not RowKind.RERUN:
+        return done()
+    if answer == "yes":
+        return lambda facts: submitted(claimed, facts, request_id=f"of-{claimed.key}", now=now)
+    if answer == "lost":
+        return lambda facts: lost(claimed, facts, note="", now=now)
+    return lambda facts: refused(claimed, facts, note="")
+
+
+async def play(store, steps):
+    """Carry out random steps, as the two loops would; returns what a person could see at the end."""
+    now = NOW
+    for step in steps:
+        match step:
+            case "fail", number, error, rules:
+                await ingest(
+                    store, arrive(f"r-{number}", error=error, payload=f"{number % 2}", at=now), rules=rules, now=now
+                )
+            case "result", number, good, rules:
+                request_id = f"of-{task_id(f'r-{number}', 1)}"
+                ended = success(request_id, at=now) if good else arrive(request_id, at=now)
+                await ingest(store, ended, rules=rules, now=now)
+            case "garbage", number:
+                await ingest(store, quarantined=[garbage()] * number, now=now)
+            case "act", answer:
+                for claimed in await store.claim_due(now=now, lease=LEASE, limit=3):
+                    if answer != "crash":
+                        assert await store.settle(claimed, reaction(claimed, answer, now), now=now)
+            case "pass", duration:
+                now += duration
+    listed = await store.failures(FailureFilter(limit=1000))
+    return await store.totals(), [(row.request_id, row.state, row.root, row.attempt, row.reason) for row in listed]
+
+
+@pytest.mark.parametrize("opened", STORES.values(), ids=STORES)
+@settings(max_examples=60)
+@given(steps=st.lists(STEPS, max_size=30))
+def test_the_sums_add_up_and_every_store_agrees(tmp_path_factory, opened, steps):
+    async def scenario():
+        expected = await play(MemoryStore(), steps)
+        async with opened(tmp_path_factory.mktemp("store")) as store:
+            totals, listed = await play(store, steps)
+        assert (totals, listed) == expected
+        assert totals.received == totals.decided + totals.duplicates + totals.conflicts + totals.quarantined
+        assert totals.failures == sum(totals.states.values()) == len(listed)
+        assert totals.states == Counter(state for _, state, *_ in listed)
+
+    asyncio.run(scenario())

@@ -1,0 +1,116 @@
+"""The outbox of the SQLite store: claiming rows, and settling them. Jobs for its writer thread."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime, timedelta
+from typing import Final
+
+from triage.changes import GroupView, OutboxRow, RowFacts, RowKind, WaitingAlert
+from triage.facts import Lineage
+from triage.rules.model import Cause
+from triage.stores import React, records
+from triage.stores.records import instant, instant_of
+from triage.stores.writes import apply_changes, insert
+
+_SAMPLES: Final = 5
+
+_CLAIM: Final = ("id", "key", "kind", "state", "due_at", "payload", "root", "group_key", "attempts", "lease_until")
+_DUE: Final = f"""
+    SELECT {", ".join(_CLAIM)} FROM outbox
+    WHERE state IN ('pending', 'unknown') AND due_at <= :now AND (lease_until IS NULL OR lease_until <= :now)
+    ORDER BY due_at, id LIMIT :limit"""
+_TAKE: Final = "UPDATE outbox SET token = ?, lease_until = ?, attempts = attempts + 1 WHERE id = ?"
+_SETTLE: Final = """
+    UPDATE outbox SET state = ?, due_at = coalesce(?, due_at), note = ?, payload = coalesce(?, payload),
+        settled_at = ?, token = NULL, lease_until = NULL
+    WHERE id = ?"""
+_WAITING: Final = "FROM alerts WHERE group_key = ? AND flush IS NULL"
+_DELIVERY: Final = insert("deliveries", records.DELIVERY)
+
+
+def claim(
+    connection: sqlite3.Connection, *, now: datetime, lease: timedelta, limit: int, token: str
+) -> list[OutboxRow]:
+    """Take due rows that nobody holds."""
+    found = connection.execute(_DUE, {"now": instant(now), "limit": limit}).fetchall()
+    until = instant(now + lease)
+    connection.executemany(_TAKE, [(token, until, row[0]) for row in found])
+    return [records.claimed_row(dict(zip(_CLAIM, row, strict=True)), token=token) for row in found]
+
+
+def settle(connection: sqlite3.Connection, row: OutboxRow, react: React, *, now: datetime) -> bool:
+    """Ask ``react`` and write what it says, if the claim is still ours."""
+    held = "SELECT 1 FROM outbox WHERE id = ? AND token = ? AND state IN ('pending', 'unknown')"
+    if connection.execute(held, (row.id, row.token)).fetchone() is None:
+        return False
+    group = group_view(connection, row.group) if row.kind is RowKind.FLUSH else None
+    outcome = react(RowFacts(lineage=_lineage(connection, row.root), group=group))
+    finished = outcome.state not in records.UNFINISHED
+    connection.execute(
+        _SETTLE,
+        (
+            outcome.state.value,
+            None if outcome.due_at is None else instant(outcome.due_at),
+            records.text(outcome.note),
+            None if outcome.payload is None else records.json_text(outcome.payload),
+            instant(now) if finished else None,
+            row.id,
+        ),
+    )
+    apply_changes(connection, outcome.changes, now=now)
+    if (delivery := records.delivery_record(row, outcome, now=now)) is not None:
+        connection.execute(_DELIVERY, delivery)
+    return True
+
+
+def next_due(connection: sqlite3.Connection) -> datetime | None:
+    """The earliest due time of a free row or end of a lease."""
+    # Rows under a lease come first in the index, but there are never more of them than the outbox works on.
+    free = connection.execute(
+        "SELECT due_at FROM outbox WHERE state IN ('pending', 'unknown') AND lease_until IS NULL"
+        " ORDER BY due_at LIMIT 1"
+    ).fetchone()
+    leased = connection.execute(
+        "SELECT min(lease_until) FROM outbox WHERE lease_until IS NOT NULL OR state = 'unknown'"
+    ).fetchone()
+    times = [found[0] for found in (free, leased) if found is not None and found[0] is not None]
+    return instant_of(min(times)) if times else None
+
+
+def _lineage(connection: sqlite3.Connection, root: str) -> Lineage | None:
+    if not root:
+        return None
+    columns = ", ".join(records.LINEAGE_FACTS)
+    found = connection.execute(f"SELECT {columns} FROM lineages WHERE root = ?", (root,)).fetchone()
+    return records.lineage_of(found) if found else None
+
+
+def group_view(connection: sqlite3.Connection, key: str) -> GroupView | None:
+    """An alert group and what waits in it."""
+    columns = (*records.GROUP, "flushes", "told")
+    found = connection.execute(f"SELECT {', '.join(columns)} FROM alert_groups WHERE key = ?", (key,)).fetchone()
+    if found is None:
+        return None
+    group = dict(zip(columns, found, strict=True))
+    causes = connection.execute(f"SELECT cause, count(*) {_WAITING} GROUP BY cause", (key,)).fetchall()
+    first, last, newest = connection.execute(f"SELECT min(at), max(at), max(id) {_WAITING}", (key,)).fetchone()
+    samples = connection.execute(
+        f"""
+        SELECT request_id, cause, detail, at, coalesce((SELECT attempt FROM lineages WHERE root = alerts.root), 0)
+        {_WAITING} ORDER BY id DESC LIMIT {_SAMPLES}""",
+        (key,),
+    )
+    return GroupView(
+        group=records.group_of(group),
+        flushes=group["flushes"],
+        told=group["told"],
+        first_at=instant_of(first) if first else None,
+        last_at=instant_of(last) if last else None,
+        causes={Cause(cause): count for cause, count in causes},
+        samples=tuple(
+            WaitingAlert(request_id, Cause(cause), detail, instant_of(at), attempts)
+            for request_id, cause, detail, at, attempts in samples
+        ),
+        last_id=newest or 0,
+    )

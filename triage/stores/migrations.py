@@ -1,0 +1,158 @@
+"""The schema of the SQLite store, as migrations. Plain tables; foreign keys are there for people who browse them.
+
+Never change a migration that was released: add one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any, Final
+
+from sqlite_utils import Database, Migrations
+
+from triage.errors import StoreUnavailable
+
+MIGRATIONS: Final = Migrations("triage")
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the schema up to date; safe when several processes do it at once.
+
+    Raises:
+        StoreUnavailable: a newer version of triage has been at this file.
+    """
+    db = Database(connection, execute_plugins=False)
+    _refuse_newer(db)
+    if not MIGRATIONS.pending(db):
+        return
+    # `apply` looks first and creates then, each in its own transaction: of several processes all but one would fail.
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        _refuse_newer(db)
+        MIGRATIONS.apply(db)
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _refuse_newer(db: Database) -> None:
+    with closing(sqlite3.connect(":memory:")) as empty:
+        known = {migration.name for migration in MIGRATIONS.pending(Database(empty, execute_plugins=False))}
+    strangers = [migration.name for migration in MIGRATIONS.applied(db) if migration.name not in known]
+    if strangers:
+        raise StoreUnavailable(
+            f"the database was written by a newer version of triage (it has {strangers[-1]!r}): "
+            "use that version, or name another file"
+        )
+
+
+_TYPES: Final[Mapping[str, type]] = {"": str, "int": int, "float": float, "bytes": bytes}
+
+
+def _create(db: Database, name: str, columns: str, **options: Any) -> None:
+    """Create a strict table.
+
+    Args:
+        columns: a list of ``name`` (text) and ``name:type``, with ``?`` where NULL is allowed; the first is the key.
+    """
+    spec = [column.rstrip("?").partition(":") for column in columns.split()]
+    types = {column: _TYPES[kind] for column, _, kind in spec}
+    key = spec[0][0]
+    # An integer key that is NULL on insert is what makes SQLite choose one.
+    required = {column for column, given in zip(types, columns.split(), strict=True) if not given.endswith("?")}
+    not_null = required - ({key} if types[key] is int else set())
+    db.table(name).create(types, pk=key, not_null=not_null, strict=True, **options)
+
+
+@MIGRATIONS()
+def m001_initial(db: Database) -> None:
+    """All tables of the first release."""
+    _create(db, "counters", "name value:int")
+    _create(db, "meta", "key value")
+    _create(db, "rule_sets", "digest loaded_at sources")
+    _create(db, "groups", "fingerprint function condition error_type message first_seen last_seen count:int")
+    _lineages(db)
+    _envelopes(db)
+    _alerts(db)
+    _outbox(db)
+
+
+def _lineages(db: Database) -> None:
+    _create(
+        db,
+        "lineages",
+        "root state attempt:int started_at updated_at rule_id version:int failures:int function payload_key",
+    )
+    db.execute("CREATE INDEX idx_lineages_unknown ON lineages(payload_key) WHERE state = 'unknown'")
+    _create(db, "lineage_links", "key root attempt:int", foreign_keys=[("root", "lineages", "root")])
+
+
+def _envelopes(db: Database) -> None:
+    _create(
+        db,
+        "envelopes",
+        "request_id function service qualifier region account condition outcome error_type error_message"
+        " invoke_count:int? status_code:int? timestamp? received_at enqueued_at? source message_id fingerprint digest"
+        " root? attempt:int body:bytes",
+        foreign_keys=[("root", "lineages", "root")],
+    )
+    db.table("envelopes").create_index(["received_at"])
+    # Most lineages are one envelope, whose request id is the root; only the others need finding.
+    db.execute("CREATE INDEX idx_envelopes_members ON envelopes(root) WHERE attempt > 0")
+    _create(
+        db,
+        "decisions",
+        "request_id decided_at reason rule_id rule_set facts effects",
+        foreign_keys=[("request_id", "envelopes", "request_id"), ("rule_set", "rule_sets", "digest")],
+    )
+    _create(
+        db,
+        "conflicts",
+        "id:int request_id digest received_at source message_id body:bytes",
+        foreign_keys=[("request_id", "envelopes", "request_id")],
+    )
+    db.table("conflicts").create_index(["request_id", "digest"], unique=True)
+    _create(db, "quarantine", "id:int received_at source message_id reason place detail body:bytes")
+
+
+def _alerts(db: Database) -> None:
+    _create(
+        db,
+        "alert_groups",
+        "key receivers severity labels group_wait:float group_interval:float created_at flushes:int told:int",
+        defaults={"flushes": 0, "told": 0},
+    )
+    _create(
+        db,
+        "alerts",
+        "id:int group_key root? request_id cause detail at flush:int?",
+        foreign_keys=[("group_key", "alert_groups", "key"), ("root", "lineages", "root")],
+    )
+    db.table("alerts").create_index(["group_key", "flush"])
+    db.execute("CREATE INDEX idx_alerts_root ON alerts(root) WHERE root IS NOT NULL")
+    _create(
+        db,
+        "deliveries",
+        "id:int key receiver result note at group_key? flush:int?",
+        foreign_keys=[("group_key", "alert_groups", "key")],
+    )
+    db.table("deliveries").create_index(["group_key", "flush"])
+
+
+def _outbox(db: Database) -> None:
+    _create(
+        db,
+        "outbox",
+        "id:int key kind state due_at payload root? group_key? attempts:int token? lease_until? note created_at"
+        " settled_at?",
+        defaults={"attempts": 0, "note": ""},
+        foreign_keys=[("root", "lineages", "root"), ("group_key", "alert_groups", "key")],
+    )
+    db.table("outbox").create_index(["key"], unique=True)
+    db.execute("CREATE INDEX idx_outbox_due ON outbox(due_at) WHERE state IN ('pending', 'unknown')")
+    db.execute("CREATE INDEX idx_outbox_open ON outbox(lease_until) WHERE lease_until IS NOT NULL OR state = 'unknown'")
+    db.execute("CREATE INDEX idx_outbox_root ON outbox(root) WHERE root IS NOT NULL")

@@ -1,0 +1,213 @@
+"""What the SQLite store reads: facts for deciding (in the writer's transaction), and lists for people (a reader's)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from sqlite_utils import Database
+
+from triage.envelope import RequestId, parse_body
+from triage.facts import Arrival, GroupFacts, Snapshot
+from triage.reruns.lineage import payload_key
+from triage.rules.model import SourceText
+from triage.stores import FailureDetail, FailureFilter, FailureRow, QuarantineRow, Totals, records
+from triage.stores.records import instant, instant_of, lineage_of
+
+_LINEAGE: Final = ", ".join(f"l.{column}" for column in records.LINEAGE_FACTS)
+_SEEN: Final = "SELECT request_id, digest FROM envelopes WHERE request_id IN (SELECT value FROM json_each(?))"
+_LINKED: Final = f"""
+    SELECT k.key, {_LINEAGE} FROM lineage_links k JOIN lineages l USING (root)
+    WHERE k.key IN (SELECT value FROM json_each(?))"""
+_GROUPS: Final = (
+    "SELECT fingerprint, first_seen, count FROM groups WHERE fingerprint IN (SELECT value FROM json_each(?))"
+)
+# A submit is under way while its row is claimed, or when it had no answer. One that was answered by "later" is not.
+_ANY_UNDER_WAY: Final = """
+    SELECT EXISTS (SELECT 1 FROM outbox WHERE kind = 'rerun' AND (lease_until IS NOT NULL OR state = 'unknown'))"""
+_UNDER_WAY: Final = f"""
+    SELECT l.payload_key, {_LINEAGE} FROM lineages l
+    WHERE l.state = 'unknown' AND l.payload_key IN (SELECT value FROM json_each(:keys))
+    UNION
+    SELECT l.payload_key, {_LINEAGE} FROM outbox o JOIN lineages l USING (root)
+    WHERE o.kind = 'rerun' AND o.lease_until IS NOT NULL AND l.state IN ('rerun_pending', 'unknown')
+        AND l.payload_key IN (SELECT value FROM json_each(:keys))
+    ORDER BY started_at, root"""
+
+
+def load_facts(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> Snapshot:
+    """Everything deciding this batch may need to know."""
+    ids = _json(arrival.envelope.request_id for arrival in arrivals)
+    prints = _json({arrival.fingerprint for arrival in arrivals})
+    snapshot = Snapshot(
+        seen={RequestId(request_id): digest for request_id, digest in connection.execute(_SEEN, (ids,))},
+        lineages={RequestId(key): lineage_of(rest) for key, *rest in connection.execute(_LINKED, (ids,))},
+        groups={key: GroupFacts(instant_of(at), count) for key, at, count in connection.execute(_GROUPS, (prints,))},
+    )
+    strangers = [
+        arrival
+        for arrival in arrivals
+        if arrival.envelope.request_id not in snapshot.seen and arrival.envelope.request_id not in snapshot.lineages
+    ]
+    if strangers and connection.execute(_ANY_UNDER_WAY).fetchone()[0]:
+        _join_overtaking(connection, strangers, snapshot)
+    return snapshot
+
+
+def _join_overtaking(connection: sqlite3.Connection, strangers: Sequence[Arrival], snapshot: Snapshot) -> None:
+    """Join results that came before the answer to the submit that caused them; each to a lineage of its own."""
+    keys = [payload_key(item.envelope.function.label, item.envelope.request_payload) for item in strangers]
+    waiting: dict[str, list[Any]] = {}
+    for key, *rest in connection.execute(_UNDER_WAY, {"keys": _json(set(keys))}):
+        waiting.setdefault(key, []).append(rest)
+    for key, arrival in zip(keys, strangers, strict=True):
+        if arrival.envelope.request_id not in snapshot.lineages and waiting.get(key):
+            snapshot.lineages[arrival.envelope.request_id] = lineage_of(waiting[key].pop(0))
+
+
+def _json(values: Iterable[str]) -> str:
+    return json.dumps(list(values))
+
+
+def payload_of(connection: sqlite3.Connection, request_id: str) -> bytes | None:
+    """The event of a stored envelope, read again from its body."""
+    found = connection.execute("SELECT body FROM envelopes WHERE request_id = ?", (request_id,)).fetchone()
+    return parse_body(found[0]).request_payload if found else None
+
+
+def totals(connection: sqlite3.Connection) -> Totals:
+    """The sums."""
+    db = _database(connection)
+    counters = _pairs(db, "SELECT name, value FROM counters")
+    return Totals(
+        received=counters.get("received", 0),
+        decided=counters.get("decided", 0),
+        duplicates=counters.get("duplicates", 0),
+        conflicts=counters.get("conflicts", 0),
+        quarantined=counters.get("quarantined", 0),
+        failures=counters.get("failures", 0),
+        states=_pairs(db, "SELECT state AS name, sum(failures) AS value FROM lineages GROUP BY state HAVING value > 0"),
+        outbox=_pairs(
+            db,
+            "SELECT kind AS name, count(*) AS value FROM outbox WHERE state IN ('pending', 'unknown') GROUP BY kind",
+        ),
+        deliveries=_pairs(db, "SELECT result AS name, count(*) AS value FROM deliveries GROUP BY result"),
+    )
+
+
+def _pairs(db: Database, sql: str) -> dict[str, int]:
+    return {row["name"]: row["value"] for row in db.query(sql)}
+
+
+_LISTED: Final = """
+    SELECT e.*, d.reason, d.rule_id, coalesce(l.state, '') AS state
+    FROM envelopes e JOIN decisions d USING (request_id) LEFT JOIN lineages l ON l.root = e.root"""
+
+
+_FILTERS: Final = {
+    "function": "e.function GLOB :function",
+    "state": "l.state = :state",
+    "group": "substr(e.fingerprint, 1, length(:group)) = :group",
+    "text": "(e.error_message LIKE :text ESCAPE '~' OR e.error_type LIKE :text ESCAPE '~'"
+    " OR e.request_id LIKE :text ESCAPE '~')",
+    "since": "e.received_at >= :since",
+    "until": "e.received_at < :until",
+}
+
+
+def failures(connection: sqlite3.Connection, which: FailureFilter) -> list[FailureRow]:
+    """Failed envelopes, newest first."""
+    values = {
+        "function": which.function.replace("[!", "[^"),  # a glob's complement, as SQLite spells it
+        "state": which.state,
+        "group": which.group,
+        "text": which.text and f"%{_escaped(which.text)}%",
+        "since": which.since and instant(which.since),
+        "until": which.until and instant(which.until),
+    }
+    clauses = ["e.outcome = 'failed'", *(_FILTERS[name] for name, value in values.items() if value)]
+    sql = f"{_LISTED} WHERE {' AND '.join(clauses)} ORDER BY e.received_at DESC, e.rowid DESC LIMIT :limit"
+    rows = _database(connection).query(sql, {**values, "limit": which.limit})
+    return [_failure_row(row) for row in rows]
+
+
+def _escaped(part: str) -> str:
+    return part.replace("~", "~~").replace("%", "~%").replace("_", "~_")
+
+
+def _failure_row(row: Mapping[str, Any]) -> FailureRow:
+    return records.failure_row(row, reason=row["reason"], rule_id=row["rule_id"], state=row["state"])
+
+
+def failure(connection: sqlite3.Connection, request_id: str) -> FailureDetail | None:
+    """One envelope with all that happened to it."""
+    db = _database(connection)
+    found = _by_prefix(db, "envelopes", "request_id", request_id)
+    if found is None:
+        return None
+    own = {"id": found}
+    listed = next(iter(db.query(f"{_LISTED} WHERE e.request_id = :id", own)))
+    envelope = {name: listed[name] for name in records.ENVELOPE}
+    root = {"root": envelope["root"]}
+    lineage = next(iter(db.query("SELECT * FROM lineages WHERE root = :root", root)), None)
+    if lineage is not None:
+        lineage["members"] = list(db.query(_MEMBERS, root))
+        lineage["alerts"] = list(db.query("SELECT * FROM alerts WHERE root = :root ORDER BY id", root))
+    return records.detail(
+        _failure_row(listed),
+        envelope=envelope,
+        decision=next(iter(db.query("SELECT * FROM decisions WHERE request_id = :id", own))),
+        lineage=lineage,
+        outbox=list(db.query("SELECT * FROM outbox WHERE root = :root ORDER BY id", root)),
+        deliveries=list(db.query(_DELIVERIES, root)),
+        conflicts=list(db.query("SELECT * FROM conflicts WHERE request_id = :id ORDER BY id", own)),
+    )
+
+
+_MEMBERS: Final = """
+    SELECT request_id, attempt, outcome, received_at FROM envelopes WHERE request_id = :root
+    UNION ALL
+    SELECT request_id, attempt, outcome, received_at FROM envelopes WHERE root = :root AND attempt > 0
+    ORDER BY attempt, received_at"""
+_DELIVERIES: Final = """
+    SELECT * FROM deliveries
+    WHERE (group_key, flush) IN (SELECT group_key, flush FROM alerts WHERE root = :root) ORDER BY id"""
+
+
+def _by_prefix(db: Database, table: str, column: str, prefix: str) -> str | None:
+    """The one value that is, or else begins with, ``prefix``."""
+    sql = f"SELECT {column} AS value FROM {table} WHERE {column} >= :low AND {column} < :high ORDER BY 1 LIMIT 2"
+    found = [row["value"] for row in db.query(sql, {"low": prefix, "high": prefix + "\U0010ffff"})]
+    # The value itself sorts before all that it is a prefix of.
+    return found[0] if found and (len(found) == 1 or found[0] == prefix) else None
+
+
+def quarantined(connection: sqlite3.Connection, *, limit: int) -> list[QuarantineRow]:
+    """Quarantined messages, newest first."""
+    rows = _database(connection).query("SELECT * FROM quarantine ORDER BY id DESC LIMIT ?", [limit])
+    return [records.quarantine_row(row) for row in rows]
+
+
+def quarantine_entry(connection: sqlite3.Connection, entry: int) -> QuarantineRow | None:
+    """One quarantined message."""
+    rows = _database(connection).query("SELECT * FROM quarantine WHERE id = ?", [entry])
+    return next(map(records.quarantine_row, rows), None)
+
+
+def rule_set(connection: sqlite3.Connection, digest: str | None) -> tuple[str, tuple[SourceText, ...]] | None:
+    """A kept rule set."""
+    db = _database(connection)
+    if digest is None:
+        last = next(iter(db.query("SELECT value FROM meta WHERE key = 'rule_set'")), None)
+        digest = last["value"] if last else None
+    found = None if digest is None else _by_prefix(db, "rule_sets", "digest", digest)
+    if found is None:
+        return None
+    row = next(iter(db.query("SELECT sources FROM rule_sets WHERE digest = ?", [found])))
+    return found, records.sources_of(row["sources"])
+
+
+def _database(connection: sqlite3.Connection) -> Database:
+    return Database(connection, recursive_triggers=False, execute_plugins=False)

@@ -1,0 +1,354 @@
+"""Values as rows and back: pure, and the same for every store.
+
+Instants are ISO-8601 text in UTC with microseconds and ``Z``: they sort as text, read well in Datasette, and SQLite's
+date functions take them. Durations are seconds. JSON is text. Outside text is made storable here (`text`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final
+
+from triage.changes import AlertGroup, Decided, NewAlert, NewRow, OutboxRow, Quarantined, RowKind, RowState, Settle
+from triage.decide import Alert, Effect, Rerun
+from triage.envelope import Destination, Outcome, RequestId, parse_body
+from triage.facts import Arrival, Facts, GroupFacts, Lineage
+from triage.rules.model import Cause, SourceText
+from triage.states import State
+from triage.stores import FailureDetail, FailureRow, QuarantineRow
+
+Record = tuple[Any, ...]
+
+MESSAGE_LIMIT: Final = 4096
+"""Characters of an error message kept in its column; the body holds all of it."""
+
+ENVELOPE: Final = (
+    "request_id", "function", "service", "qualifier", "region", "account", "condition", "outcome", "error_type",
+    "error_message", "invoke_count", "status_code", "timestamp", "received_at", "enqueued_at", "source", "message_id",
+    "fingerprint", "digest", "root", "attempt", "body",
+)  # fmt: skip
+"""``function`` is the label (``service/name`` for FC 2.0), ``attempt`` the re-run whose result the envelope is."""
+
+DECISION: Final = ("request_id", "decided_at", "reason", "rule_id", "rule_set", "facts", "effects")
+OUTBOX: Final = ("key", "kind", "state", "due_at", "payload", "root", "group_key", "created_at")
+GROUP: Final = ("key", "receivers", "severity", "labels", "group_wait", "group_interval", "created_at")
+ALERT: Final = ("group_key", "root", "request_id", "cause", "detail", "at")
+DELIVERY: Final = ("key", "receiver", "result", "note", "at", "group_key", "flush")
+QUARANTINE: Final = ("received_at", "source", "message_id", "reason", "place", "detail", "body")
+CONFLICT: Final = ("request_id", "digest", "received_at", "source", "message_id", "body")
+
+UNFINISHED: Final = (RowState.PENDING, RowState.UNKNOWN)
+"""States in which an outbox row can be claimed."""
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
+
+
+@lru_cache(maxsize=1024)
+def instant(at: datetime) -> str:
+    """An aware instant as sortable text."""
+    try:
+        at = at.astimezone(UTC)
+    except OverflowError:  # years 1 and 9999 with an offset: an envelope may hold them
+        at = at.replace(tzinfo=UTC)
+    return at.isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def instant_of(value: str) -> datetime:
+    """Undo `instant`."""
+    return datetime.fromisoformat(value)
+
+
+def text(value: str) -> str:
+    """The same text, storable: lone surrogates, which JSON can express and UTF-8 cannot, become ``?``."""
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
+
+
+def json_text(value: Any) -> str:
+    """Compact JSON."""
+    return text(_encode(value))
+
+
+def _integer(value: int | None) -> int | None:
+    # Envelopes may hold integers of any size, columns hold 64 bits.
+    return None if value is None else max(-(1 << 63), min(value, (1 << 63) - 1))
+
+
+def _maybe(at: datetime | None) -> str | None:
+    return None if at is None else instant(at)
+
+
+def is_failure(decided: Decided) -> bool:
+    """Whether the envelope counts as a failure; such a one always has a lineage."""
+    return decided.arrival.envelope.outcome is Outcome.FAILED
+
+
+def envelope_record(decided: Decided) -> Record:
+    """Values of `ENVELOPE`."""
+    arrival = decided.arrival
+    envelope, lineage = arrival.envelope, decided.decision.lineage
+    function, request_id = envelope.function, envelope.request_id
+    return (
+        request_id,
+        function.label,
+        function.service,
+        function.qualifier,
+        function.region,
+        function.account,
+        text(envelope.condition),
+        envelope.outcome.value,
+        text(envelope.error.type[:MESSAGE_LIMIT]),
+        text(envelope.error.message[:MESSAGE_LIMIT]),
+        _integer(envelope.invoke_count),
+        _integer(envelope.status_code),
+        _maybe(envelope.timestamp),
+        instant(arrival.received_at),
+        _maybe(arrival.enqueued_at),
+        arrival.source,
+        text(arrival.message_id),
+        arrival.fingerprint,
+        envelope.digest,
+        lineage.root if lineage else None,
+        next((link.attempt for link in decided.changes.links if link.key == request_id), 0),
+        envelope.body,
+    )
+
+
+def decision_record(decided: Decided, *, now: datetime, rule_set: str) -> Record:
+    """Values of `DECISION`."""
+    decision = decided.decision
+    return (
+        decided.arrival.envelope.request_id,
+        instant(now),
+        decision.reason.value,
+        decision.rule.id if decision.rule else "",
+        rule_set,
+        facts_json(decision.facts, now=now),
+        json_text([_effect(effect) for effect in decision.effects]) if decision.effects else "[]",
+    )
+
+
+def facts_json(facts: Facts, *, now: datetime) -> str:
+    """What deciding saw beside the envelope, enough to decide again (`recall`)."""
+    group = lineage = "null"
+    if facts.group is not None:
+        group = f'{{"first_seen":"{instant(facts.group.first_seen)}","count":{facts.group.count}}}'
+    if facts.lineage is not None:
+        lineage = json_text(dict(zip(LINEAGE_FACTS, lineage_record(facts.lineage), strict=True)))
+    return f'{{"now":"{instant(now)}","lineage":{lineage},"group":{group}}}'
+
+
+def _effect(effect: Effect) -> dict[str, Any]:
+    # The policies are in the rule set, which is kept.
+    match effect:
+        case Rerun():
+            due = instant(effect.due_at)
+            return {"kind": "rerun", "task_id": effect.task_id, "attempt": effect.attempt, "due_at": due}
+        case Alert():
+            policy = effect.policy
+            to = list(policy.to)
+            return {"kind": "alert", "cause": effect.cause.value, "to": to, "severity": policy.severity.value}
+    return {"kind": "resolve", "task_id": effect.task_id, "attempt": effect.attempt}
+
+
+def recall(detail: FailureDetail) -> tuple[Arrival, Facts, datetime]:
+    """The arguments a stored decision was made from (the rule set is kept under the decision's ``rule_set``)."""
+    stored, facts = detail.envelope, detail.decision["facts"]
+    role = {Outcome.FAILED: Destination.FAILURE, Outcome.SUCCEEDED: Destination.SUCCESS}
+    envelope = parse_body(stored["body"].encode(), destination=role.get(Outcome(stored["outcome"]), Destination.BOTH))
+    arrival = Arrival(
+        envelope=envelope,
+        source=stored["source"],
+        message_id=stored["message_id"],
+        received_at=instant_of(stored["received_at"]),
+        enqueued_at=instant_of(stored["enqueued_at"]) if stored["enqueued_at"] else None,
+        fingerprint=stored["fingerprint"],
+    )
+    lineage, group = facts["lineage"], facts["group"]
+    known = Facts(
+        lineage=lineage and lineage_of([lineage[name] for name in LINEAGE_FACTS]),
+        group=group and GroupFacts(instant_of(group["first_seen"]), group["count"]),
+    )
+    return arrival, known, instant_of(facts["now"])
+
+
+LINEAGE_FACTS: Final = ("root", "state", "attempt", "started_at", "rule_id", "version")
+
+
+def lineage_record(lineage: Lineage) -> Record:
+    """Values of `LINEAGE_FACTS`."""
+    started_at = instant(lineage.started_at)
+    return (lineage.root, lineage.state.value, lineage.attempt, started_at, lineage.rule_id, lineage.version)
+
+
+def lineage_of(row: Sequence[Any]) -> Lineage:
+    """A lineage from the values of `LINEAGE_FACTS`."""
+    root, state, attempt, started_at, rule_id, version = row
+    return Lineage(RequestId(root), State(state), attempt, instant_of(started_at), rule_id, version)
+
+
+def outbox_record(row: NewRow, *, now: datetime) -> Record:
+    """Values of `OUTBOX`."""
+    return (
+        row.key,
+        row.kind.value,
+        RowState.PENDING.value,
+        instant(row.due_at),
+        json_text(row.payload),
+        row.root or None,
+        row.group or None,
+        instant(now),
+    )
+
+
+def flush_row(group: AlertGroup, *, now: datetime) -> NewRow:
+    """The one outbox row that flushes a group, for a group that has waited for nothing yet."""
+    return NewRow(f"flush:{group.key}", RowKind.FLUSH, now + group.group_wait, group=group.key)
+
+
+def revived_at(group: AlertGroup, *, settled_at: str, now: datetime) -> str:
+    """When a group that had come to rest is flushed again: ``group_wait`` from now, ``group_interval`` since then."""
+    return instant(max(now + group.group_wait, instant_of(settled_at) + group.group_interval))
+
+
+def claimed_row(row: Mapping[str, Any], *, token: str) -> OutboxRow:
+    """An outbox row as found, claimed under ``token``."""
+    return OutboxRow(
+        id=row["id"],
+        key=row["key"],
+        kind=RowKind(row["kind"]),
+        state=RowState(row["state"]),
+        due_at=instant_of(row["due_at"]),
+        payload=json.loads(row["payload"]),
+        root=row["root"] or "",
+        group=row["group_key"] or "",
+        attempts=row["attempts"] + 1,
+        interrupted=row["lease_until"] is not None,
+        token=token,
+    )
+
+
+def delivery_record(row: OutboxRow, outcome: Settle, *, now: datetime) -> Record | None:
+    """One try to notify somebody, as values of `DELIVERY`; None when the settled row was none."""
+    dead = outcome.state is RowState.DEAD
+    if row.kind is not RowKind.NOTIFY or not (dead or outcome.delivery):
+        return None
+    receiver, flush = row.payload.get("receiver", ""), row.payload.get("flush")
+    result = "dead" if dead else outcome.delivery
+    return (row.key, receiver, result, text(outcome.note), instant(now), row.group or None, flush)
+
+
+def group_record(group: AlertGroup, *, now: datetime) -> Record:
+    """Values of `GROUP`."""
+    return (
+        group.key,
+        json_text(group.receivers),
+        group.severity,
+        json_text(group.labels),
+        group.group_wait.total_seconds(),
+        group.group_interval.total_seconds(),
+        instant(now),
+    )
+
+
+def group_of(row: Mapping[str, Any]) -> AlertGroup:
+    """Undo `group_record`."""
+    return AlertGroup(
+        key=row["key"],
+        receivers=tuple(json.loads(row["receivers"])),
+        severity=row["severity"],
+        labels=json.loads(row["labels"]),
+        group_wait=timedelta(seconds=row["group_wait"]),
+        group_interval=timedelta(seconds=row["group_interval"]),
+    )
+
+
+def alert_record(alert: NewAlert, *, now: datetime) -> Record:
+    """Values of `ALERT`."""
+    cause: Cause = alert.cause
+    return (alert.group.key, alert.root or None, text(alert.request_id), cause.value, text(alert.detail), instant(now))
+
+
+def quarantine_record(item: Quarantined) -> Record:
+    """Values of `QUARANTINE`."""
+    message_id, place, detail = text(item.message_id), text(item.where), text(item.detail)
+    return (instant(item.received_at), item.source, message_id, item.reason, place, detail, item.body)
+
+
+def quarantine_row(row: Mapping[str, Any]) -> QuarantineRow:
+    """Undo `quarantine_record`."""
+    return QuarantineRow(
+        id=row["id"],
+        received_at=instant_of(row["received_at"]),
+        source=row["source"],
+        message_id=row["message_id"],
+        reason=row["reason"],
+        where=row["place"],
+        detail=row["detail"],
+        body=row["body"],
+    )
+
+
+def sources_json(sources: Sequence[SourceText]) -> str:
+    """The texts of a rule set."""
+    return json_text([{"name": source.name, "text": source.text} for source in sources])
+
+
+def sources_of(value: str) -> tuple[SourceText, ...]:
+    """Undo `sources_json`."""
+    return tuple(SourceText(**source) for source in json.loads(value))
+
+
+def conflict_record(arrival: Arrival) -> Record:
+    """Values of `CONFLICT`."""
+    envelope, message_id = arrival.envelope, text(arrival.message_id)
+    received_at = instant(arrival.received_at)
+    return (envelope.request_id, envelope.digest, received_at, arrival.source, message_id, envelope.body)
+
+
+def failure_row(envelope: Mapping[str, Any], *, reason: str, rule_id: str, state: str) -> FailureRow:
+    """One envelope as listed, from its columns."""
+    return FailureRow(
+        request_id=envelope["request_id"],
+        received_at=instant_of(envelope["received_at"]),
+        function=envelope["function"],
+        condition=envelope["condition"],
+        outcome=envelope["outcome"],
+        error_type=envelope["error_type"],
+        error_message=envelope["error_message"],
+        fingerprint=envelope["fingerprint"],
+        reason=reason,
+        rule_id=rule_id,
+        state=state,
+        root=envelope["root"] or "",
+        attempt=envelope["attempt"],
+    )
+
+
+def detail(
+    row: FailureRow,
+    *,
+    envelope: Mapping[str, Any],
+    decision: Mapping[str, Any],
+    lineage: Mapping[str, Any] | None,
+    outbox: Sequence[Mapping[str, Any]],
+    deliveries: Sequence[Mapping[str, Any]],
+    conflicts: Sequence[Mapping[str, Any]],
+) -> FailureDetail:
+    """Put the rows about one envelope together, with JSON columns read and bodies as text."""
+    return FailureDetail(
+        row=row,
+        envelope=_with_text_body(envelope),
+        decision={**decision, "facts": json.loads(decision["facts"]), "effects": json.loads(decision["effects"])},
+        lineage=lineage,
+        outbox=[{**item, "payload": json.loads(item["payload"])} for item in outbox],
+        deliveries=deliveries,
+        conflicts=[_with_text_body(item) for item in conflicts],
+    )
+
+
+def _with_text_body(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "body": row["body"].decode("utf-8", "replace")}

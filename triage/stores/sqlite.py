@@ -1,0 +1,165 @@
+"""The store in one SQLite file: a writer thread with group commit, and a reader thread for lists.
+
+The file is in WAL mode and every commit waits for the disk (``synchronous=FULL``), because the message is deleted from
+its queue right afterwards. Another process may open the same file; tables are plain and open in Datasette.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from triage import clock
+from triage.changes import Commit, OutboxRow
+from triage.errors import StoreUnavailable
+from triage.facts import Arrival, Snapshot
+from triage.rules.model import SourceText
+from triage.stores import (
+    FailureDetail,
+    FailureFilter,
+    FailureRow,
+    QuarantineRow,
+    React,
+    Totals,
+    claims,
+    queries,
+    records,
+    writes,
+)
+from triage.stores.migrations import migrate
+from triage.stores.worker import Worker, unavailable
+
+_BUSY: Final = timedelta(seconds=10)
+"""How long to wait for another process that holds the database locked."""
+
+
+class SqliteStore:
+    """`triage.stores.Store` in one SQLite file."""
+
+    def __init__(self, writer: Worker, reader: Worker) -> None:
+        self._writer, self._reader = writer, reader
+
+    @classmethod
+    async def open(cls, path: Path, *, busy: timedelta = _BUSY) -> SqliteStore:
+        """Open the file, or create it with its directory; bring its schema up to date.
+
+        Args:
+            path: the database file. Its directory must allow files beside it (``-wal``, ``-shm``).
+            busy: how long to wait for another process that holds the database locked.
+
+        Raises:
+            StoreUnavailable: it cannot be opened or written, is no database, or is of a newer version.
+        """
+        writer = await Worker.start("triage-store-writer", partial(_connect, path, busy=busy), begin="BEGIN IMMEDIATE")
+        try:
+            reader = await Worker.start("triage-store-reader", partial(_connect_reader, path, busy=busy), begin="BEGIN")
+        except BaseException:
+            await writer.close()
+            raise
+        return cls(writer, reader)
+
+    @property
+    def transactions(self) -> int:
+        """Write transactions committed so far; with the number of calls it tells how well commits are grouped."""
+        return self._writer.transactions
+
+    async def load_facts(self, arrivals: Sequence[Arrival]) -> Snapshot:
+        return await self._writer.run(partial(queries.load_facts, arrivals=arrivals))
+
+    async def commit(self, batch: Commit) -> None:
+        await self._writer.run(partial(writes.commit, batch=batch))
+
+    async def claim_due(self, *, now: datetime, lease: timedelta, limit: int) -> list[OutboxRow]:
+        job = partial(claims.claim, now=now, lease=lease, limit=limit, token=clock.token())
+        return await self._writer.run(job)
+
+    async def settle(self, row: OutboxRow, react: React, *, now: datetime) -> bool:
+        return await self._writer.run(partial(claims.settle, row=row, react=react, now=now))
+
+    async def next_due(self) -> datetime | None:
+        return await self._writer.run(claims.next_due)
+
+    async def payload_of(self, request_id: str) -> bytes | None:
+        return await self._writer.run(partial(queries.payload_of, request_id=request_id))
+
+    async def totals(self) -> Totals:
+        return await self._reader.run(queries.totals)
+
+    async def failures(self, which: FailureFilter) -> list[FailureRow]:
+        return await self._reader.run(partial(queries.failures, which=which))
+
+    async def failure(self, request_id: str) -> FailureDetail | None:
+        return await self._reader.run(partial(queries.failure, request_id=request_id))
+
+    async def quarantined(self, *, limit: int) -> list[QuarantineRow]:
+        return await self._reader.run(partial(queries.quarantined, limit=limit))
+
+    async def quarantine_entry(self, entry: int) -> QuarantineRow | None:
+        return await self._reader.run(partial(queries.quarantine_entry, entry=entry))
+
+    async def save_rule_set(self, digest: str, sources: Sequence[SourceText], *, now: datetime) -> None:
+        kept = records.sources_json(sources)
+        await self._writer.run(partial(writes.save_rule_set, digest=digest, sources=kept, now=now))
+
+    async def rule_set(self, digest: str | None = None) -> tuple[str, tuple[SourceText, ...]] | None:
+        return await self._reader.run(partial(queries.rule_set, digest=digest))
+
+    async def close(self) -> None:
+        await self._reader.close()
+        await self._writer.close()
+
+
+def _connect(path: Path, *, busy: timedelta) -> sqlite3.Connection:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # events may be confidential; the files beside it inherit the mode
+    except OSError as error:
+        raise StoreUnavailable(f"{path}: the database cannot be created or written: {error.strerror}") from error
+    return _opened(path, _prepare_writer, busy=busy)
+
+
+def _connect_reader(path: Path, *, busy: timedelta) -> sqlite3.Connection:
+    return _opened(path, lambda connection: connection.execute("PRAGMA query_only = ON"), busy=busy)
+
+
+def _opened(path: Path, prepare: Callable[[sqlite3.Connection], object], *, busy: timedelta) -> sqlite3.Connection:
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = sqlite3.connect(
+            path, timeout=busy.total_seconds(), isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        prepare(connection)
+    except (sqlite3.Error, StoreUnavailable) as error:
+        if connection is not None:
+            connection.close()
+        reason = unavailable(error) if isinstance(error, sqlite3.Error) else error
+        raise StoreUnavailable(f"{path}: {reason}") from error
+    return connection
+
+
+def _prepare_writer(connection: sqlite3.Connection) -> None:
+    _use_wal(connection)
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute("PRAGMA cache_size = -32768")  # KiB
+    connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages: a page changed in several commits is copied once
+    migrate(connection)
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL. Several processes may try it at once, and for this SQLite does not wait by itself."""
+    for attempt in range(100):
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if attempt == 99 or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            time.sleep(0.05)
+        else:
+            return

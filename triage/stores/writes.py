@@ -1,0 +1,212 @@
+"""What the SQLite store writes: jobs for its writer thread, each inside a transaction that the thread opened."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from triage.changes import AlertGroup, Changes, Commit, Decided, NewAlert, NewRow
+from triage.errors import StoreConflict
+from triage.facts import Lineage
+from triage.states import Event, State, advance
+from triage.stores import records
+from triage.stores.records import Record, instant, is_failure
+
+
+def insert(table: str, columns: Sequence[str], conflict: str = "") -> str:
+    """The statement that inserts one row."""
+    marks = ", ".join("?" * len(columns))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) {conflict}"
+
+
+_LINEAGE: Final = (
+    "root", "state", "attempt", "rule_id", "updated_at", "failures", "started_at", "function", "payload_key", "version",
+)  # fmt: skip
+_INSERT_ENVELOPE: Final = insert("envelopes", records.ENVELOPE)
+_INSERT_DECISION: Final = insert("decisions", records.DECISION)
+_INSERT_LINEAGE: Final = insert("lineages", _LINEAGE)
+_UPDATE_LINEAGE: Final = """
+    UPDATE lineages SET state = ?, attempt = ?, rule_id = ?, updated_at = ?, failures = failures + ?,
+        version = version + 1
+    WHERE root = ? AND version = ?"""
+_INSERT_LINK: Final = insert("lineage_links", ("key", "root", "attempt"), "ON CONFLICT DO NOTHING")
+_INSERT_ROW: Final = insert("outbox", records.OUTBOX, "ON CONFLICT (key) DO NOTHING")
+_CANCEL_ROW: Final = """
+    UPDATE outbox SET state = 'cancelled', token = NULL, lease_until = NULL, settled_at = ?
+    WHERE key = ? AND state IN ('pending', 'unknown')"""
+_UPSERT_GROUP: Final = insert(
+    "alert_groups",
+    records.GROUP,
+    """ON CONFLICT (key) DO UPDATE SET receivers = excluded.receivers, severity = excluded.severity,
+    labels = excluded.labels, group_wait = excluded.group_wait, group_interval = excluded.group_interval""",
+)
+_REVIVE_FLUSH: Final = """
+    UPDATE outbox SET state = 'pending', due_at = ?, attempts = 0, note = '', settled_at = NULL WHERE key = ?"""
+_INSERT_ALERT: Final = insert("alerts", records.ALERT)
+_UPSERT_FAILURE_GROUP: Final = """
+    INSERT INTO groups (fingerprint, function, condition, error_type, message, first_seen, last_seen, count)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (fingerprint) DO UPDATE SET message = excluded.message, count = count + excluded.count,
+        last_seen = max(last_seen, excluded.last_seen)"""
+_COUNT: Final = """
+    INSERT INTO counters (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"""
+
+
+def commit(connection: sqlite3.Connection, batch: Commit) -> None:
+    """Write one batch.
+
+    Raises:
+        StoreConflict: see `triage.stores.Store.commit`; the caller rolls back.
+    """
+    now, decided = batch.now, batch.decided
+    _insert_new(connection, _INSERT_ENVELOPE, map(records.envelope_record, decided), what="request id")
+    decisions = [records.decision_record(item, now=now, rule_set=batch.rule_set) for item in decided]
+    connection.executemany(_INSERT_DECISION, decisions)
+    _write_lineages(connection, _batch_lineages(decided), now=now)
+    changes = [item.changes for item in decided]
+    _write_changes(connection, changes, now=now)
+    _write_alerts(connection, batch.alerts, now=now)
+    connection.executemany(insert("quarantine", records.QUARANTINE), map(records.quarantine_record, batch.quarantined))
+    kept = insert("conflicts", records.CONFLICT, "ON CONFLICT DO NOTHING")
+    connection.executemany(kept, map(records.conflict_record, batch.conflicts))
+    failures = [item for item in decided if is_failure(item)]
+    _write_failure_groups(connection, failures, now=now)
+    sums = {
+        "decided": len(decided),
+        "duplicates": len(batch.duplicates),
+        "conflicts": len(batch.conflicts),
+        "quarantined": len(batch.quarantined),
+    }
+    sums |= {"received": sum(sums.values()), "failures": len(failures)}
+    connection.executemany(_COUNT, [(name, value) for name, value in sums.items() if value])
+
+
+def apply_changes(connection: sqlite3.Connection, changes: Changes, *, now: datetime) -> None:
+    """Write what a settled outbox row entails.
+
+    Raises:
+        StoreConflict: a lineage is not at the version it was read at.
+    """
+    _write_lineages(connection, [(lineage, 0, "", "") for lineage in changes.lineages], now=now)
+    _write_changes(connection, [changes], now=now)
+
+
+NewLineage = tuple[Lineage, int, str, str]
+"""A lineage to write, by how many failures it grows, and the function and payload key it starts with."""
+
+
+def _batch_lineages(decided: Iterable[Decided]) -> list[NewLineage]:
+    written: list[NewLineage] = []
+    for item in decided:
+        own = item.decision.lineage
+        label = item.arrival.envelope.function.label
+        for lineage in item.changes.lineages:
+            grows = own is not None and lineage.root == own.root and is_failure(item)
+            written.append((lineage, int(grows), label, item.payload_key))
+    return written
+
+
+def _write_lineages(connection: sqlite3.Connection, lineages: Sequence[NewLineage], *, now: datetime) -> None:
+    """Insert the new ones, then move the others in order: a batch may hold several results of one lineage."""
+    at = instant(now)
+    new: list[Record] = []
+    moved: list[Record] = []
+    for lineage, failures, function, key in lineages:
+        state, attempt = lineage.state.value, lineage.attempt
+        if lineage.version == 0:
+            start = instant(lineage.started_at)
+            new.append((lineage.root, state, attempt, lineage.rule_id, at, failures, start, function, key, 1))
+        else:
+            moved.append((state, attempt, lineage.rule_id, at, failures, lineage.root, lineage.version))
+    _insert_new(connection, _INSERT_LINEAGE, new, what="lineage")
+    if moved and connection.executemany(_UPDATE_LINEAGE, moved).rowcount != len(moved):
+        raise StoreConflict("a lineage has changed since it was read")
+
+
+def _insert_new(connection: sqlite3.Connection, statement: str, rows: Iterable[Record], *, what: str) -> None:
+    try:
+        connection.executemany(statement, rows)
+    except sqlite3.IntegrityError as error:
+        if error.sqlite_errorcode not in (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE):
+            raise
+        raise StoreConflict(f"a {what} of the batch is stored already") from error
+
+
+def _write_changes(connection: sqlite3.Connection, several: Sequence[Changes], *, now: datetime) -> None:
+    """All but the lineages. Rows are inserted and cancelled in the order of the steps they come from."""
+    links = [(link.key, link.root, link.attempt) for changes in several for link in changes.links]
+    connection.executemany(_INSERT_LINK, links)
+    rows: list[NewRow] = []
+    for changes in several:
+        if changes.cancel:
+            _insert_rows(connection, rows, now=now)
+            rows = []
+            connection.executemany(_CANCEL_ROW, [(instant(now), key) for key in changes.cancel])
+        rows += changes.rows
+    _insert_rows(connection, rows, now=now)
+    _write_alerts(connection, [alert for changes in several for alert in changes.alerts], now=now)
+    for changes in several:
+        if changes.flushed is not None:
+            _mark_flushed(connection, *changes.flushed)
+        if changes.told is not None:
+            _mark_told(connection, *changes.told, now=now)
+
+
+def _insert_rows(connection: sqlite3.Connection, rows: Sequence[NewRow], *, now: datetime) -> None:
+    connection.executemany(_INSERT_ROW, [records.outbox_record(row, now=now) for row in rows])
+
+
+def _write_alerts(connection: sqlite3.Connection, alerts: Sequence[NewAlert], *, now: datetime) -> None:
+    groups: dict[str, AlertGroup] = {alert.group.key: alert.group for alert in alerts}
+    connection.executemany(_UPSERT_GROUP, [records.group_record(group, now=now) for group in groups.values()])
+    connection.executemany(_INSERT_ALERT, [records.alert_record(alert, now=now) for alert in alerts])
+    for group in groups.values():
+        row = records.flush_row(group, now=now)
+        found = connection.execute("SELECT state, settled_at FROM outbox WHERE key = ?", (row.key,)).fetchone()
+        if found is None:
+            _insert_rows(connection, [row], now=now)
+        elif found[0] not in records.UNFINISHED:
+            due_at = records.revived_at(group, settled_at=found[1], now=now)
+            connection.execute(_REVIVE_FLUSH, (due_at, row.key))
+
+
+def _mark_flushed(connection: sqlite3.Connection, group: str, flush: int, last_id: int) -> None:
+    statement = "UPDATE alerts SET flush = ? WHERE group_key = ? AND flush IS NULL AND id <= ?"
+    told = connection.execute(statement, (flush, group, last_id)).rowcount
+    connection.execute("UPDATE alert_groups SET flushes = ?, told = told + ? WHERE key = ?", (flush, told, group))
+
+
+def _mark_told(connection: sqlite3.Connection, group: str, flush: int, *, now: datetime) -> None:
+    """The set-based form of the one transition that a delivery causes."""
+    connection.execute(
+        """
+        UPDATE lineages SET state = ?, version = version + 1, updated_at = ?
+        WHERE state = ? AND root IN (SELECT root FROM alerts WHERE group_key = ? AND flush = ?)""",
+        (advance(State.ALERTING, Event.DELIVERED).value, instant(now), State.ALERTING.value, group, flush),
+    )
+
+
+def _write_failure_groups(connection: sqlite3.Connection, failures: Sequence[Decided], *, now: datetime) -> None:
+    counts = Counter(item.arrival.fingerprint for item in failures)
+    newest = {item.arrival.fingerprint: item.arrival.envelope for item in failures}
+    at = instant(now)
+    rows: list[Record] = []
+    for key, envelope in newest.items():
+        kind, message = envelope.error.type, envelope.error.message
+        limit = records.MESSAGE_LIMIT
+        words = (envelope.function.label, envelope.condition, kind[:limit], message[:limit])
+        rows.append((key, *map(records.text, words), at, at, counts[key]))
+    connection.executemany(_UPSERT_FAILURE_GROUP, rows)
+
+
+def save_rule_set(connection: sqlite3.Connection, digest: str, sources: str, *, now: datetime) -> None:
+    """Keep a rule set, and that it is the last good one."""
+    row: tuple[Any, ...] = (digest, instant(now), sources)
+    connection.execute(insert("rule_sets", ("digest", "loaded_at", "sources"), "ON CONFLICT DO NOTHING"), row)
+    connection.execute(
+        "INSERT INTO meta (key, value) VALUES ('rule_set', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (digest,),
+    )

@@ -1,0 +1,231 @@
+"""The store in memory, with the semantics of the real ones; it passes their contract suite."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from itertools import count
+from typing import Any
+
+from triage.changes import Commit, GroupView, OutboxRow, RowFacts, RowKind, WaitingAlert
+from triage.envelope import parse_body
+from triage.errors import StoreUnavailable
+from triage.facts import Arrival, GroupFacts, Lineage, Snapshot
+from triage.reruns.lineage import payload_key
+from triage.rules.model import Cause, SourceText
+from triage.stores import FailureDetail, FailureFilter, FailureRow, QuarantineRow, React, Totals, records
+from triage.stores.records import instant, instant_of
+from triage.testing.tables import Row, Tables
+
+
+class MemoryStore:
+    """A `triage.stores.Store` without a disk.
+
+    Windows: ``tables`` holds all rows. ``unavailable``, when set to a text, makes every call raise `StoreUnavailable`
+    with it, as a full disk would.
+    """
+
+    def __init__(self) -> None:
+        self.tables = Tables()
+        self.unavailable = ""
+        self._tokens = count(1)
+
+    async def load_facts(self, arrivals: Sequence[Arrival]) -> Snapshot:
+        tables = self._open()
+        snapshot = Snapshot()
+        for arrival in arrivals:
+            request_id = arrival.envelope.request_id
+            if (stored := tables.envelopes.get(request_id)) is not None:
+                snapshot.seen[request_id] = stored["digest"]
+            if (link := tables.links.get(request_id)) is not None:
+                snapshot.lineages[request_id] = _lineage(tables.lineages[link["root"]])
+            if (group := tables.groups.get(arrival.fingerprint)) is not None:
+                snapshot.groups[arrival.fingerprint] = GroupFacts(instant_of(group["first_seen"]), group["count"])
+        self._join_overtaking(arrivals, snapshot)
+        return snapshot
+
+    def _join_overtaking(self, arrivals: Sequence[Arrival], snapshot: Snapshot) -> None:
+        reruns = [row for row in self.tables.outbox.values() if row["kind"] == "rerun"]
+        if not any(row["lease_until"] or row["state"] == "unknown" for row in reruns):
+            return
+        submitting = {row["root"] for row in reruns if row["lease_until"]}
+        candidates = [
+            row
+            for row in self.tables.lineages.values()
+            if row["state"] == "unknown" or (row["state"] == "rerun_pending" and row["root"] in submitting)
+        ]
+        candidates.sort(key=lambda row: (row["started_at"], row["root"]))
+        for arrival in arrivals:
+            request_id = arrival.envelope.request_id
+            if request_id in snapshot.seen or request_id in snapshot.lineages:
+                continue
+            key = payload_key(arrival.envelope.function.label, arrival.envelope.request_payload)
+            found = next((row for row in candidates if row["payload_key"] == key), None)
+            if found is not None:
+                candidates.remove(found)
+                snapshot.lineages[request_id] = _lineage(found)
+
+    async def commit(self, batch: Commit) -> None:
+        written = self._open().copy()
+        written.commit(batch)
+        self.tables = written
+
+    async def claim_due(self, *, now: datetime, lease: timedelta, limit: int) -> list[OutboxRow]:
+        tables = self._open()
+        at, token = instant(now), f"claim-{next(self._tokens)}"
+        due = [row for row in tables.unfinished() if row["due_at"] <= at and (row["lease_until"] or "") <= at]
+        due.sort(key=lambda row: (row["due_at"], row["id"]))
+        claimed = [records.claimed_row(row, token=token) for row in due[:limit]]
+        for row in due[:limit]:
+            held = {"token": token, "lease_until": instant(now + lease), "attempts": row["attempts"] + 1}
+            tables.outbox[row["key"]] = {**row, **held}
+        return claimed
+
+    async def settle(self, row: OutboxRow, react: React, *, now: datetime) -> bool:
+        stored = self._open().outbox.get(row.key)
+        if stored is None or stored["token"] != row.token or stored["state"] not in records.UNFINISHED:
+            return False
+        group = self._group_view(row.group) if row.kind is RowKind.FLUSH else None
+        lineage = self.tables.lineages.get(row.root)
+        outcome = react(RowFacts(lineage=_lineage(lineage) if lineage else None, group=group))
+        written = self.tables.copy()
+        written.settle(row, outcome, now=now)
+        self.tables = written
+        return True
+
+    def _group_view(self, key: str) -> GroupView | None:
+        group = self.tables.alert_groups.get(key)
+        if group is None:
+            return None
+        waiting = self.tables.waiting(key)
+        times = [instant_of(alert["at"]) for alert in waiting]
+        return GroupView(
+            group=records.group_of(group),
+            flushes=group["flushes"],
+            told=group["told"],
+            first_at=min(times, default=None),
+            last_at=max(times, default=None),
+            causes=Counter(Cause(alert["cause"]) for alert in waiting),
+            samples=tuple(map(self._waiting_alert, reversed(waiting[-5:]))),
+            last_id=max((alert["id"] for alert in waiting), default=0),
+        )
+
+    def _waiting_alert(self, alert: Mapping[str, Any]) -> WaitingAlert:
+        attempts = self.tables.lineages.get(alert["root"], {"attempt": 0})["attempt"]
+        at = instant_of(alert["at"])
+        return WaitingAlert(alert["request_id"], Cause(alert["cause"]), alert["detail"], at, attempts)
+
+    async def next_due(self) -> datetime | None:
+        self._open()
+        times = [row["lease_until"] or row["due_at"] for row in self.tables.unfinished()]
+        return instant_of(min(times)) if times else None
+
+    async def payload_of(self, request_id: str) -> bytes | None:
+        stored = self._open().envelopes.get(request_id)
+        return parse_body(stored["body"]).request_payload if stored else None
+
+    async def totals(self) -> Totals:
+        tables = self._open()
+        states: Counter[str] = Counter()
+        for row in tables.lineages.values():
+            states[row["state"]] += row["failures"]
+        counters = tables.counters
+        return Totals(
+            received=counters["received"],
+            decided=counters["decided"],
+            duplicates=counters["duplicates"],
+            conflicts=counters["conflicts"],
+            quarantined=counters["quarantined"],
+            failures=counters["failures"],
+            states=dict(+states),
+            outbox=dict(Counter(row["kind"] for row in self.tables.unfinished())),
+            deliveries=dict(Counter(row["result"] for row in tables.deliveries.values())),
+        )
+
+    async def failures(self, which: FailureFilter) -> list[FailureRow]:
+        tables = self._open()
+        newest = sorted(tables.envelopes.values(), key=lambda row: row["received_at"])[::-1]
+        rows = [self._failure_row(row) for row in newest if row["outcome"] == "failed"]
+        return [row for row in rows if _listed(row, which)][: which.limit]
+
+    def _failure_row(self, envelope: Mapping[str, Any]) -> FailureRow:
+        decision = self.tables.decisions[envelope["request_id"]]
+        state = self.tables.lineages.get(envelope["root"], {"state": ""})["state"]
+        return records.failure_row(envelope, reason=decision["reason"], rule_id=decision["rule_id"], state=state)
+
+    async def failure(self, request_id: str) -> FailureDetail | None:
+        tables = self._open()
+        found = _by_prefix(tables.envelopes, request_id)
+        if found is None:
+            return None
+        envelope = tables.envelopes[found]
+        root = envelope["root"]
+        flushes = {(row["group_key"], row["flush"]) for row in tables.alerts.values() if root and row["root"] == root}
+        return records.detail(
+            self._failure_row(envelope),
+            envelope=envelope,
+            decision=tables.decisions[found],
+            lineage=self._lineage_detail(root) if root in tables.lineages else None,
+            outbox=[dict(row) for row in tables.outbox.values() if root and row["root"] == root],
+            deliveries=[dict(row) for row in tables.deliveries.values() if (row["group_key"], row["flush"]) in flushes],
+            conflicts=[row for row in tables.conflicts.values() if row["request_id"] == found],
+        )
+
+    def _lineage_detail(self, root: str) -> Row:
+        members = [
+            {name: row[name] for name in ("request_id", "attempt", "outcome", "received_at")}
+            for row in self.tables.envelopes.values()
+            if row["root"] == root
+        ]
+        members.sort(key=lambda row: (row["attempt"], row["received_at"]))
+        alerts = [dict(row) for row in self.tables.alerts.values() if row["root"] == root]
+        return {**self.tables.lineages[root], "members": members, "alerts": alerts}
+
+    async def quarantined(self, *, limit: int) -> list[QuarantineRow]:
+        return [records.quarantine_row(row) for row in reversed(self._open().quarantine.values())][:limit]
+
+    async def quarantine_entry(self, entry: int) -> QuarantineRow | None:
+        row = self._open().quarantine.get(entry)
+        return None if row is None else records.quarantine_row(row)
+
+    async def save_rule_set(self, digest: str, sources: Sequence[SourceText], *, now: datetime) -> None:  # noqa: ARG002
+        tables = self._open()
+        tables.rule_sets.setdefault(digest, tuple(sources))
+        tables.last_good = digest
+
+    async def rule_set(self, digest: str | None = None) -> tuple[str, tuple[SourceText, ...]] | None:
+        tables = self._open()
+        wanted = tables.last_good if digest is None else digest
+        found = None if wanted is None else _by_prefix(tables.rule_sets, wanted)
+        return None if found is None else (found, tables.rule_sets[found])
+
+    async def close(self) -> None:
+        self.unavailable = self.unavailable or "the store is closed"
+
+    def _open(self) -> Tables:
+        if self.unavailable:
+            raise StoreUnavailable(self.unavailable)
+        return self.tables
+
+
+def _lineage(row: Mapping[str, Any]) -> Lineage:
+    return records.lineage_of([row[name] for name in records.LINEAGE_FACTS])
+
+
+def _by_prefix(known: Iterable[str], prefix: str) -> str | None:
+    found = [value for value in known if value.startswith(prefix)]
+    return prefix if prefix in found else found[0] if len(found) == 1 else None
+
+
+def _listed(row: FailureRow, which: FailureFilter) -> bool:
+    needle = which.text.encode().lower()  # bytes: only ASCII letters have a case here
+    return (
+        (not which.function or fnmatchcase(row.function, which.function))
+        and which.state in ("", row.state)
+        and row.fingerprint.startswith(which.group)
+        and any(needle in value.encode().lower() for value in (row.error_message, row.error_type, row.request_id))
+        and (which.since is None or row.received_at >= which.since)
+        and (which.until is None or row.received_at < which.until)
+    )

@@ -1,0 +1,205 @@
+"""The rows of the store in memory, and all that writes them. A row, once stored, is replaced and never changed, so a
+copy of the tables is cheap: that is how a commit that fails leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any
+
+from triage.changes import Changes, Commit, Decided, NewAlert, NewRow, OutboxRow, Settle
+from triage.errors import StoreConflict
+from triage.facts import Lineage
+from triage.rules.model import SourceText
+from triage.states import Event, State, advance
+from triage.stores import records
+from triage.stores.records import instant
+
+Row = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Tables:
+    """The rows, with the columns that the real stores have (see ``triage.stores.records``); instants are text."""
+
+    envelopes: dict[str, Row] = field(default_factory=dict)
+    decisions: dict[str, Row] = field(default_factory=dict)
+    lineages: dict[str, Row] = field(default_factory=dict)
+    links: dict[str, Row] = field(default_factory=dict)
+    outbox: dict[str, Row] = field(default_factory=dict)
+    """By key."""
+    alert_groups: dict[str, Row] = field(default_factory=dict)
+    alerts: dict[int, Row] = field(default_factory=dict)
+    deliveries: dict[int, Row] = field(default_factory=dict)
+    conflicts: dict[int, Row] = field(default_factory=dict)
+    quarantine: dict[int, Row] = field(default_factory=dict)
+    groups: dict[str, Row] = field(default_factory=dict)
+    counters: Counter[str] = field(default_factory=Counter)
+    rule_sets: dict[str, tuple[SourceText, ...]] = field(default_factory=dict)
+    last_good: str | None = None
+
+    def copy(self) -> Tables:
+        """The same rows in tables of their own."""
+        return Tables(*(copy(getattr(self, table.name)) for table in fields(self)))
+
+    def unfinished(self) -> list[Row]:
+        """Outbox rows that can be claimed, now or later."""
+        return [row for row in self.outbox.values() if row["state"] in records.UNFINISHED]
+
+    def waiting(self, group: str) -> list[Row]:
+        """Alerts of a group that no flush has taken yet, oldest first."""
+        return [alert for alert in self.alerts.values() if alert["group_key"] == group and alert["flush"] is None]
+
+    def commit(self, batch: Commit) -> None:
+        """Write a batch.
+
+        Raises:
+            StoreConflict: a part may have been written; throw these tables away.
+        """
+        now = batch.now
+        for item in batch.decided:
+            self._insert_decided(item, batch)
+        for item in batch.decided:
+            self._apply(item.changes, now=now)
+        self._write_alerts(batch.alerts, now=now)
+        for quarantined in batch.quarantined:
+            _append(self.quarantine, records.QUARANTINE, records.quarantine_record(quarantined))
+        for arrival in batch.conflicts:
+            known = {(row["request_id"], row["digest"]) for row in self.conflicts.values()}
+            if (arrival.envelope.request_id, arrival.envelope.digest) not in known:
+                _append(self.conflicts, records.CONFLICT, records.conflict_record(arrival))
+        for name in ("decided", "duplicates", "conflicts", "quarantined"):
+            self.counters[name] += len(getattr(batch, name))
+            self.counters["received"] += len(getattr(batch, name))
+
+    def settle(self, row: OutboxRow, outcome: Settle, *, now: datetime) -> None:
+        """Write how a claimed outbox row goes on.
+
+        Raises:
+            StoreConflict: a part may have been written; throw these tables away.
+        """
+        stored = self.outbox[row.key]
+        self.outbox[row.key] = {
+            **stored,
+            "state": outcome.state.value,
+            "due_at": stored["due_at"] if outcome.due_at is None else instant(outcome.due_at),
+            "payload": stored["payload"] if outcome.payload is None else records.json_text(outcome.payload),
+            "note": records.text(outcome.note),
+            "token": None,
+            "lease_until": None,
+            "settled_at": None if outcome.state in records.UNFINISHED else instant(now),
+        }
+        for lineage in outcome.changes.lineages:
+            self._write_lineage(lineage, now=now, failures=0)
+        self._apply(outcome.changes, now=now)
+        if (delivery := records.delivery_record(row, outcome, now=now)) is not None:
+            _append(self.deliveries, records.DELIVERY, delivery)
+
+    def _insert_decided(self, item: Decided, batch: Commit) -> None:
+        request_id = item.arrival.envelope.request_id
+        if request_id in self.envelopes:
+            raise StoreConflict("a request id of the batch is stored already")
+        self.envelopes[request_id] = dict(zip(records.ENVELOPE, records.envelope_record(item), strict=True))
+        decision = records.decision_record(item, now=batch.now, rule_set=batch.rule_set)
+        self.decisions[request_id] = dict(zip(records.DECISION, decision, strict=True))
+        own, failed = item.decision.lineage, records.is_failure(item)
+        for lineage in item.changes.lineages:
+            grows = failed and own is not None and own.root == lineage.root
+            self._write_lineage(lineage, now=batch.now, failures=int(grows), decided=item)
+        if failed:
+            self._count_failure(item, now=batch.now)
+
+    def _write_lineage(self, lineage: Lineage, *, now: datetime, failures: int, decided: Decided | None = None) -> None:
+        stored = self.lineages.get(lineage.root)
+        if (stored["version"] if stored else 0) != lineage.version:
+            raise StoreConflict("a lineage has changed since it was read")
+        fresh = {
+            "started_at": instant(lineage.started_at),
+            "failures": 0,
+            "function": decided.arrival.envelope.function.label if decided else "",
+            "payload_key": decided.payload_key if decided else "",
+        }
+        row = {**fresh, **(stored or {})}
+        self.lineages[lineage.root] = {
+            **dict(zip(records.LINEAGE_FACTS, records.lineage_record(lineage), strict=True)),
+            **{name: row[name] for name in fresh},
+            "version": lineage.version + 1,
+            "failures": row["failures"] + failures,
+            "updated_at": instant(now),
+        }
+
+    def _count_failure(self, item: Decided, *, now: datetime) -> None:
+        envelope, at, key = item.arrival.envelope, instant(now), item.arrival.fingerprint
+        self.counters["failures"] += 1
+        known = self.groups.get(key, {"first_seen": at, "count": 0})
+        self.groups[key] = {
+            "fingerprint": key,
+            "function": envelope.function.label,
+            "condition": envelope.condition,
+            "error_type": envelope.error.type,
+            "message": envelope.error.message,
+            "first_seen": known["first_seen"],
+            "last_seen": at,
+            "count": known["count"] + 1,
+        }
+
+    def _apply(self, changes: Changes, *, now: datetime) -> None:
+        """All but the lineages."""
+        for link in changes.links:
+            self.links.setdefault(link.key, {"key": link.key, "root": link.root, "attempt": link.attempt})
+        for key in changes.cancel:
+            row = self.outbox.get(key)
+            if row is not None and row["state"] in records.UNFINISHED:
+                free = {"token": None, "lease_until": None, "settled_at": instant(now)}
+                self.outbox[key] = {**row, **free, "state": "cancelled"}
+        for new in changes.rows:
+            self._insert_row(new, now=now)
+        self._write_alerts(changes.alerts, now=now)
+        if changes.flushed is not None:
+            self._mark_flushed(*changes.flushed)
+        if changes.told is not None:
+            self._mark_told(changes.told, now=now)
+
+    def _mark_flushed(self, key: str, flush: int, last_id: int) -> None:
+        flushed = [alert for alert in self.waiting(key) if alert["id"] <= last_id]
+        self.alerts.update((alert["id"], {**alert, "flush": flush}) for alert in flushed)
+        group = self.alert_groups[key]
+        self.alert_groups[key] = {**group, "flushes": flush, "told": group["told"] + len(flushed)}
+
+    def _mark_told(self, told: tuple[str, int], *, now: datetime) -> None:
+        state = advance(State.ALERTING, Event.DELIVERED).value
+        for root in {row["root"] for row in self.alerts.values() if (row["group_key"], row["flush"]) == told}:
+            row = self.lineages.get(root)
+            if row is not None and row["state"] == State.ALERTING:
+                version = row["version"] + 1
+                self.lineages[root] = {**row, "state": state, "version": version, "updated_at": instant(now)}
+
+    def _insert_row(self, new: NewRow, *, now: datetime) -> None:
+        row = dict(zip(records.OUTBOX, records.outbox_record(new, now=now), strict=True))
+        row |= {"id": len(self.outbox) + 1, "attempts": 0, "note": ""}
+        self.outbox.setdefault(new.key, {**row, "token": None, "lease_until": None, "settled_at": None})
+
+    def _write_alerts(self, alerts: Iterable[NewAlert], *, now: datetime) -> None:
+        for alert in alerts:
+            group = dict(zip(records.GROUP, records.group_record(alert.group, now=now), strict=True))
+            known = self.alert_groups.get(alert.group.key, {**group, "flushes": 0, "told": 0})
+            kept = {name: known[name] for name in ("flushes", "told", "created_at")}
+            self.alert_groups[alert.group.key] = {**group, **kept}
+            _append(self.alerts, records.ALERT, records.alert_record(alert, now=now), flush=None)
+            flush = records.flush_row(alert.group, now=now)
+            row = self.outbox.get(flush.key)
+            if row is None:
+                self._insert_row(flush, now=now)
+            elif row["state"] not in records.UNFINISHED:
+                due_at = records.revived_at(alert.group, settled_at=row["settled_at"], now=now)
+                revived = {"state": "pending", "due_at": due_at, "attempts": 0, "note": "", "settled_at": None}
+                self.outbox[flush.key] = {**row, **revived}
+
+
+def _append(table: dict[int, Row], columns: Sequence[str], values: Sequence[Any], **more: Any) -> None:
+    number = len(table) + 1
+    table[number] = {"id": number, **dict(zip(columns, values, strict=True)), **more}
