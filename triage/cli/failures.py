@@ -102,7 +102,7 @@ def show(*, settings: Settings, request_id: str, as_json: bool) -> None:
 
 def _tell(detail: FailureDetail) -> None:
     """The story in the order it happened: what came, what was decided, what was tried, who was told."""
-    row, envelope, decision = detail.row, detail.envelope, detail.decision
+    row, envelope, decision, lineage = detail.row, detail.envelope, detail.decision, detail.lineage or {}
     click.echo(f"{printable(row.request_id)}  {row.state or row.outcome}")
     print_fields(
         {
@@ -117,12 +117,11 @@ def _tell(detail: FailureDetail) -> None:
                 _with(effect.get("kind", ""), effect, *(key for key in effect if key != "kind"))
                 for effect in decision.get("effects", ())
             ),
+            "lineage": _with(row.state, lineage, "root", "attempt", "failures", "started_at", "updated_at"),
         }
     )
-    if lineage := detail.lineage:
-        print_fields({"lineage": _with(row.state, lineage, "root", "attempt", "failures", "started_at", "updated_at")})
-        _rows("attempts", lineage.get("members", ()), "attempt", "received_at", "outcome", "request_id")
-        _rows("alerts", lineage.get("alerts", ()), "at", "cause", "request_id", "flush", "detail")
+    _rows("attempts", lineage.get("members", ()), "attempt", "received_at", "outcome", "request_id")
+    _rows("alerts", lineage.get("alerts", ()), "at", "cause", "request_id", "flush", "detail")
     _rows("outbox", detail.outbox, "kind", "state", "due_at", "attempts", "note")
     _rows("deliveries", detail.deliveries, "at", "receiver", "result", "note")
     _rows("conflicts: other bodies under this id", detail.conflicts, "received_at", "source", "message_id", "body")
