@@ -121,8 +121,8 @@ def test_the_command_line_starts_without_heavy_libraries(tmp_path: Path):
 
 
 def test_a_mistyped_command_is_guessed(tmp_path: Path):
-    done = process("fialures", cwd=tmp_path, code=2)
-    assert done.stderr.endswith("Error: No such command 'fialures'. Did you mean 'failures'?\n")
+    done = process("failurez", cwd=tmp_path, code=2)
+    assert done.stderr.endswith("Error: No such command 'failurez'. Did you mean 'failures'?\n")
 
 
 def test_failures_are_listed_newest_first_without_control_characters(state: Path):

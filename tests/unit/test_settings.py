@@ -131,10 +131,10 @@ MISTAKES = {
         '[queue]\n  pth = "x"\n',
         ["triage.toml:2:3: queue.pth: no such setting (did you mean 'path'?)\n      pth = \"x\"\n      ^"],
     ),
-    "unknown table": ("[stroe]\n", ["triage.toml:1:2: stroe: no such setting (did you mean 'store'?)\n    [stroe]\n     ^"]),
+    "unknown table": ("[storre]\n", ["triage.toml:1:2: storre: no such setting (did you mean 'store'?)\n    [storre]\n     ^"]),
     "unknown key of a source": (
-        '[[sources]]\ntype = "local"\n[[sources]]\ntype = "local"\nname = "b"\nqeue = "x"\n',
-        ["triage.toml:6:1: sources.1.qeue: no such setting (did you mean 'queue'?)\n    qeue = \"x\"\n    ^"],
+        '[[sources]]\ntype = "local"\n[[sources]]\ntype = "local"\nname = "b"\nqueuee = "x"\n',
+        ["triage.toml:6:1: sources.1.queuee: no such setting (did you mean 'queue'?)\n    queuee = \"x\"\n    ^"],
     ),
     "all at once, in file order": (
         '[fc]\ntimeout = "soon"\n[log]\nlevel = "loud"\n',
@@ -207,7 +207,7 @@ def test_a_mistake_in_the_file_is_told_with_its_place(tmp_path: Path, text: str,
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({"TRIAGE_STROE__PATH": "x"}, "$TRIAGE_STROE__PATH: no such setting (did you mean 'store'?)"),
+        ({"TRIAGE_STORRE__PATH": "x"}, "$TRIAGE_STORRE__PATH: no such setting (did you mean 'store'?)"),
         ({"TRIAGE_STORE__PTH": "x"}, "$TRIAGE_STORE__PTH: store.pth: no such setting (did you mean 'path'?)"),
         ({"TRIAGE_SOURCES": "local"}, "environment: sources: expected JSON"),
         (
@@ -260,7 +260,7 @@ def test_secrets_are_in_no_representation(tmp_path: Path):
     [
         (lambda file: None, "cannot read the configuration: No such file or directory"),
         (lambda file: file.mkdir(), "cannot read the configuration: Is a directory"),
-        (lambda file: file.write_bytes(b"# caf\xe9"), "not UTF-8 text: byte 5 is not valid"),
+        (lambda file: file.write_bytes(b"# text \xe9"), "not UTF-8 text: byte 7 is not valid"),
     ],
     ids=["missing", "folder", "latin-1"],
 )
