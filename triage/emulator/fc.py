@@ -251,8 +251,7 @@ class _Api:
         }
         arn = self._platform.arn(name)
         return {
-            "asyncTask": config.task,
-            "statefulInvocation": config.task,
+            "statefulInvocation" if "/" in name else "asyncTask": config.task,
             "functionArn": f"{arn}/{qualifier}" if qualifier else arn,
             "maxAsyncEventAgeInSeconds": int(config.age.total_seconds()),
             "maxAsyncRetryAttempts": config.retries,
