@@ -6,12 +6,13 @@ import socket
 from collections import Counter
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import aiohttp
 import pytest
 
 from triage.clock import SystemClock
-from triage.cloud.signing import Credentials, acs3
+from triage.cloud.signing import Credentials, acs3, mns_v2
 from triage.emulator.faults import Faults
 from triage.emulator.platform import Platform, Refused
 from triage.emulator.scenario import AsyncConfig, load_scenario
@@ -295,6 +296,29 @@ def test_invocations_of_the_scenario_are_made_at_the_start(tmp_path):
             assert [parse_body(message.body).request_payload for message in messages] == [b"crash"] * 3
 
     asyncio.run(test())
+
+
+def polled(url, query):
+    resource, date = f"/queues/results/messages?{query}", format_datetime(datetime.now(UTC), usegmt=True)
+    headers = {"date": date, "x-mns-version": "2015-06-06"}
+    given = mns_v2(LOOPBACK_KEY, method="GET", resource=resource, date=date, headers=headers)
+    return {"url": url + resource, "headers": headers | {"authorization": given}}
+
+
+def test_requests_of_clients_that_have_gone_do_not_outlive_the_emulator(tmp_path, caplog):
+    async def test():
+        async with served(tmp_path) as emulator, aiohttp.ClientSession() as session:
+            polls = [asyncio.create_task(session.get(**polled(emulator.url, "waitseconds=30"))) for _ in range(3)]
+            async with session.get(
+                **polled(emulator.url, "peekonly=true")
+            ) as answer:  # the ones before it are waiting by now
+                assert answer.status == 404
+            for poll in polls:
+                poll.cancel()
+            await asyncio.gather(*polls, return_exceptions=True)
+
+    asyncio.run(test())
+    assert caplog.messages == []
 
 
 def test_a_port_in_use_is_an_error_of_the_caller(tmp_path):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from triage.clock import Clock
 from triage.cloud.signing import Credentials
@@ -65,7 +67,19 @@ async def serve(
         return credentials if key_id == credentials.access_key_id else None
 
     platform = Platform(scenario, push=push, clock=clock, faults=faults)
-    app = web.Application(client_max_size=MAX_BODY + 1)
+    requests: set[asyncio.Task[Any]] = set()
+
+    @web.middleware
+    async def tracked(request: web.Request, handler: Handler) -> web.StreamResponse:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine of the server runs in a task
+        requests.add(task)
+        try:
+            return await handler(request)
+        finally:
+            requests.discard(task)
+
+    app = web.Application(client_max_size=MAX_BODY + 1, middlewares=[tracked])
     app.add_routes(fc_routes(platform, credentials=known, clock=clock, faults=faults))
     app.add_routes(smq_routes(queues, credentials=known, clock=clock, faults=faults))
     # Nobody waits for the end of a long poll when the emulator stops.
@@ -79,6 +93,11 @@ async def serve(
         yield Emulator(_url(runner), queues, platform)
     finally:
         await runner.cleanup()
+        # The library forgets a request whose client has gone; what it does must not outlive the queues.
+        left = list(requests)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
         await platform.close()
 
 
