@@ -65,6 +65,12 @@ def test_the_shipped_example_can_be_read():
     assert load_scenario(text).invoke
 
 
+def test_the_documented_scenario_can_be_read():
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "emulator.md").read_text()
+    block = page.split("<!-- scenario -->\n```yaml\n")[1].split("```")[0]
+    assert set(load_scenario(block).functions) == {"my-fc-job", "my-service/old-job"}
+
+
 @pytest.mark.parametrize(
     ("text", "place", "words"),
     [
