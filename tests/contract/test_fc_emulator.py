@@ -147,7 +147,8 @@ def test_pushes_can_come_out_of_order():
         assert sorted(order) == list(range(50))
         assert order != sorted(order)
 
-    run(test, faults=Faults(1, {"PushResult:delay": 0.5}))
+    slow = SCENARIO.replace("speed: 10000", "speed: 20")
+    run(test, faults=Faults(1, {"PushResult:delay": 0.5}), scenario=slow)
 
 
 async def refuse(_queue, _body):
