@@ -95,19 +95,20 @@ def _envelopes(db: Database) -> None:
     _create(
         db,
         "envelopes",
-        "request_id function service qualifier region account condition outcome error_type error_message"
+        "id:int request_id function service qualifier region account condition outcome error_type error_message"
         " invoke_count:int? status_code:int? timestamp? received_at enqueued_at? source message_id fingerprint digest"
         " root? attempt:int body:bytes",
         foreign_keys=[("root", "lineages", "root")],
     )
+    db.table("envelopes").create_index(["request_id"], unique=True)
     db.table("envelopes").create_index(["received_at"])
     # Most lineages are one envelope, whose request id is the root; only the others need finding.
     db.execute("CREATE INDEX idx_envelopes_members ON envelopes(root) WHERE attempt > 0")
     _create(
         db,
         "decisions",
-        "request_id decided_at reason rule_id rule_set facts effects",
-        foreign_keys=[("request_id", "envelopes", "request_id"), ("rule_set", "rule_sets", "digest")],
+        "id:int request_id decided_at reason rule_id rule_set facts effects",  # the id is the envelope's
+        foreign_keys=[("id", "envelopes", "id"), ("rule_set", "rule_sets", "digest")],
     )
     _create(
         db,

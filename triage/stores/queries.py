@@ -102,8 +102,8 @@ def _pairs(db: Database, sql: str) -> dict[str, int]:
 
 
 _LISTED: Final = """
-    SELECT e.*, d.reason, d.rule_id, coalesce(l.state, '') AS state
-    FROM envelopes e JOIN decisions d USING (request_id) LEFT JOIN lineages l ON l.root = e.root"""
+    SELECT e.*, d.decided_at, d.reason, d.rule_id, d.rule_set, d.facts, d.effects, coalesce(l.state, '') AS state
+    FROM envelopes e JOIN decisions d USING (id) LEFT JOIN lineages l ON l.root = e.root"""
 
 
 _FILTERS: Final = {
@@ -128,7 +128,7 @@ def failures(connection: sqlite3.Connection, which: FailureFilter) -> list[Failu
         "until": which.until and instant(which.until),
     }
     clauses = ["e.outcome = 'failed'", *(_FILTERS[name] for name, value in values.items() if value)]
-    sql = f"{_LISTED} WHERE {' AND '.join(clauses)} ORDER BY e.received_at DESC, e.rowid DESC LIMIT :limit"
+    sql = f"{_LISTED} WHERE {' AND '.join(clauses)} ORDER BY e.received_at DESC, e.id DESC LIMIT :limit"
     rows = _database(connection).query(sql, {**values, "limit": which.limit})
     return [_failure_row(row) for row in rows]
 
@@ -158,7 +158,7 @@ def failure(connection: sqlite3.Connection, request_id: str) -> FailureDetail | 
     return records.detail(
         _failure_row(listed),
         envelope=envelope,
-        decision=next(iter(db.query("SELECT * FROM decisions WHERE request_id = :id", own))),
+        decision={name: listed[name] for name in records.DECISION},
         lineage=lineage,
         outbox=list(db.query("SELECT * FROM outbox WHERE root = :root ORDER BY id", root)),
         deliveries=list(db.query(_DELIVERIES, root)),

@@ -25,8 +25,10 @@ def insert(table: str, columns: Sequence[str], conflict: str = "") -> str:
 _LINEAGE: Final = (
     "root", "state", "attempt", "rule_id", "updated_at", "failures", "started_at", "function", "payload_key", "version",
 )  # fmt: skip
-_INSERT_ENVELOPE: Final = insert("envelopes", records.ENVELOPE)
-_INSERT_DECISION: Final = insert("decisions", records.DECISION)
+_LAST_ID: Final = """
+    SELECT max(coalesce((SELECT max(id) FROM envelopes), 0), coalesce((SELECT max(id) FROM decisions), 0))"""
+_INSERT_ENVELOPE: Final = insert("envelopes", ("id", *records.ENVELOPE))
+_INSERT_DECISION: Final = insert("decisions", ("id", *records.DECISION))
 _INSERT_LINEAGE: Final = insert("lineages", _LINEAGE)
 _UPDATE_LINEAGE: Final = """
     UPDATE lineages SET state = ?, attempt = ?, rule_id = ?, updated_at = ?, failures = failures + ?,
@@ -62,8 +64,13 @@ def commit(connection: sqlite3.Connection, batch: Commit) -> None:
         StoreConflict: see `triage.stores.Store.commit`; the caller rolls back.
     """
     now, decided = batch.now, batch.decided
-    _insert_new(connection, _INSERT_ENVELOPE, map(records.envelope_record, decided), what="request id")
-    decisions = [records.decision_record(item, now=now, rule_set=batch.rule_set) for item in decided]
+    # One id for both: a second index over request ids, which come in no order, would cost more than the row itself.
+    numbered = list(enumerate(decided, connection.execute(_LAST_ID).fetchone()[0] + 1))
+    envelopes = [(number, *records.envelope_record(item)) for number, item in numbered]
+    _insert_new(connection, _INSERT_ENVELOPE, envelopes, what="request id")
+    decisions = [
+        (number, *records.decision_record(item, now=now, rule_set=batch.rule_set)) for number, item in numbered
+    ]
     connection.executemany(_INSERT_DECISION, decisions)
     _write_lineages(connection, _batch_lineages(decided), now=now)
     changes = [item.changes for item in decided]
