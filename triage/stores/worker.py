@@ -87,14 +87,15 @@ class Worker:
         try:
             connection = self._connect()
         except Exception as error:  # noqa: BLE001 - a thread's boundary: whoever called `start` gets it
-            self._tell(self._settle_future, self._started, error)
+            self._tell(_finish, self._started, error)
         else:
-            self._tell(self._settle_future, self._started, None)
+            self._tell(_finish, self._started, None)
             while group := self._take():
                 self._run_group(connection, group)
                 self._tell(_wake, group)
             connection.close()
-        self._tell(self._settle_future, self._stopped, None)
+        finally:
+            self._tell(_finish, self._stopped, None)
 
     def _take(self) -> list[_Waiting]:
         """What is waiting, at least one job; empty when the end was asked for."""
@@ -128,15 +129,6 @@ class Worker:
         with suppress(RuntimeError):  # the loop was closed without closing the store: nobody is left to be told
             self._loop.call_soon_threadsafe(call, *arguments)
 
-    @staticmethod
-    def _settle_future(future: asyncio.Future[None], error: Exception | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
-
 
 def _run_one(connection: sqlite3.Connection, waiting: _Waiting, *, alone: bool) -> None:
     """Run one job; when it fails only its own writes are undone.
@@ -159,12 +151,16 @@ def _run_one(connection: sqlite3.Connection, waiting: _Waiting, *, alone: bool) 
 
 def _wake(group: list[_Waiting]) -> None:
     for waiting in group:
-        if waiting.future.done():  # the caller was cancelled meanwhile
-            continue
-        if waiting.error is None:
-            waiting.future.set_result(waiting.result)
-        else:
-            waiting.future.set_exception(waiting.error)
+        _finish(waiting.future, waiting.error, waiting.result)
+
+
+def _finish(future: asyncio.Future[Any], error: Exception | None, result: Any = None) -> None:
+    if future.done():  # the caller was cancelled meanwhile
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
 
 
 _EXPLAINED: Final = {

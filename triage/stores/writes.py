@@ -48,6 +48,8 @@ _UPSERT_GROUP: Final = insert(
 _REVIVE_FLUSH: Final = """
     UPDATE outbox SET state = 'pending', due_at = ?, attempts = 0, note = '', settled_at = NULL WHERE key = ?"""
 _INSERT_ALERT: Final = insert("alerts", records.ALERT)
+_INSERT_QUARANTINED: Final = insert("quarantine", records.QUARANTINE)
+_INSERT_CONFLICT: Final = insert("conflicts", records.CONFLICT, "ON CONFLICT DO NOTHING")
 _UPSERT_FAILURE_GROUP: Final = """
     INSERT INTO groups (fingerprint, function, condition, error_type, message, first_seen, last_seen, count)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -73,12 +75,10 @@ def commit(connection: sqlite3.Connection, batch: Commit) -> None:
     ]
     connection.executemany(_INSERT_DECISION, decisions)
     _write_lineages(connection, _batch_lineages(decided), now=now)
-    changes = [item.changes for item in decided]
-    _write_changes(connection, changes, now=now)
+    _write_changes(connection, [item.changes for item in decided], now=now)
     _write_alerts(connection, batch.alerts, now=now)
-    connection.executemany(insert("quarantine", records.QUARANTINE), map(records.quarantine_record, batch.quarantined))
-    kept = insert("conflicts", records.CONFLICT, "ON CONFLICT DO NOTHING")
-    connection.executemany(kept, map(records.conflict_record, batch.conflicts))
+    connection.executemany(_INSERT_QUARANTINED, map(records.quarantine_record, batch.quarantined))
+    connection.executemany(_INSERT_CONFLICT, map(records.conflict_record, batch.conflicts))
     failures = [item for item in decided if is_failure(item)]
     _write_failure_groups(connection, failures, now=now)
     sums = {
