@@ -159,7 +159,7 @@ def credentials_of(settings: Settings, clock: Clock) -> CredentialsProvider:
 
 
 def _session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=_HTTP_LIMIT), trust_env=True)
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=_HTTP_LIMIT))
 
 
 async def _intakes(

@@ -96,9 +96,11 @@ def decide(arrival: Arrival, facts: Facts, rules: RuleSet, *, now: datetime) -> 
         same = facts.seen_digest == envelope.digest
         return Decision(Reason.DUPLICATE if same else Reason.CONFLICT, facts=facts)
     if envelope.outcome is not Outcome.FAILED:
-        return replace(_not_failed(envelope.outcome, facts), facts=facts)
+        reason, effects, lineage = _not_failed(envelope.outcome, facts.lineage)
+        return Decision(reason, None, effects, lineage, (), facts)
     match = first_match(rules, Subject(arrival, facts, now=now))
-    return replace(_failed(arrival, facts, match.rule, now=now), errors=match.errors or (), facts=facts)
+    reason, effects, lineage = _failed(arrival, facts, match.rule, now=now)
+    return Decision(reason, match.rule, effects, lineage, match.errors, facts)
 
 
 def decide_batch(arrivals: Sequence[Arrival], snapshot: Snapshot, rules: RuleSet, *, now: datetime) -> list[Decision]:
@@ -112,41 +114,38 @@ def decide_batch(arrivals: Sequence[Arrival], snapshot: Snapshot, rules: RuleSet
     return decisions
 
 
-def _not_failed(outcome: Outcome, facts: Facts) -> Decision:
-    lineage = facts.lineage
+_Verdict = tuple[Reason, tuple[Effect, ...], Lineage | None]
+
+
+def _not_failed(outcome: Outcome, lineage: Lineage | None) -> _Verdict:
     if lineage is None:
-        return Decision(Reason.SUCCEEDED)
+        return Reason.SUCCEEDED, (), None
     if outcome is Outcome.AMBIGUOUS:
         # Success or stopped. Only a tracked task can be stopped, and a tracked task can be asked about.
         ask = Resolve(task_id(lineage.root, lineage.attempt), lineage.attempt)
-        return Decision(Reason.AMBIGUOUS, effects=(ask,), lineage=lineage)
-    return Decision(Reason.HEALED, lineage=_moved(lineage, Event.SUCCEEDED))
+        return Reason.AMBIGUOUS, (ask,), lineage
+    return Reason.HEALED, (), lineage.moved(advance(lineage.state, Event.SUCCEEDED))
 
 
-def _failed(arrival: Arrival, facts: Facts, rule: Rule | None, *, now: datetime) -> Decision:
-    lineage = facts.lineage or Lineage(
-        root=arrival.envelope.request_id,
-        state=State.NEW,
-        attempt=0,
-        started_at=now,
-        rule_id=rule.id if rule else "",
-        version=0,
-    )
-    lineage = replace(lineage, rule_id=rule.id if rule else lineage.rule_id)
+def _failed(arrival: Arrival, facts: Facts, rule: Rule | None, *, now: datetime) -> _Verdict:
+    rule_id = rule.id if rule else ""
+    if facts.lineage is None:
+        lineage = Lineage(arrival.envelope.request_id, State.NEW, 0, now, rule_id, 0)
+    else:
+        lineage = replace(facts.lineage, rule_id=rule_id or facts.lineage.rule_id)
     if rule is None:
-        return _alert(Reason.NO_RULE, None, lineage, Alert(Cause.FAILED, DEFAULT_ALERT))
+        return _alert(Reason.NO_RULE, lineage, Cause.FAILED, DEFAULT_ALERT)
     if rule.ignore is not None:
-        return Decision(Reason.MATCHED, rule, lineage=_moved(lineage, Event.IGNORE))
+        return Reason.MATCHED, (), lineage.moved(advance(lineage.state, Event.IGNORE))
     if rule.rerun is None:
-        return _alert(Reason.MATCHED, rule, lineage, Alert(Cause.FAILED, rule.alert or DEFAULT_ALERT))
+        return _alert(Reason.MATCHED, lineage, Cause.FAILED, rule.alert or DEFAULT_ALERT)
     return _rerun(rule, rule.rerun, lineage, now=now)
 
 
-def _rerun(rule: Rule, policy: RerunPolicy, lineage: Lineage, *, now: datetime) -> Decision:
+def _rerun(rule: Rule, policy: RerunPolicy, lineage: Lineage, *, now: datetime) -> _Verdict:
     attempt = lineage.attempt + 1
-    alert = rule.alert or DEFAULT_ALERT
     if attempt > policy.max_attempts:
-        return _alert(Reason.ATTEMPTS_EXHAUSTED, rule, lineage, Alert(Cause.EXHAUSTED, alert))
+        return _alert(Reason.ATTEMPTS_EXHAUSTED, lineage, Cause.EXHAUSTED, rule.alert or DEFAULT_ALERT)
     due_at = now + next_delay(
         first=policy.after,
         factor=policy.factor,
@@ -156,22 +155,17 @@ def _rerun(rule: Rule, policy: RerunPolicy, lineage: Lineage, *, now: datetime) 
         spread=spread_of(f"{lineage.root}/{attempt}"),
     )
     if due_at > lineage.started_at + policy.give_up_after:
-        return _alert(Reason.TOO_OLD, rule, lineage, Alert(Cause.EXHAUSTED, alert))
+        return _alert(Reason.TOO_OLD, lineage, Cause.EXHAUSTED, rule.alert or DEFAULT_ALERT)
     effects: tuple[Effect, ...] = (Rerun(task_id(lineage.root, attempt), attempt, due_at, policy),)
     if rule.alert is not None and Cause.FAILED in rule.alert.on:
         effects += (Alert(Cause.FAILED, rule.alert),)
-    moved = replace(_moved(lineage, Event.RERUN), attempt=attempt)
-    return Decision(Reason.MATCHED, rule, effects, moved)
+    return Reason.MATCHED, effects, lineage.moved(advance(lineage.state, Event.RERUN), attempt=attempt)
 
 
-def _alert(reason: Reason, rule: Rule | None, lineage: Lineage, alert: Alert) -> Decision:
-    if alert.cause not in alert.policy.on:
-        return Decision(reason, rule, lineage=_moved(lineage, Event.IGNORE))
-    return Decision(reason, rule, (alert,), _moved(lineage, Event.ALERT))
-
-
-def _moved(lineage: Lineage, event: Event) -> Lineage:
-    return replace(lineage, state=advance(lineage.state, event))
+def _alert(reason: Reason, lineage: Lineage, cause: Cause, policy: AlertPolicy) -> _Verdict:
+    if cause not in policy.on:
+        return reason, (), lineage.moved(advance(lineage.state, Event.IGNORE))
+    return reason, (Alert(cause, policy),), lineage.moved(advance(lineage.state, Event.ALERT))
 
 
 def _learn(snapshot: Snapshot, arrival: Arrival, decision: Decision, *, now: datetime) -> None:
@@ -179,7 +173,7 @@ def _learn(snapshot: Snapshot, arrival: Arrival, decision: Decision, *, now: dat
     snapshot.seen[request_id] = arrival.envelope.digest
     if decision.lineage is not None:
         root = decision.lineage.root
-        changed = replace(decision.lineage, version=decision.lineage.version + 1)
+        changed = decision.lineage.written()
         for member, known in snapshot.lineages.items():
             if known.root == root:
                 snapshot.lineages[member] = changed

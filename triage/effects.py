@@ -102,7 +102,7 @@ def submitted(row: OutboxRow, facts: RowFacts, *, request_id: str, now: datetime
         payload={**row.payload, "task_id": task},
         root=row.root,
     )
-    moved = replace(lineage, state=advance(lineage.state, Event.ACCEPTED))
+    moved = lineage.moved(advance(lineage.state, Event.ACCEPTED))
     return Settle.done(note=note, changes=Changes((moved,), links, (expect,)))
 
 
@@ -110,7 +110,7 @@ def lost(row: OutboxRow, facts: RowFacts, *, note: str, now: datetime) -> Settle
     """The submit, or the question about it, had no answer: ask later. Only asking never harms."""
     payload = {"lost_at": now.isoformat(), **row.payload}
     lineage = _awaiting(row, facts)
-    moved = () if lineage is None else (replace(lineage, state=advance(lineage.state, Event.LOST)),)
+    moved = () if lineage is None else (lineage.moved(advance(lineage.state, Event.LOST)),)
     due_at = now + min(ASK_AGAIN * row.attempts, timedelta(minutes=5))
     return Settle.unknown(due_at=due_at, note=note, payload=payload, changes=Changes(moved))
 
@@ -167,7 +167,7 @@ def resolved(row: OutboxRow, facts: RowFacts, *, status: str | None, now: dateti
     if overdue and lineage.state is not State.RERUNNING:
         return Settle.done(note="answered meanwhile")
     if status == "Succeeded" or (status is None and not overdue):
-        moved = replace(lineage, state=advance(lineage.state, Event.SUCCEEDED))
+        moved = lineage.moved(advance(lineage.state, Event.SUCCEEDED))
         note = f"the provider says {status}" if status else "not a tracked task, so it cannot have been stopped"
         return Settle.done(note=note, changes=Changes((moved,), cancel=() if overdue else (_expect_key(task),)))
     if status in _UNFINISHED:
@@ -217,9 +217,9 @@ def _ended(row: OutboxRow, facts: RowFacts, event: Event, cause: Cause, detail: 
         return Settle.dead(note=f"{detail}; the failure has moved on")
     plan = row.payload["alert"]
     if cause not in plan["on"]:
-        moved = replace(lineage, state=advance(lineage.state, Event.IGNORE))
+        moved = lineage.moved(advance(lineage.state, Event.IGNORE))
         return Settle.dead(note=detail, changes=Changes((moved,)))
-    moved = replace(lineage, state=advance(lineage.state, event))
+    moved = lineage.moved(advance(lineage.state, event))
     group = alert_group(plan["labels"], _policy(plan))
     alert = NewAlert(group, row.root, row.payload["request_id"], cause, detail)
     return Settle.dead(note=detail, changes=Changes((moved,), alerts=(alert,)))

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Final, NewType
 from xml.parsers import expat
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import from_json
 
 from triage.errors import InvalidEnvelope
 
@@ -72,12 +73,7 @@ def _instant(value: Any) -> Any:
     return value
 
 
-def _text(value: Any) -> Any:
-    return "" if value is None else value
-
-
 Instant = Annotated[datetime | None, BeforeValidator(_instant, json_schema_input_type=int | str | None)]
-Text = Annotated[str, BeforeValidator(_text, json_schema_input_type=str | None)]
 
 
 class _Wire(BaseModel):
@@ -94,7 +90,7 @@ class RequestContext(_Wire):
         description="acs:fc:{region}:{account}:functions/{name}, or the FC 2.0 form with services/{service}; "
         "region and account may be empty."
     )
-    condition: Text = Field(default="", description="Invocation error code; an open set of words, may be empty.")
+    condition: str | None = Field(default="", description="Invocation error code; an open set of words, may be empty.")
     approximateInvokeCount: Annotated[int, Field(ge=0)] | None = Field(  # noqa: N815
         default=None, description="Attempts including the platform's retries; approximate."
     )
@@ -107,7 +103,7 @@ class ResponseContext(_Wire):
         default=None,
         description="200 also for a failed function; another value means a fault of the platform.",
     )
-    functionError: Text = Field(default="", description="Error class of the function, may be empty.")  # noqa: N815
+    functionError: str | None = Field(default="", description="Error class of the function, may be empty.")  # noqa: N815
 
 
 class DestinationMessage(_Wire):
@@ -117,9 +113,9 @@ class DestinationMessage(_Wire):
         default=None, description="Epoch milliseconds or ISO-8601; what it marks is not documented."
     )
     requestContext: RequestContext  # noqa: N815
-    requestPayload: Text = Field(default="", description="The event's text as submitted; not JSON in general.")  # noqa: N815
+    requestPayload: str | None = Field(default="", description="The event's text as submitted; not JSON in general.")  # noqa: N815
     responseContext: ResponseContext = ResponseContext()  # noqa: N815
-    responsePayload: Text = Field(  # noqa: N815
+    responsePayload: str | None = Field(  # noqa: N815
         default="",
         description="The function's return text, or an error object as JSON text; may be anything.",
     )
@@ -148,6 +144,9 @@ class ErrorInfo:
     type: str = ""
     message: str = ""
     stack: str = ""
+
+
+NO_ERROR: Final = ErrorInfo()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +213,8 @@ def parse_error(response_payload: str, *, function_error: str) -> ErrorInfo:
     if not text.startswith("{"):
         return ErrorInfo(type=function_error, message=text)
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
+        data = from_json(text)
+    except ValueError:
         return ErrorInfo(type=function_error, message=text)
     kind = _first_text(data, "errorType", "type", "name")
     message = _first_text(data, "errorMessage", "message", "error")
@@ -280,20 +279,20 @@ def parse_body(raw: bytes, *, md5: str | None = None, destination: Destination =
     message, body = _unwrap(_plain(raw))
     context, response = message.requestContext, message.responseContext
     outcome = outcome_of(message, destination)
+    response_payload, function_error = message.responsePayload or "", response.functionError or ""
+    failed = outcome is Outcome.FAILED
     return Envelope(
         request_id=RequestId(context.requestId),
         function=parse_arn(context.functionArn),
         function_arn=context.functionArn,
-        condition=context.condition,
+        condition=context.condition or "",
         invoke_count=context.approximateInvokeCount,
         timestamp=message.timestamp,
-        request_payload=message.requestPayload.encode(),
+        request_payload=(message.requestPayload or "").encode(),
         status_code=response.statusCode,
-        function_error=response.functionError,
-        response_payload=message.responsePayload,
-        error=parse_error(message.responsePayload, function_error=response.functionError)
-        if outcome is Outcome.FAILED
-        else ErrorInfo(),
+        function_error=function_error,
+        response_payload=response_payload,
+        error=parse_error(response_payload, function_error=function_error) if failed else NO_ERROR,
         outcome=outcome,
         body=body,
         digest=hashlib.sha256(body).hexdigest(),

@@ -39,6 +39,17 @@ class Lineage:
     rule_id: str
     version: int
 
+    # Written out, since `dataclasses.replace` costs several times as much and these run for every envelope.
+
+    def moved(self, state: State, *, attempt: int | None = None) -> Lineage:
+        """The same lineage in another state."""
+        planned = self.attempt if attempt is None else attempt
+        return Lineage(self.root, state, planned, self.started_at, self.rule_id, self.version)
+
+    def written(self) -> Lineage:
+        """The same lineage as it will be read after a write."""
+        return Lineage(self.root, self.state, self.attempt, self.started_at, self.rule_id, self.version + 1)
+
 
 @dataclass(frozen=True, slots=True)
 class GroupFacts:
@@ -103,48 +114,49 @@ VOCABULARY: Final[Mapping[str, str]] = {
 
 _TEXT_LIMIT: Final = 8 << 10
 _LIST_LIMIT: Final = 1000
+_NONE: Final = timedelta(0)
 
 
-class Subject(Mapping[str, Any]):
-    """The names of `VOCABULARY` with their values for one envelope; ``payload`` is only parsed when it is asked for."""
+class Subject(dict[str, Any]):
+    """The names of `VOCABULARY` with their values for one envelope; ``payload`` is only parsed when it is asked for.
 
-    __slots__ = ("_arrival", "_values")
+    A dict, because rules look into it some dozen times per envelope.
+    """
+
+    __slots__ = ("_payload",)
 
     def __init__(self, arrival: Arrival, facts: Facts, *, now: datetime) -> None:
-        self._arrival = arrival
         envelope, lineage, group = arrival.envelope, facts.lineage, facts.group
         function, error = envelope.function, envelope.error
-        self._values: dict[str, Any] = {
-            "fn": function.label,
-            "service": function.service,
-            "qualifier": function.qualifier,
-            "region": function.region,
-            "account": function.account,
-            "condition": _bounded(envelope.condition),
-            "outcome": str(envelope.outcome),
-            "invoke_count": envelope.invoke_count or 0,
-            "status_code": envelope.status_code or 0,
-            "function_error": _bounded(envelope.function_error),
-            "error.type": _bounded(error.type),
-            "error.message": _bounded(error.message),
-            "lineage.attempt": lineage.attempt if lineage else 0,
-            "lineage.age": now - lineage.started_at if lineage else timedelta(0),
-            "group.count": group.count if group else 0,
-            "group.age": now - group.first_seen if group else timedelta(0),
-            "source": arrival.source,
-            "now": now,
-        }
+        self._payload = envelope.request_payload
+        super().__init__(
+            {
+                "fn": function.label,
+                "service": function.service,
+                "qualifier": function.qualifier,
+                "region": function.region,
+                "account": function.account,
+                "condition": _bounded(envelope.condition),
+                "outcome": envelope.outcome.value,
+                "invoke_count": envelope.invoke_count or 0,
+                "status_code": envelope.status_code or 0,
+                "function_error": _bounded(envelope.function_error),
+                "error.type": _bounded(error.type),
+                "error.message": _bounded(error.message),
+                "lineage.attempt": lineage.attempt if lineage else 0,
+                "lineage.age": now - lineage.started_at if lineage else _NONE,
+                "group.count": group.count if group else 0,
+                "group.age": now - group.first_seen if group else _NONE,
+                "source": arrival.source,
+                "now": now,
+            }
+        )
 
-    def __getitem__(self, name: str) -> Any:
-        if name == "payload" and name not in self._values:
-            self._values[name] = parse_payload(self._arrival.envelope.request_payload)
-        return self._values[name]
-
-    def __iter__(self) -> Any:
-        return iter(VOCABULARY)
-
-    def __len__(self) -> int:
-        return len(VOCABULARY)
+    def __missing__(self, name: str) -> Any:
+        if name != "payload":
+            raise KeyError(name)
+        value = self[name] = parse_payload(self._payload)
+        return value
 
 
 def parse_payload(payload: bytes) -> Any:
