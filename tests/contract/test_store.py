@@ -282,10 +282,10 @@ def test_another_body_under_the_same_id_is_kept_once_and_counted_each_time(run):
 def test_groups_count_failures_from_the_first_on(run):
     async def scenario(store):
         await ingest(store, arrive("r-1", error="id 1"), arrive("r-2", error="id 2"))
-        await ingest(store, arrive("r-3", error="id 3"), now=NOW + HOUR)
-        asked = arrive("r-4", error="id 4")
+        await ingest(store, arrive("r-3", error="id 3"), arrive("r-4", error="id 4"), now=NOW + HOUR)
+        asked = arrive("r-5", error="id 5")
         group = (await store.load_facts([asked])).groups[asked.fingerprint]
-        assert (group.first_seen, group.count) == (NOW, 3)
+        assert (group.first_seen, group.count) == (NOW, 4)
 
     run(scenario)
 
@@ -579,6 +579,24 @@ def test_what_comes_after_a_flush_belongs_to_the_next_one(run):
     run(scenario)
 
 
+def test_a_flush_takes_what_it_saw_and_the_group_adds_up_what_was_told(run):
+    async def scenario(store):
+        await ingest(store, *(arrive(f"r-{number}") for number in range(5)))
+        for number, (expected, taken) in enumerate([(5, 2), (3, 2), (1, 1)], start=1):
+            claimed = await claim_one(store, now=NOW + HOUR)
+            view = (await look(store, claimed)).group
+            assert (view.flushes, view.told, sum(view.causes.values())) == (number - 1, 5 - expected, expected)
+            changes = Changes(flushed=(claimed.group, number, view.last_id - expected + taken))
+            outcome = Settle.retry(due_at=NOW, note="", changes=changes)
+            claimed = await claim_one(store, now=NOW + HOUR)
+            assert await store.settle(claimed, lambda _facts, outcome=outcome: outcome, now=NOW)
+        view = (await look(store, await claim_one(store, now=NOW + HOUR))).group
+        assert (view.flushes, view.told, view.causes, view.samples, view.last_id) == (3, 5, {}, (), 0)
+        assert (view.first_at, view.last_at) == (None, None)
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
     ("quiet_for", "due_after"),
     [(SECOND, INTERVAL), (INTERVAL, INTERVAL + WAIT)],
@@ -633,7 +651,7 @@ def test_a_delivered_flush_moves_its_own_waiting_failures_only(run):
 def test_a_changed_policy_holds_for_the_group_from_its_next_alert_on(run):
     async def scenario(store):
         group = AlertGroup("g", ("a",), "warning", {"function": "job"}, WAIT, INTERVAL)
-        changed = replace(group, severity="critical", group_interval=HOUR)
+        changed = replace(group, severity="critical", labels={"function": "job", "owner": "us"}, group_interval=HOUR)
         for number, known in enumerate((group, changed)):
             alert = NewAlert(known, "", f"r-{number}", Cause.QUARANTINED, "why")
             await store.commit(Commit(NOW + number * SECOND, "", alerts=(alert,)))
@@ -745,6 +763,16 @@ def test_a_result_that_overtook_the_answer_joins_by_function_and_payload(run, st
     run(scenario)
 
 
+def test_a_submit_under_way_draws_no_result_of_another(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), rules=RERUN)
+        assert len(await claim(store)) == 1
+        await ingest(store, arrive("r-2", payload="[2]"), rules=RERUN)
+        assert list((await store.load_facts([arrive("a"), arrive("b", payload="[2]")])).lineages) == ["a"]
+
+    run(scenario)
+
+
 def test_two_overtaking_results_join_two_lineages(run):
     async def scenario(store):
         await ingest(store, arrive("r-1"), arrive("r-2"), rules=RERUN)
@@ -786,6 +814,8 @@ def test_an_empty_store_is_empty(run):
         (FailureFilter(text="100%_"), ["c"]),
         (FailureFilter(text="oops"), ["e", "d", "c", "b", "a"]),
         (FailureFilter(text="~"), []),
+        (FailureFilter(text="1_0"), []),
+        (FailureFilter(text="t%t"), []),
         (FailureFilter(since=NOW + MINUTE, until=NOW + 3 * MINUTE), ["c", "b"]),
         (FailureFilter(group=arrive(function="mail", error="timed out").fingerprint), ["b"]),
         (FailureFilter(group=arrive(function="mail", error="timed out").fingerprint[:9]), ["b"]),

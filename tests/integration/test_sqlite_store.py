@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from triage.changes import Changes, Commit, NewRow, RowKind, Settle
+from triage.changes import Changes, Commit, Decided, NewRow, RowKind, Settle
+from triage.decide import Decision, Reason
+from triage.envelope import parse_body
 from triage.errors import StoreConflict, StoreUnavailable
+from triage.facts import arrival
 from triage.stores import FailureFilter
 from triage.stores.sqlite import SqliteStore
 
@@ -119,19 +122,14 @@ def test_what_was_promised_survives_kill_9(tmp_path, lines):
 
 
 def rows(*keys):
-    return Commit(NOW, "", decided=(_carrier(keys),))
+    """A commit with one envelope and one outbox row for each key."""
+    return Commit(NOW, "", decided=tuple(map(carrier, keys)))
 
 
-def _carrier(keys):
-    from triage.changes import Decided
-    from triage.decide import Decision, Reason
-    from triage.envelope import parse_body
-    from triage.facts import arrival
-
-    body = f'{{"requestContext": {{"requestId": "of-{keys[0]}", "functionArn": "acs:fc:::functions/job"}}}}'
+def carrier(key):
+    body = f'{{"requestContext": {{"requestId": "of-{key}", "functionArn": "acs:fc:::functions/job"}}}}'
     arrived = arrival(parse_body(body.encode()), source="s", message_id="m", received_at=NOW, enqueued_at=None)
-    new = tuple(NewRow(key, RowKind.NOTIFY, NOW) for key in keys)
-    return Decided(arrived, Decision(Reason.SUCCEEDED), Changes(rows=new), "")
+    return Decided(arrived, Decision(Reason.SUCCEEDED), Changes(rows=(NewRow(key, RowKind.NOTIFY, NOW),)), "")
 
 
 @contextlib.asynccontextmanager
@@ -173,7 +171,7 @@ def test_a_failing_call_undoes_its_own_writes_only(tmp_path):
             await store.commit(rows("taken"))
             before = store.transactions
             async with busy(store):
-                calls = [store.commit(commit) for commit in (rows("a"), rows("taken", "lost"), rows("b"))]
+                calls = [store.commit(commit) for commit in (rows("a"), rows("lost", "taken"), rows("b"))]
                 calls.append(store._writer.run(lambda connection: connection.execute("SELECT no_such_column")))
                 waiting = [asyncio.ensure_future(call) for call in calls]
             results = await asyncio.gather(*waiting, return_exceptions=True)
