@@ -176,6 +176,7 @@ def test_a_failing_call_undoes_its_own_writes_only(tmp_path):
                 waiting = [asyncio.ensure_future(call) for call in calls]
             results = await asyncio.gather(*waiting, return_exceptions=True)
             transactions = store.transactions - before
+            assert await store.failure("of-lost") is None, "written before the conflict was found"
             claimed = await store.claim_due(now=NOW, lease=timedelta(minutes=1), limit=9)
             return [type(result) for result in results], sorted(row.key for row in claimed), transactions
 
