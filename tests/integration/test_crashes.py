@@ -30,16 +30,18 @@ RULES = make.rules(
 
 @dataclass
 class Reaper:
-    """Lets the ``at``-th step be the last one."""
+    """Lets the ``at``-th step be the last one, of all tasks."""
 
     at: int
     steps: list[str] = field(default_factory=list)
     died: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def step(self, name: str) -> None:
-        self.steps.append(name)
-        if len(self.steps) == self.at:
-            self.died.set()
+        if not self.died.is_set():
+            self.steps.append(name)
+            if len(self.steps) == self.at:
+                self.died.set()
+        if self.died.is_set():
             await asyncio.Event().wait()
 
 
@@ -169,8 +171,9 @@ def test_after_a_crash_at_any_step_nothing_is_lost_and_nothing_runs_twice(outcom
     assert len(rows) == len({row.request_id for row in rows}), died
     told = len(world.bell.rung)
     assert len(set(world.bell.rung)) == (1 if outcomes is HEALS else 2), died
-    repeated = died in {"after Bell.send", "before MemoryStore.settle"}
-    assert told - len(set(world.bell.rung)) <= (1 if repeated else 0), died
+    # The one at-least-once edge: sent, and dead before that was written.
+    sending = any("Bell.send" in step for step in reaper.steps[-6:])
+    assert told - len(set(world.bell.rung)) <= int(sending), died
 
 
 def test_a_submit_without_an_answer_to_an_untracked_function_is_held_for_a_person():
