@@ -16,7 +16,7 @@ from triage.changes import AlertGroup, Decided, NewAlert, NewRow, OutboxRow, Qua
 from triage.decide import Alert, Effect, Rerun
 from triage.envelope import Destination, Outcome, RequestId, parse_body
 from triage.facts import Arrival, Facts, GroupFacts, Lineage
-from triage.rules.model import Cause, SourceText
+from triage.rules.model import SourceText
 from triage.states import State
 from triage.stores import FailureDetail, FailureRow, QuarantineRow
 
@@ -167,12 +167,9 @@ def recall(detail: FailureDetail) -> tuple[Arrival, Facts, datetime]:
         enqueued_at=instant_of(stored["enqueued_at"]) if stored["enqueued_at"] else None,
         fingerprint=stored["fingerprint"],
     )
-    lineage, group = facts["lineage"], facts["group"]
-    known = Facts(
-        lineage=lineage and lineage_of([lineage[name] for name in LINEAGE_FACTS]),
-        group=group and GroupFacts(instant_of(group["first_seen"]), group["count"]),
-    )
-    return arrival, known, instant_of(facts["now"])
+    group = facts["group"] and GroupFacts(instant_of(facts["group"]["first_seen"]), facts["group"]["count"])
+    lineage = facts["lineage"] and lineage_of([facts["lineage"][name] for name in LINEAGE_FACTS])
+    return arrival, Facts(lineage=lineage, group=group), instant_of(facts["now"])
 
 
 LINEAGE_FACTS: Final = ("root", "state", "attempt", "started_at", "rule_id", "version")
@@ -268,14 +265,14 @@ def group_of(row: Mapping[str, Any]) -> AlertGroup:
 
 def alert_record(alert: NewAlert, *, now: datetime) -> Record:
     """Values of `ALERT`."""
-    cause: Cause = alert.cause
-    return (alert.group.key, alert.root or None, text(alert.request_id), cause.value, text(alert.detail), instant(now))
+    root, request_id, why = alert.root or None, text(alert.request_id), text(alert.detail)
+    return (alert.group.key, root, request_id, alert.cause.value, why, instant(now))
 
 
 def quarantine_record(item: Quarantined) -> Record:
     """Values of `QUARANTINE`."""
-    message_id, place, detail = text(item.message_id), text(item.where), text(item.detail)
-    return (instant(item.received_at), item.source, message_id, item.reason, place, detail, item.body)
+    words = map(text, (item.source, item.message_id, item.reason, item.where, item.detail))
+    return (instant(item.received_at), *words, item.body)
 
 
 def quarantine_row(row: Mapping[str, Any]) -> QuarantineRow:
@@ -304,9 +301,8 @@ def sources_of(value: str) -> tuple[SourceText, ...]:
 
 def conflict_record(arrival: Arrival) -> Record:
     """Values of `CONFLICT`."""
-    envelope, message_id = arrival.envelope, text(arrival.message_id)
-    received_at = instant(arrival.received_at)
-    return (envelope.request_id, envelope.digest, received_at, arrival.source, message_id, envelope.body)
+    envelope, came = arrival.envelope, (instant(arrival.received_at), arrival.source, text(arrival.message_id))
+    return (envelope.request_id, envelope.digest, *came, envelope.body)
 
 
 def failure_row(envelope: Mapping[str, Any], *, reason: str, rule_id: str, state: str) -> FailureRow:
