@@ -58,7 +58,7 @@ class Outcome(StrEnum):
 def _instant(value: Any) -> Any:
     """Epoch milliseconds (all current messages) or ISO-8601 text (the 2020 documentation)."""
     if isinstance(value, bool):
-        raise ValueError("expected epoch milliseconds or an ISO-8601 text")
+        raise ValueError("expected epoch milliseconds or an ISO-8601 text")  # noqa: TRY004 - pydantic wants a ValueError
     if isinstance(value, int | float):
         try:
             return datetime.fromtimestamp(value / 1000, UTC)
@@ -212,9 +212,8 @@ def parse_error(response_payload: str, *, function_error: str) -> ErrorInfo:
     text = response_payload.strip()
     if not text.startswith("{"):
         return ErrorInfo(type=function_error, message=text)
-    try:
-        data = from_json(text)
-    except ValueError:
+    data = _lenient_json(text)
+    if data is None:
         return ErrorInfo(type=function_error, message=text)
     kind = _first_text(data, "errorType", "type", "name")
     message = _first_text(data, "errorMessage", "message", "error")
@@ -223,6 +222,17 @@ def parse_error(response_payload: str, *, function_error: str) -> ErrorInfo:
         message=message or ("" if kind else text),
         stack=_stack(data.get("stackTrace")),
     )
+
+
+def _lenient_json(text: str) -> Any:
+    try:
+        return from_json(text)
+    except ValueError:
+        pass
+    try:
+        return json.loads(text)  # slower, but takes a lone surrogate
+    except (ValueError, RecursionError):
+        return None
 
 
 def _first_text(data: Mapping[str, Any], *keys: str) -> str:

@@ -105,12 +105,17 @@ def test_what_is_no_envelope_says_why_and_where(raw, reason, where):
         assert caught.value.where == where
 
 
-@given(st.binary(max_size=300) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")))
-def test_any_bytes_are_read_or_refused(raw):
+def _reason(raw: bytes) -> str | None:
     try:
         parse_body(raw)
     except InvalidEnvelope as error:
-        assert error.reason in REASONS
+        return error.reason
+    return None
+
+
+@given(st.binary(max_size=300) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")))
+def test_any_bytes_are_read_or_refused(raw):
+    assert _reason(raw) in {None, *REASONS}
 
 
 JSON = st.recursive(
@@ -125,10 +130,7 @@ JSON = st.recursive(
     JSON,
 )
 def test_any_value_in_any_field_is_read_or_refused(field, value):
-    try:
-        assert parse_body(make.body(**{field: value})).request_id
-    except InvalidEnvelope as error:
-        assert error.reason in REASONS
+    assert _reason(make.body(**{field: value})) in {None, *REASONS}
 
 
 ARNS = {

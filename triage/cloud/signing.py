@@ -1,4 +1,4 @@
-"""The request signatures in use, signed by hand: each is a few lines and has published vectors (``tests/data/vectors``).
+"""The request signatures in use, signed by hand: each is a few lines and has published vectors (``tests/data``).
 
 The same functions verify requests in the emulator and in ``triage queue serve``.
 """
@@ -138,8 +138,7 @@ def sls_v4(
         name
         for name in headers
         if name in ("content-type", "host")
-        or (name.startswith(("x-acs-", "x-log-"))
-        and not name.startswith("x-log-meta-"))
+        or (name.startswith(("x-acs-", "x-log-")) and not name.startswith("x-log-meta-"))
     )
     canonical = "\n".join(
         (
