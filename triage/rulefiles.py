@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,8 @@ from triage.rules.document import MAX_SIZE
 from triage.rules.model import SourceText
 
 SUFFIXES: Final = (".yaml", ".yml")
+CASE_SUFFIXES: Final = (".test.yaml", ".test.yml")
+"""Beside the rules stand their test cases, which are no rules."""
 
 
 def default_rules_dir() -> Path:
@@ -19,25 +22,46 @@ def default_rules_dir() -> Path:
 
 
 def read_rules(path: Path) -> list[SourceText]:
-    """Read one rule file, or the ``*.yaml`` and ``*.yml`` of a folder (not of its folders, no hidden ones), by name.
+    """Read one rule file, or the ``*.yaml`` and ``*.yml`` of a folder, by name: not of its folders, no hidden ones, no
+    ``*.test.yaml``.
 
     Raises:
         ConfigInvalid: there is nothing to read at ``path``.
         RulesInvalid: files that cannot be read as text; all of them.
     """
     if path.is_dir():
-        files = _listed(path)
+        files = [file for file in _listed(path, SUFFIXES) if not file.name.endswith(CASE_SUFFIXES)]
         if not files:
             raise _invalid(path, "no rule files in this folder", "their names end in .yaml")
     elif path.exists():
         files = [path]
     else:
         raise _invalid(path, "no such file or folder", "the shipped rules are used when no rules are configured")
+    return _read_all(files)
+
+
+def read_cases(path: Path) -> list[SourceText]:
+    """Read what tests the rules at ``path``: ``*.test.yaml``, and ``*.json``, the messages that they may name.
+
+    For a folder of rules all there are; for one rule file, ``NAME.yaml``, only ``NAME.test.yaml`` of the former.
+
+    Raises:
+        ConfigInvalid: the folder cannot be listed.
+        RulesInvalid: files that cannot be read as text; all of them.
+    """
+    if path.is_dir():
+        return _read_all(_listed(path, (*CASE_SUFFIXES, ".json")))
+    names = [path.with_suffix("").name + suffix for suffix in CASE_SUFFIXES]
+    listed = _listed(path.parent, (*names, ".json"))
+    return _read_all([file for file in listed if file.suffix == ".json" or file.name in names])
+
+
+def _read_all(files: Sequence[Path]) -> list[SourceText]:
     sources: list[SourceText] = []
     problems: list[Problem] = []
     for file in files:
         try:
-            sources.append(_read(file, name=str(file.relative_to(path)) if file != path else file.name))
+            sources.append(_read(file))
         except RulesInvalid as error:
             problems += error.problems
     if problems:
@@ -45,18 +69,19 @@ def read_rules(path: Path) -> list[SourceText]:
     return sources
 
 
-def _listed(folder: Path) -> list[Path]:
+def _listed(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     try:
         return sorted(
             file
             for file in folder.iterdir()
-            if file.suffix in SUFFIXES and not file.name.startswith(".") and not file.is_dir()
+            if file.name.endswith(suffixes) and not file.name.startswith(".") and not file.is_dir()
         )
     except OSError as error:
         raise _invalid(folder, f"cannot be listed: {error.strerror}") from None
 
 
-def _read(file: Path, *, name: str) -> SourceText:
+def _read(file: Path) -> SourceText:
+    name = file.name
     try:
         # One byte more than any text within the limit can have: the loader says what is wrong with it.
         with file.open("rb") as stream:

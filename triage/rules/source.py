@@ -10,8 +10,9 @@ from typing import Any, Final
 from triage.errors import Problem, RulesInvalid
 from triage.rules.document import Document, read_document
 from triage.rules.keys import ALERT, FILE, RULE, Key
-from triage.rules.mistakes import Mistake, Mistakes, Path, did_you_mean, kind_of
+from triage.rules.mistakes import Mistake, Path
 from triage.rules.model import AlertPolicy, Cause, Place, RerunPolicy, Rule, RuleSet, Severity, SourceText
+from triage.rules.section import read_section
 
 GIVE_UP_AFTER: Final = timedelta(hours=6)
 
@@ -111,34 +112,14 @@ class _Loader:
 
     def section(self, document: Document, path: Path, keys: Mapping[str, Key]) -> dict[str, Any]:
         """Read a mapping by its table of keys; what cannot be read is reported and left out."""
-        written = document.value(path)
-        if not isinstance(written, dict):
-            self.report(document, path, Mistake(f"expected a mapping, not {kind_of(written)}", _SHAPE.get(path, "")))
-            return {}
-        values: dict[str, Any] = {}
-        for name, value in written.items():
-            key = keys.get(name)
-            if key is None:
-                hint = _MERGE if name == "<<" else did_you_mean(name, keys)
-                self.report(document, path, Mistake(f"unknown key {name[:60]!r}", hint, (name,), key=True))
-            elif key.keys is not None:
-                values[name] = self.section(document, (*path, name), key.keys)
-            elif key.read is not None:
-                try:
-                    values[name] = key.read(value)
-                except Mistakes as error:
-                    for each in error.mistakes:
-                        self.problems.append(document.problem((*path, name), each))
-        for name, key in keys.items():
-            if key.required and name not in written:
-                self.report(document, path, Mistake(f"the key {name!r} is missing", key.doc))
+        values, problems = read_section(document, path, keys, shape=_SHAPE.get(path, ""))
+        self.problems += problems
         return values
 
     def report(self, document: Document, path: Path, mistake: Mistake) -> None:
         self.problems.append(document.problem(path, mistake))
 
 
-_MERGE: Final = "merge keys are not supported; what rules have in common belongs under defaults"
 _SHAPE: Final[Mapping[Path, str]] = {(): "a rule file begins with version: 1, then rules:"}
 
 
