@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from triage.errors import RulesInvalid
 from triage.rulefiles import default_rules_dir, read_rules
 from triage.rules.document import read_document
-from triage.rules.keys import parse_duration
 from triage.rules.mistakes import Mistakes
 from triage.rules.model import AlertPolicy, Cause, Place, RerunPolicy, Severity, SourceText
+from triage.rules.readers import parse_duration
 from triage.rules.source import load_rules
 
 LATER = frozenset({Cause.EXHAUSTED, Cause.REFUSED, Cause.UNKNOWN, Cause.OVERDUE})
