@@ -30,8 +30,14 @@ log = logging.getLogger(__name__)
 _ACKS_UNDER_WAY: Final = 4
 """Batches whose acknowledgement may still be on the wire while the next ones are decided."""
 
+_FIRST_RETRY: Final = timedelta(seconds=1)
+"""Pause after the first of several errors that may pass; it doubles up to `_SLOW_RETRY`."""
+
 _SLOW_RETRY: Final = timedelta(seconds=30)
 """Pause after an error that only a person can mend."""
+
+_CONFLICTS: Final = 10
+"""A batch that somebody else keeps changing is decided this often before it pauses and says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,7 @@ class Consumer:
         async with asyncio.TaskGroup() as tasks:
             renewing = tasks.create_task(self._renew())
             async with asyncio.TaskGroup() as receiving:
-                handling = tasks.create_task(self._handle_all())
+                handling = tasks.create_task(self._handle_all(tasks))
                 for intake in self._intakes:
                     for _ in range(intake.receivers):
                         receiving.create_task(self._receive(intake, stop))
@@ -96,8 +102,8 @@ class Consumer:
             try:
                 deliveries = await _unless(stop, intake.source.receive(limit=intake.batch, wait=intake.wait))
             except Temporary as error:
+                pause = error.retry_after or min(_FIRST_RETRY * 2 ** min(failures, 8), _SLOW_RETRY)
                 failures += 1
-                pause = error.retry_after or timedelta(seconds=min(0.5 * 2**failures, 30))
                 log.warning("%s: %s; asking again in %s", intake.source.name, error, pause)
                 await self._clock.wait(stop, pause)
                 continue
@@ -111,7 +117,7 @@ class Consumer:
                 self._held.update((id(item.delivery), item) for item in taken)
                 await self._queue.put(taken)
 
-    async def _handle_all(self) -> None:
+    async def _handle_all(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             batch = await self._queue.get()
             groups = 1
@@ -119,17 +125,17 @@ class Consumer:
                 batch = batch + self._queue.get_nowait()
                 groups += 1
             try:
-                await self._handle(batch)
+                await self._handle(batch, tasks)
             finally:
                 for _ in range(groups):
                     self._queue.task_done()
 
-    async def _handle(self, batch: Sequence[Taken]) -> None:
+    async def _handle(self, batch: Sequence[Taken], tasks: asyncio.TaskGroup) -> None:
         await self._commit(batch)
         self._committed()
         while len(self._acks) >= _ACKS_UNDER_WAY:
             await asyncio.wait(self._acks, return_when=asyncio.FIRST_COMPLETED)
-        task = asyncio.create_task(self._ack(batch))
+        task = tasks.create_task(self._ack(batch))
         self._acks.add(task)
         task.add_done_callback(self._acks.discard)
 
@@ -137,6 +143,7 @@ class Consumer:
         now = self._clock.now()
         arrivals, quarantined = read_batch(batch, now=now)
         pause = timedelta(milliseconds=500)
+        conflicts = 0
         while True:
             try:
                 snapshot = await self._store.load_facts(arrivals)
@@ -154,7 +161,10 @@ class Consumer:
                 await self._store.commit(commit)
             except StoreConflict:
                 # Somebody else decided one of these first. Deciding is pure, so deciding again costs nothing.
-                log.debug("facts changed while deciding; deciding again")
+                conflicts += 1
+                if conflicts % _CONFLICTS == 0:
+                    log.warning("facts changed %d times while deciding; again in %s", conflicts, pause)
+                    await self._clock.sleep(pause)
             except StoreUnavailable as error:
                 log.error("nothing is acknowledged while the store fails: %s; again in %s", error, pause)  # noqa: TRY400
                 await self._clock.sleep(pause)
@@ -204,7 +214,8 @@ class Consumer:
                 if item.delivery.lease_until - now > lease * 2 / 3 or key not in self._held:
                     continue
                 with contextlib.suppress(Temporary, Permanent):  # the lease then runs out, and the message comes again
-                    await item.source.extend(item.delivery, lease)
+                    if not await item.source.extend(item.delivery, lease):
+                        self._held.pop(key, None)  # not ours any more
             shortest = min((intake.source.lease for intake in self._intakes), default=timedelta(seconds=30))
             await self._clock.sleep(shortest / 6)
 
