@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from triage.changes import NewRow, OutboxRow, RowState
 from triage.envelope import Destination, Envelope, parse_body
 from triage.facts import Arrival, arrival
-from triage.rules.model import AlertPolicy, Cause, Matcher, Place, RerunPolicy, Rule, RuleSet
+from triage.rules.model import ABOUT_FAILURES, AlertPolicy, Cause, Matcher, Place, RerunPolicy, Rule, RuleSet
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 ARN = "acs:fc:cn-hangzhou:1034354682:functions/my-fc-job"
@@ -61,7 +61,7 @@ def matcher(name: str, value: object) -> Matcher:
     return Matcher(name, f"{name}: {value}", lambda subject: subject[name] == value)
 
 
-QUIET = frozenset(Cause) - {Cause.FAILED, Cause.QUARANTINED}
+QUIET = ABOUT_FAILURES - {Cause.FAILED}
 
 
 def rule(

@@ -8,7 +8,7 @@ transaction, because the result of a re-run may have overtaken the answer to its
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -27,6 +27,7 @@ from triage.changes import (
 )
 from triage.decide import DEFAULT_ALERT, Alert, Decision, Rerun, Resolve
 from triage.envelope import FunctionRef, RequestId
+from triage.errors import Problem
 from triage.facts import Arrival, Lineage
 from triage.reruns.backoff import next_delay, spread_of
 from triage.reruns.lineage import TaskId, payload_key, task_id
@@ -38,6 +39,9 @@ ASK_AGAIN: Final = timedelta(seconds=5)
 
 ABSENT_AFTER: Final = timedelta(seconds=30)
 """A task that the provider does not know this long after the submit was never accepted."""
+
+_ASK_FOR: Final = timedelta(minutes=15)
+"""A submit without an answer is asked about for at least this long, also when its time is up."""
 
 _STILL_RUNNING: Final = timedelta(minutes=1)
 """How often the provider is asked about a task whose result is overdue but which is still running."""
@@ -107,12 +111,20 @@ def submitted(row: OutboxRow, facts: RowFacts, *, request_id: str, now: datetime
 
 
 def lost(row: OutboxRow, facts: RowFacts, *, note: str, now: datetime) -> Settle:
-    """The submit, or the question about it, had no answer: ask later. Only asking never harms."""
-    payload = {"lost_at": now.isoformat(), **row.payload}
+    """The submit, or the question about it, had no answer: ask later. Only asking never harms.
+
+    Nothing is asked for ever: past the re-run's ``give_up_after`` a person must look.
+    """
     lineage = _awaiting(row, facts)
-    moved = () if lineage is None else (lineage.moved(advance(lineage.state, Event.LOST)),)
+    if lineage is None:
+        return Settle.done(note=f"{note}; the failure has moved on")
+    payload = {"lost_at": now.isoformat(), **row.payload}
+    lost_at = datetime.fromisoformat(payload["lost_at"])
+    if lineage.state is State.UNKNOWN and now > max(_give_up_at(row), lost_at + _ASK_FOR):
+        return _ended(row, facts, Event.GIVEN_UP, Cause.UNKNOWN, f"no answer to the submit; {note}")
+    moved = lineage.moved(advance(lineage.state, Event.LOST))
     due_at = now + min(ASK_AGAIN * row.attempts, timedelta(minutes=5))
-    return Settle.unknown(due_at=due_at, note=note, payload=payload, changes=Changes(moved))
+    return Settle.unknown(due_at=due_at, note=note, payload=payload, changes=Changes((moved,)))
 
 
 def not_found(row: OutboxRow, facts: RowFacts, *, tracked: bool, now: datetime) -> Settle:
@@ -122,9 +134,13 @@ def not_found(row: OutboxRow, facts: RowFacts, *, tracked: bool, now: datetime) 
     never accepted, and the provider refuses a second copy anyway: submit again. For an untracked one nobody can tell.
     """
     lost_at = datetime.fromisoformat(row.payload.get("lost_at", now.isoformat()))
-    if now - lost_at < ABSENT_AFTER:
+    if now - lost_at < ABSENT_AFTER or _awaiting(row, facts) is None:
         return lost(row, facts, note="not known to the provider yet", now=now)
-    if tracked or row.payload["idempotent"]:
+    late = now > _give_up_at(row)
+    if tracked and late:
+        detail = "was never accepted, and it is too late to submit it again"
+        return _ended(row, facts, Event.REFUSED, Cause.EXHAUSTED, detail)
+    if not late and (tracked or row.payload["idempotent"]):
         payload = {key: value for key, value in row.payload.items() if key != "lost_at"}
         return Settle.retry(due_at=now, note="was never accepted; submitting again", payload=payload)
     detail = "no answer to the submit, and the function has no task tracking (asyncTask) by which to ask"
@@ -149,7 +165,7 @@ def postponed(
         spread=spread_of(f"{row.key}/{row.attempts}"),
     )
     due_at = now + max(delay, retry_after or timedelta(0))
-    if due_at > datetime.fromisoformat(row.payload["give_up_at"]):
+    if due_at > _give_up_at(row):
         return _ended(row, facts, Event.REFUSED, Cause.EXHAUSTED, f"could not be submitted in time: {note}")
     return Settle.retry(due_at=due_at, note=note)
 
@@ -169,7 +185,7 @@ def resolved(row: OutboxRow, facts: RowFacts, *, status: str | None, now: dateti
     if status == "Succeeded" or (status is None and not overdue):
         moved = lineage.moved(advance(lineage.state, Event.SUCCEEDED))
         note = f"the provider says {status}" if status else "not a tracked task, so it cannot have been stopped"
-        return Settle.done(note=note, changes=Changes((moved,), cancel=() if overdue else (_expect_key(task),)))
+        return Settle.done(note=note, changes=Changes((moved,), cancel=() if overdue else (_expect_key(task), task)))
     if status in _UNFINISHED:
         wait = _STILL_RUNNING if overdue else ASK_AGAIN
         return Settle.retry(due_at=now + wait, note=f"the provider says {status}")
@@ -179,7 +195,7 @@ def resolved(row: OutboxRow, facts: RowFacts, *, status: str | None, now: dateti
     settle = _ended(row, facts, event, cause, f"{detail}; the provider says {status or 'nothing'}")
     if overdue:
         return settle
-    return replace(settle, changes=replace(settle.changes, cancel=(_expect_key(task),)))
+    return replace(settle, changes=replace(settle.changes, cancel=(_expect_key(task), task)))
 
 
 def function_of(payload: Mapping[str, Any]) -> FunctionRef:
@@ -200,6 +216,30 @@ def quarantine_alert(*, source: str, reason: str, detail: str, policy: AlertPoli
         "runbook": "",
     }
     return NewAlert(alert_group(labels, policy), root="", request_id=entry, cause=Cause.QUARANTINED, detail=detail)
+
+
+def rules_alert(problems: Sequence[Problem], *, policy: AlertPolicy) -> NewAlert:
+    """The alert for rule files that cannot be used, with the first of their problems; all make one group."""
+    first = problems[0]
+    place = f"{first.file}:{first.line}:{first.column}" if first.line else first.file
+    reason = f"{first.message} ({first.hint})" if first.hint else first.message
+    more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
+    labels = {
+        "function": "",
+        "condition": "rules refused",
+        "error_type": "",
+        "error_message": f"{place}: {reason}{more}"[:2000],
+        "fingerprint": "rules",
+        "rule": "",
+        "owner": "",
+        "runbook": "",
+    }
+    group = alert_group(labels, policy)
+    return NewAlert(group, root="", request_id=place, cause=Cause.RULES_REFUSED, detail=f"{reason}{more}")
+
+
+def _give_up_at(row: OutboxRow) -> datetime:
+    return datetime.fromisoformat(row.payload["give_up_at"])
 
 
 def _awaiting(row: OutboxRow, facts: RowFacts) -> Lineage | None:

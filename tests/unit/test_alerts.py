@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from triage.alerts.grouping import flush, short_code
 from triage.alerts.render import body, printable, title
 from triage.changes import AlertGroup, GroupView, RowFacts, RowState, WaitingAlert
+from triage.effects import rules_alert
+from triage.errors import Problem
 from triage.notify import Result
 from triage.outbox import Retries, notified
-from triage.rules.model import Cause
+from triage.rules.model import AlertPolicy, Cause
 
 NOW = make.NOW
 LABELS = {
@@ -80,6 +82,31 @@ def test_the_text_says_what_since_when_how_often_tried_and_who():
 @pytest.mark.parametrize("cause", Cause)
 def test_every_cause_has_a_text(cause):
     assert "Outcome: 1 of 1" in body(view(causes={cause: 1}))
+
+
+def test_refused_rules_are_told_with_file_line_and_reason():
+    problems = [
+        Problem("rules/10-media.yaml", 12, 5, "unknown key 'mach'", "did you mean 'match'?", "    mach:"),
+        Problem("rules/20.yaml", 0, 0, "cannot be read: Permission denied"),
+    ]
+    alert = rules_alert(problems, policy=AlertPolicy(group_by=("fingerprint",)))
+    sample = WaitingAlert(alert.request_id, alert.cause, alert.detail, NOW, 0)
+    told = view(group=alert.group, causes={alert.cause: 1}, samples=(sample,), first_at=NOW)
+    reason = "unknown key 'mach' (did you mean 'match'?); and 1 more"
+    assert title(told, "ab12cd") == f"[warning] rule files cannot be used: rules/10-media.yaml:12:5: {reason} #ab12cd"
+    assert body(told).splitlines() == [
+        f"Error: rules/10-media.yaml:12:5: {reason}",
+        "Count: 1 since 2026-03-01 12:00:00 UTC",
+        "Outcome: 1 of 1 could not be used; the last good rules stay in force",
+        f"  rules/10-media.yaml:12:5 at 2026-03-01 12:00:00 UTC — {reason}",
+        "Look: triage status",
+    ]
+
+
+def test_all_refused_rules_make_one_group():
+    policy = AlertPolicy(group_by=("fingerprint",))
+    edits = [Problem("a.yaml", 1, 1, "one"), Problem("b.yaml", 0, 0, "two")]
+    assert len({rules_alert([problem], policy=policy).group.key for problem in edits}) == 1
 
 
 @given(st.text(), st.integers(1, 50))

@@ -19,6 +19,7 @@ _CAUSES = {
     Cause.UNKNOWN: ("failed", "it cannot be found out whether the re-run was taken; it is held for you"),
     Cause.OVERDUE: ("failed", "re-run, but no result came back"),
     Cause.QUARANTINED: ("could not be read", "kept in the quarantine"),
+    Cause.RULES_REFUSED: ("could not be used", "the last good rules stay in force"),
 }
 
 
@@ -29,6 +30,8 @@ def title(view: GroupView, code: str) -> str:
     times = "" if count == 1 else f" × {count}"
     if Cause.QUARANTINED in view.causes:
         what = f"message{'s' if count > 1 else ''} could not be read: {printable(labels['error_type'], 60)}"
+    elif Cause.RULES_REFUSED in view.causes:
+        what = f"rule files cannot be used: {printable(labels['error_message'], 160)}"
     else:
         kind = labels["error_type"] or labels["condition"] or "error"
         what = f"{printable(labels['function'], 80)} failed: {printable(kind, 60)}"
@@ -79,6 +82,8 @@ def _sample(sample: WaitingAlert) -> str:
 def _next_step(view: GroupView) -> str:
     if Cause.QUARANTINED in view.causes:
         return "Look: triage quarantine list"
+    if Cause.RULES_REFUSED in view.causes:
+        return "Look: triage status"
     sample = view.samples[0].request_id if view.samples else ""
     return f"Look: triage failures show {printable(sample, 128)}"
 

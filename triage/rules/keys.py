@@ -12,7 +12,7 @@ from typing import Any, Final
 from triage.rules.expression import compile_expression
 from triage.rules.matchers import compile_match
 from triage.rules.mistakes import kind_of, wrong
-from triage.rules.model import Cause, Severity
+from triage.rules.model import ABOUT_FAILURES, Cause, Severity
 from triage.rules.readers import (
     DURATION,
     NAME,
@@ -32,7 +32,7 @@ from triage.rules.readers import (
 
 Schema = Mapping[str, Any]
 
-CAUSES: Final = tuple(cause.value for cause in Cause if cause is not Cause.QUARANTINED)
+CAUSES: Final = tuple(cause.value for cause in Cause if cause in ABOUT_FAILURES)
 SEVERITIES: Final = tuple(severity.value for severity in Severity)
 GROUP_BY: Final = ("function", "condition", "error_type", "error_message", "fingerprint", "rule", "owner")
 """Labels of an alert that alerts can be grouped by."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 
 class Cause(StrEnum):
@@ -18,6 +18,11 @@ class Cause(StrEnum):
     UNKNOWN = "unknown"  # whether the re-run was submitted cannot be found out
     OVERDUE = "overdue"  # no result of the re-run came by its deadline
     QUARANTINED = "quarantined"  # a message could not be read; not for rules
+    RULES_REFUSED = "rules_refused"  # the rule files were changed and cannot be used; not for rules
+
+
+ABOUT_FAILURES: Final = frozenset(Cause) - {Cause.QUARANTINED, Cause.RULES_REFUSED}
+"""What the alert of a rule can be about."""
 
 
 class Severity(StrEnum):
@@ -59,7 +64,7 @@ class AlertPolicy:
     """Whom to tell, about what, and how much at once (words as in Prometheus Alertmanager)."""
 
     to: tuple[str, ...] = ("default",)
-    on: frozenset[Cause] = frozenset(Cause) - {Cause.QUARANTINED}
+    on: frozenset[Cause] = ABOUT_FAILURES
     severity: Severity = Severity.WARNING
     group_by: tuple[str, ...] = ("function", "fingerprint")
     group_wait: timedelta = timedelta(seconds=30)

@@ -11,7 +11,17 @@ from triage.errors import Problem, RulesInvalid
 from triage.rules.document import Document, read_document
 from triage.rules.keys import ALERT, FILE, RULE, Key
 from triage.rules.mistakes import Mistake, Path
-from triage.rules.model import AlertPolicy, Cause, Place, RerunPolicy, Rule, RuleSet, Severity, SourceText
+from triage.rules.model import (
+    ABOUT_FAILURES,
+    AlertPolicy,
+    Cause,
+    Place,
+    RerunPolicy,
+    Rule,
+    RuleSet,
+    Severity,
+    SourceText,
+)
 from triage.rules.section import read_section
 
 GIVE_UP_AFTER: Final = timedelta(hours=6)
@@ -147,4 +157,4 @@ def _alert_policy(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Ale
     return AlertPolicy(on=on, severity=Severity(alert.get("severity", Severity.WARNING)), **given)
 
 
-_LATER: Final = frozenset(Cause) - {Cause.FAILED, Cause.QUARANTINED}
+_LATER: Final = ABOUT_FAILURES - {Cause.FAILED}
