@@ -33,6 +33,15 @@ def parse_duration(value: Any) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def show_duration(value: timedelta) -> str:
+    """A duration as `parse_duration` reads it: ``1h30m``."""
+    rest, text = round(value.total_seconds() * 1000), ""
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+        count, rest = divmod(rest, size)
+        text += f"{count}{unit}" if count else ""
+    return text or "0s"
+
+
 def positive(value: Any) -> timedelta:
     """A duration longer than nothing."""
     duration = parse_duration(value)
