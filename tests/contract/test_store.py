@@ -26,14 +26,14 @@ from triage.changes import (
     Settle,
 )
 from triage.decide import Decision, Reason, decide, decide_batch
-from triage.effects import decided, lost, refused, submitted
+from triage.effects import decided, lost, refused, rules_alert, submitted
 from triage.envelope import Destination, parse_body
-from triage.errors import StoreConflict, StoreUnavailable
+from triage.errors import Problem, StoreConflict, StoreUnavailable
 from triage.facts import Lineage, arrival
 from triage.reruns.lineage import task_id
 from triage.rules.model import AlertPolicy, Cause, Place, RerunPolicy, Rule, RuleSet, SourceText
 from triage.states import State
-from triage.stores import FailureFilter, Totals
+from triage.stores import FailureFilter, RulesState, Totals
 from triage.stores.records import recall
 from triage.stores.sqlite import SqliteStore
 from triage.testing import MemoryStore
@@ -958,6 +958,45 @@ def test_rule_sets_are_kept_and_the_last_good_one_is_remembered(run):
         assert await store.rule_set("b") is None
         await store.save_rule_set("aa11", first, now=NOW + HOUR)
         assert await store.rule_set() == ("aa11", first)
+        assert await store.rules_state() == RulesState("aa11", NOW + HOUR)
+        await store.save_rule_set("aa11", first, now=NOW + 2 * HOUR)
+        assert await store.rules_state() == RulesState("aa11", NOW + HOUR), "it has been in force since then"
+
+    run(scenario)
+
+
+def test_refused_rules_are_remembered_and_told_once_until_a_set_is_good(run):
+    wrong = (Problem("a.yaml", 3, 5, "unknown key 'mach'", "did you mean 'match'?", "    mach: \ud800"),)
+    kept = (replace(wrong[0], excerpt="    mach: ?"),)
+
+    async def refuse(store, problems, *, now):
+        return await store.refuse_rules(problems, rules_alert(problems, policy=AlertPolicy()), now=now)
+
+    async def scenario(store):
+        assert await store.rules_state() is None
+        await store.save_rule_set("aa11", (), now=NOW)
+        assert await refuse(store, wrong, now=NOW + SECOND)
+        assert not await refuse(store, wrong, now=NOW + 2 * SECOND), "known"
+        assert await store.rules_state() == RulesState("aa11", NOW, kept, NOW + SECOND)
+        assert await refuse(store, (Problem("b.yaml", 0, 0, "cannot be read"),), now=NOW + 3 * SECOND)
+        assert await store.rule_set() == ("aa11", ()), "the last good one stays"
+        (told,) = (await look(store, await claim_one(store, now=NOW + MINUTE))).group.causes.items()
+        assert told == (Cause.RULES_REFUSED, 2)
+        await store.save_rule_set("aa11", (), now=NOW + HOUR)
+        assert await store.rules_state() == RulesState("aa11", NOW), "back to what was in force"
+        assert await refuse(store, wrong, now=NOW + HOUR), "a new mistake, though the same"
+
+    run(scenario)
+
+
+def test_of_thousands_of_problems_some_are_remembered(run):
+    async def scenario(store):
+        await store.save_rule_set("aa11", (), now=NOW)
+        problems = [Problem("a.yaml", line, 1, "wrong") for line in range(1, 5000)]
+        assert await store.refuse_rules(problems, rules_alert(problems, policy=AlertPolicy()), now=NOW)
+        state = await store.rules_state()
+        assert list(state.problems) == problems[: len(state.problems)]
+        assert 20 <= len(state.problems) <= 100
 
     run(scenario)
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from triage.changes import Commit, OutboxRow, RowFacts, Settle
+from triage.changes import Commit, NewAlert, OutboxRow, RowFacts, Settle
+from triage.errors import Problem
 from triage.facts import Arrival, Snapshot
 from triage.rules.model import SourceText
 
@@ -107,6 +108,20 @@ class QuarantineRow:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class RulesState:
+    """Which rules are in force, and what is wrong with the rule files as they are now.
+
+    ``loaded_at`` is when the set came into force. ``problems`` is empty, and ``refused_at`` None, while the set in
+    force is what the files say.
+    """
+
+    digest: str
+    loaded_at: datetime
+    problems: tuple[Problem, ...] = ()
+    refused_at: datetime | None = None
+
+
 class Store(Protocol):
     """Durable state of one triage installation."""
 
@@ -167,7 +182,18 @@ class Store(Protocol):
         ...
 
     async def save_rule_set(self, digest: str, sources: Sequence[SourceText], *, now: datetime) -> None:
-        """Keep a rule set's texts under its digest, and remember that it is the last good one."""
+        """Keep a rule set's texts under its digest, and remember that it is the last good one, and no problem."""
+        ...
+
+    async def refuse_rules(self, problems: Sequence[Problem], alert: NewAlert, *, now: datetime) -> bool:
+        """Remember why the rule files cannot be used, and raise an alert; the last good set stays what it is.
+
+        False: these very problems were remembered already, and nothing was written.
+        """
+        ...
+
+    async def rules_state(self) -> RulesState | None:
+        """The last good rule set with what was refused since then; None when no set was ever kept."""
         ...
 
     async def rule_set(self, digest: str | None = None) -> tuple[str, tuple[SourceText, ...]] | None:

@@ -13,7 +13,7 @@ from triage.envelope import RequestId, parse_body
 from triage.facts import Arrival, GroupFacts, Snapshot
 from triage.reruns.lineage import payload_key
 from triage.rules.model import SourceText
-from triage.stores import FailureDetail, FailureFilter, FailureRow, QuarantineRow, Totals, records
+from triage.stores import FailureDetail, FailureFilter, FailureRow, QuarantineRow, RulesState, Totals, records
 from triage.stores.records import instant, instant_of, lineage_of
 
 _LINEAGE: Final = ", ".join(f"l.{column}" for column in records.LINEAGE_FACTS)
@@ -207,6 +207,24 @@ def rule_set(connection: sqlite3.Connection, digest: str | None) -> tuple[str, t
         return None
     row = next(iter(db.query("SELECT sources FROM rule_sets WHERE digest = ?", [found])))
     return found, records.sources_of(row["sources"])
+
+
+def rules_state(connection: sqlite3.Connection) -> RulesState | None:
+    """The last good rule set with what was refused since then."""
+    row = next(iter(_database(connection).query(_RULES_STATE)), None)
+    if row is None:
+        return None
+    refused_at = row["refused_at"] and instant_of(row["refused_at"])
+    return RulesState(
+        row["digest"], instant_of(row["loaded_at"]), records.problems_of(row["problems"] or "[]"), refused_at
+    )
+
+
+_RULES_STATE: Final = """
+    SELECT s.digest, coalesce((SELECT value FROM meta WHERE key = 'rules_loaded_at'), s.loaded_at) AS loaded_at,
+        (SELECT value FROM meta WHERE key = 'rules_problems') AS problems,
+        (SELECT value FROM meta WHERE key = 'rules_refused_at') AS refused_at
+    FROM meta m JOIN rule_sets s ON s.digest = m.value WHERE m.key = 'rule_set'"""
 
 
 def _database(connection: sqlite3.Connection) -> Database:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -15,6 +16,7 @@ from typing import Any, Final
 from triage.changes import AlertGroup, Decided, NewAlert, NewRow, OutboxRow, Quarantined, RowKind, RowState, Settle
 from triage.decide import Alert, Effect, Rerun
 from triage.envelope import Destination, Outcome, RequestId, parse_body
+from triage.errors import Problem
 from triage.facts import Arrival, Facts, GroupFacts, Lineage
 from triage.rules.model import SourceText
 from triage.states import State
@@ -127,7 +129,7 @@ def decision_record(decided: Decided, *, now: datetime, rule_set: str) -> Record
         decision.rule.id if decision.rule else "",
         rule_set,
         facts_json(decision.facts, now=now),
-        json_text([_effect(effect) for effect in decision.effects]) if decision.effects else "[]",
+        effects_json(decision.effects),
     )
 
 
@@ -139,6 +141,11 @@ def facts_json(facts: Facts, *, now: datetime) -> str:
     if facts.lineage is not None:
         lineage = json_text(dict(zip(LINEAGE_FACTS, lineage_record(facts.lineage), strict=True)))
     return f'{{"now":"{instant(now)}","lineage":{lineage},"group":{group}}}'
+
+
+def effects_json(effects: Sequence[Effect]) -> str:
+    """What was decided, as stored; equal texts are equal decisions."""
+    return json_text([_effect(effect) for effect in effects]) if effects else "[]"
 
 
 def _effect(effect: Effect) -> dict[str, Any]:
@@ -156,7 +163,7 @@ def _effect(effect: Effect) -> dict[str, Any]:
 
 def recall(detail: FailureDetail) -> tuple[Arrival, Facts, datetime]:
     """The arguments a stored decision was made from (the rule set is kept under the decision's ``rule_set``)."""
-    stored, facts = detail.envelope, detail.decision["facts"]
+    stored = detail.envelope
     role = {Outcome.FAILED: Destination.FAILURE, Outcome.SUCCEEDED: Destination.SUCCESS}
     envelope = parse_body(stored["body"].encode(), destination=role.get(Outcome(stored["outcome"]), Destination.BOTH))
     arrival = Arrival(
@@ -167,9 +174,14 @@ def recall(detail: FailureDetail) -> tuple[Arrival, Facts, datetime]:
         enqueued_at=instant_of(stored["enqueued_at"]) if stored["enqueued_at"] else None,
         fingerprint=stored["fingerprint"],
     )
-    group = facts["group"] and GroupFacts(instant_of(facts["group"]["first_seen"]), facts["group"]["count"])
-    lineage = facts["lineage"] and lineage_of([facts["lineage"][name] for name in LINEAGE_FACTS])
-    return arrival, Facts(lineage=lineage, group=group), instant_of(facts["now"])
+    return (arrival, *facts_of(detail.decision["facts"]))
+
+
+def facts_of(value: Mapping[str, Any]) -> tuple[Facts, datetime]:
+    """Undo `facts_json`: what deciding saw, and when."""
+    group = value["group"] and GroupFacts(instant_of(value["group"]["first_seen"]), value["group"]["count"])
+    lineage = value["lineage"] and lineage_of([value["lineage"][name] for name in LINEAGE_FACTS])
+    return Facts(lineage=lineage, group=group), instant_of(value["now"])
 
 
 LINEAGE_FACTS: Final = ("root", "state", "attempt", "started_at", "rule_id", "version")
@@ -297,6 +309,20 @@ def sources_json(sources: Sequence[SourceText]) -> str:
 def sources_of(value: str) -> tuple[SourceText, ...]:
     """Undo `sources_json`."""
     return tuple(SourceText(**source) for source in json.loads(value))
+
+
+_PROBLEMS: Final = 50
+"""Problems of refused rule files that are kept; a file that is no YAML at all may have thousands."""
+
+
+def problems_json(problems: Sequence[Problem]) -> str:
+    """What is wrong with rule files."""
+    return json_text([asdict(problem) for problem in problems[:_PROBLEMS]])
+
+
+def problems_of(value: str) -> tuple[Problem, ...]:
+    """Undo `problems_json`."""
+    return tuple(Problem(**problem) for problem in json.loads(value))
 
 
 def conflict_record(arrival: Arrival) -> Record:

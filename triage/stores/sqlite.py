@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from triage import clock
-from triage.changes import Commit, OutboxRow
-from triage.errors import StoreUnavailable
+from triage.changes import Commit, NewAlert, OutboxRow
+from triage.errors import Problem, StoreUnavailable
 from triage.facts import Arrival, Snapshot
 from triage.rules.model import SourceText
 from triage.stores import (
@@ -25,6 +25,7 @@ from triage.stores import (
     FailureRow,
     QuarantineRow,
     React,
+    RulesState,
     Totals,
     claims,
     queries,
@@ -108,6 +109,13 @@ class SqliteStore:
 
     async def rule_set(self, digest: str | None = None) -> tuple[str, tuple[SourceText, ...]] | None:
         return await self._reader.run(partial(queries.rule_set, digest=digest))
+
+    async def refuse_rules(self, problems: Sequence[Problem], alert: NewAlert, *, now: datetime) -> bool:
+        kept = records.problems_json(problems)
+        return await self._writer.run(partial(writes.refuse_rules, problems=kept, alert=alert, now=now))
+
+    async def rules_state(self) -> RulesState | None:
+        return await self._reader.run(queries.rules_state)
 
     async def close(self) -> None:
         await self._reader.close()

@@ -6,7 +6,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from triage.changes import AlertGroup, Changes, Commit, Decided, NewAlert, NewRow
 from triage.errors import StoreConflict
@@ -55,6 +55,7 @@ _UPSERT_FAILURE_GROUP: Final = """
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (fingerprint) DO UPDATE SET message = excluded.message, count = count + excluded.count,
         last_seen = max(last_seen, excluded.last_seen)"""
+_SET_META: Final = insert("meta", ("key", "value"), "ON CONFLICT (key) DO UPDATE SET value = excluded.value")
 _COUNT: Final = """
     INSERT INTO counters (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"""
 
@@ -211,9 +212,18 @@ def _write_failure_groups(connection: sqlite3.Connection, failures: Sequence[Dec
 
 def save_rule_set(connection: sqlite3.Connection, digest: str, sources: str, *, now: datetime) -> None:
     """Keep a rule set, and that it is the last good one."""
-    row: tuple[Any, ...] = (digest, instant(now), sources)
+    row: Record = (digest, instant(now), sources)
     connection.execute(insert("rule_sets", ("digest", "loaded_at", "sources"), "ON CONFLICT DO NOTHING"), row)
-    connection.execute(
-        "INSERT INTO meta (key, value) VALUES ('rule_set', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        (digest,),
-    )
+    last = connection.execute("SELECT value FROM meta WHERE key = 'rule_set'").fetchone()
+    if last is None or last[0] != digest:
+        connection.executemany(_SET_META, [("rule_set", digest), ("rules_loaded_at", instant(now))])
+    connection.execute("DELETE FROM meta WHERE key IN ('rules_problems', 'rules_refused_at')")
+
+
+def refuse_rules(connection: sqlite3.Connection, problems: str, alert: NewAlert, *, now: datetime) -> bool:
+    """Remember what is wrong with the rule files, and raise the alert; False when that is known."""
+    if connection.execute("SELECT 1 FROM meta WHERE key = 'rules_problems' AND value = ?", (problems,)).fetchone():
+        return False
+    connection.executemany(_SET_META, [("rules_problems", problems), ("rules_refused_at", instant(now))])
+    _write_alerts(connection, [alert], now=now)
+    return True

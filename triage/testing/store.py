@@ -9,13 +9,13 @@ from fnmatch import fnmatchcase
 from itertools import count
 from typing import Any
 
-from triage.changes import Commit, GroupView, OutboxRow, RowFacts, RowKind, WaitingAlert
+from triage.changes import Commit, GroupView, NewAlert, OutboxRow, RowFacts, RowKind, WaitingAlert
 from triage.envelope import parse_body
-from triage.errors import StoreUnavailable
+from triage.errors import Problem, StoreUnavailable
 from triage.facts import Arrival, GroupFacts, Lineage, Snapshot
 from triage.reruns.lineage import payload_key
 from triage.rules.model import Cause, SourceText
-from triage.stores import FailureDetail, FailureFilter, FailureRow, QuarantineRow, React, Totals, records
+from triage.stores import FailureDetail, FailureFilter, FailureRow, QuarantineRow, React, RulesState, Totals, records
 from triage.stores.records import instant, instant_of
 from triage.testing.tables import Row, Tables
 
@@ -190,16 +190,36 @@ class MemoryStore:
         row = self._open().quarantine.get(entry)
         return None if row is None else records.quarantine_row(row)
 
-    async def save_rule_set(self, digest: str, sources: Sequence[SourceText], *, now: datetime) -> None:  # noqa: ARG002
+    async def save_rule_set(self, digest: str, sources: Sequence[SourceText], *, now: datetime) -> None:
         tables = self._open()
         tables.rule_sets.setdefault(digest, tuple(sources))
-        tables.last_good = digest
+        if tables.last_good != digest:
+            tables.last_good, tables.rules_loaded_at = digest, instant(now)
+        tables.rules_refused = None
 
     async def rule_set(self, digest: str | None = None) -> tuple[str, tuple[SourceText, ...]] | None:
         tables = self._open()
         wanted = tables.last_good if digest is None else digest
         found = None if wanted is None else _by_prefix(tables.rule_sets, wanted)
         return None if found is None else (found, tables.rule_sets[found])
+
+    async def refuse_rules(self, problems: Sequence[Problem], alert: NewAlert, *, now: datetime) -> bool:
+        tables, found = self._open(), records.problems_json(problems)
+        if tables.rules_refused is not None and tables.rules_refused[0] == found:
+            return False
+        tables.rules_refused = found, instant(now)
+        tables.write_alerts([alert], now=now)
+        return True
+
+    async def rules_state(self) -> RulesState | None:
+        tables = self._open()
+        if tables.last_good is None:
+            return None
+        loaded_at = instant_of(tables.rules_loaded_at)
+        if tables.rules_refused is None:
+            return RulesState(tables.last_good, loaded_at)
+        problems, at = tables.rules_refused
+        return RulesState(tables.last_good, loaded_at, records.problems_of(problems), instant_of(at))
 
     async def close(self) -> None:
         self.unavailable = self.unavailable or "the store is closed"

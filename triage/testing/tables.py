@@ -41,6 +41,9 @@ class Tables:
     counters: Counter[str] = field(default_factory=Counter)
     rule_sets: dict[str, tuple[SourceText, ...]] = field(default_factory=dict)
     last_good: str | None = None
+    rules_loaded_at: str = ""
+    rules_refused: tuple[str, str] | None = None
+    """What is wrong with the rule files, and since when."""
 
     def copy(self) -> Tables:
         """The same rows in tables of their own."""
@@ -65,7 +68,7 @@ class Tables:
             self._insert_decided(item, batch)
         for item in batch.decided:
             self._apply(item.changes, now=now)
-        self._write_alerts(batch.alerts, now=now)
+        self.write_alerts(batch.alerts, now=now)
         for quarantined in batch.quarantined:
             _append(self.quarantine, records.QUARANTINE, records.quarantine_record(quarantined))
         for arrival in batch.conflicts:
@@ -158,7 +161,7 @@ class Tables:
                 self.outbox[key] = {**row, **free, "state": "cancelled"}
         for new in changes.rows:
             self._insert_row(new, now=now)
-        self._write_alerts(changes.alerts, now=now)
+        self.write_alerts(changes.alerts, now=now)
         if changes.flushed is not None:
             self._mark_flushed(*changes.flushed)
         if changes.told is not None:
@@ -183,7 +186,8 @@ class Tables:
         row |= {"id": len(self.outbox) + 1, "attempts": 0, "note": ""}
         self.outbox.setdefault(new.key, {**row, "token": None, "lease_until": None, "settled_at": None})
 
-    def _write_alerts(self, alerts: Iterable[NewAlert], *, now: datetime) -> None:
+    def write_alerts(self, alerts: Iterable[NewAlert], *, now: datetime) -> None:
+        """Put alerts into their groups, each with a flush to come."""
         for alert in alerts:
             group = dict(zip(records.GROUP, records.group_record(alert.group, now=now), strict=True))
             known = self.alert_groups.get(alert.group.key, {**group, "flushes": 0, "told": 0})
