@@ -7,7 +7,6 @@ next knows that it was interrupted, and for a re-run asks the provider before an
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,7 +16,7 @@ from triage.alerts.grouping import flush
 from triage.changes import Changes, OutboxRow, RowKind, RowState, Settle
 from triage.clock import Clock
 from triage.cloud.fc_answers import AsyncConfig, Submitted, Task
-from triage.effects import function_of, lost, not_found, postponed, refused, resolved, submitted
+from triage.effects import function_of, lost, not_found, postponed, refused, resolved, submitted, unanswered
 from triage.envelope import FunctionRef
 from triage.errors import Misconfigured, OutcomeUnknown, Permanent, StoreUnavailable, Temporary
 from triage.notify import Notification, Notifier, Result
@@ -75,34 +74,28 @@ class Outbox:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Act on due rows until ``stop``; then finish what is under way, and return."""
-        stopping = asyncio.create_task(self._wake_on(stop))
-        try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._wake_on(stop))
             while not stop.is_set():
                 self._wake.clear()
-                if not await self._start_due():
-                    await self._clock.wait(self._wake, await self._pause())
-            while self._running:
-                await asyncio.wait(self._running)
-        finally:
-            stopping.cancel()
-            for task in self._running:
-                task.cancel()
+                try:
+                    pause = timedelta(0) if await self._start_due(tasks) else await self._pause()
+                except StoreUnavailable as error:
+                    log.error("nothing is acted upon while the store fails: %s", error)  # noqa: TRY400
+                    pause = _IDLE
+                await self._clock.wait(self._wake, pause)
 
     async def _wake_on(self, stop: asyncio.Event) -> None:
         await stop.wait()
         self._wake.set()
 
-    async def _start_due(self) -> int:
+    async def _start_due(self, tasks: asyncio.TaskGroup) -> int:
         free = self._concurrency - len(self._running)
         if free <= 0:
             return 0
-        try:
-            rows = await self._store.claim_due(now=self._clock.now(), lease=self._lease, limit=free)
-        except StoreUnavailable as error:
-            log.error("nothing is acted upon while the store fails: %s", error)  # noqa: TRY400
-            return 0
+        rows = await self._store.claim_due(now=self._clock.now(), lease=self._lease, limit=free)
         for row in rows:
-            task = asyncio.create_task(self._act(row))
+            task = tasks.create_task(self._act(row))
             self._running.add(task)
             task.add_done_callback(self._finished)
         return len(rows)
@@ -114,10 +107,7 @@ class Outbox:
     async def _pause(self) -> timedelta:
         if len(self._running) >= self._concurrency:
             return _IDLE  # a finished act wakes us
-        try:
-            due = await self._store.next_due()
-        except StoreUnavailable:
-            return _IDLE
+        due = await self._store.next_due()
         return _IDLE if due is None else min(max(due - self._clock.now(), timedelta(0)), _IDLE)
 
     async def _act(self, row: OutboxRow) -> None:
@@ -145,6 +135,8 @@ class Outbox:
                 return lambda facts: flush(facts, now=now)
             case RowKind.NOTIFY:
                 return await self._notify(row)
+            case RowKind.HOLD:
+                return lambda facts: unanswered(row, facts)
 
     async def _submit(self, row: OutboxRow) -> React:
         payload = await self._store.payload_of(row.root)
@@ -161,13 +153,11 @@ class Outbox:
         except Permanent as error:
             note = str(error)
             return lambda facts: refused(row, facts, note=note)
-        request_id = answer.request_id
         if answer.already:
-            # An earlier submit of ours arrived, and its answer, with the request id, did not.
-            with contextlib.suppress(Temporary, Permanent):
-                task = await self._invoker.get_task(function_of(row.payload), row.key)
-                request_id = task.request_id if task else request_id
-        return self._submitted(row, request_id, already=answer.already)
+            # An earlier submit of ours arrived, and its answer, with the request id, did not. The result will be known
+            # by that id, so it is asked for until it is found.
+            return await self._ask(row)
+        return self._submitted(row, answer.request_id, already=False)
 
     async def _ask(self, row: OutboxRow) -> React:
         function = function_of(row.payload)
@@ -215,8 +205,9 @@ def notified(row: OutboxRow, results: Any, *, retries: Retries, now: datetime) -
     taken = [position for position, result in results.items() if result is Result.SENT]
     missed = [f"target {position + 1}: {result}" for position, result in results.items() if result is not Result.SENT]
     changes = Changes(told=(row.group, row.payload["flush"])) if taken else Changes()
-    if results and not missed:
-        return Settle.done(note=f"sent to {len(taken)}", changes=changes, delivery="sent")
+    sent = [*row.payload.get("sent", ()), *taken]
+    if sent and not missed:
+        return Settle.done(note=f"sent to {len(sent)}", changes=changes, delivery="sent")
     note = ", ".join(missed) or f"receiver {row.payload['receiver']!r} is not configured"
     due_at = now + next_delay(
         first=retries.first,
@@ -228,5 +219,6 @@ def notified(row: OutboxRow, results: Any, *, retries: Retries, now: datetime) -
     )
     if due_at > datetime.fromisoformat(row.payload["at"]) + retries.give_up_after:
         return Settle.dead(note=note, changes=changes, delivery="dead")
-    payload = {**row.payload, "sent": [*row.payload.get("sent", ()), *taken]}
-    return Settle.retry(due_at=due_at, note=note, payload=payload, changes=changes, delivery="failed")
+    return Settle.retry(
+        due_at=due_at, note=note, payload={**row.payload, "sent": sent}, changes=changes, delivery="failed"
+    )

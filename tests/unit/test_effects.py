@@ -160,6 +160,41 @@ def test_absent_and_untracked_is_held_for_a_person():
     assert settle.changes.lineages[0].state is State.ALERTING
 
 
+@pytest.mark.parametrize("moved_on", [facts(State.HEALED), facts(State.RERUN_PENDING, 2), RowFacts()])
+def test_what_has_moved_on_is_neither_asked_about_nor_submitted_again(moved_on):
+    row = claimed_again(lost(rerun_row(idempotent=True), facts(), note="", now=LATER))
+    asked = lost(row, moved_on, note="time-out", now=LATER + ABSENT_AFTER)
+    absent = not_found(row, moved_on, tracked=True, now=LATER + ABSENT_AFTER)
+    assert (asked.state, absent.state) == (RowState.DONE, RowState.DONE)
+
+
+GIVE_UP = NOW + timedelta(hours=6)
+
+
+def test_nobody_asks_for_ever_about_a_submit_without_an_answer():
+    row = claimed_again(lost(rerun_row(), facts(), note="", now=LATER))
+    assert lost(row, facts(State.UNKNOWN), note="403", now=GIVE_UP).state is RowState.UNKNOWN
+    settle = lost(row, facts(State.UNKNOWN), note="403", now=GIVE_UP + timedelta(seconds=1))
+    assert settle.state is RowState.DEAD
+    (alert,) = settle.changes.alerts
+    assert (alert.cause, alert.detail) == (Cause.UNKNOWN, "no answer to the submit; 403")
+    assert settle.changes.lineages[0].state is State.ALERTING
+
+
+def test_a_submit_lost_at_the_last_moment_is_still_asked_about_for_a_while():
+    row = claimed_again(lost(rerun_row(), facts(), note="", now=GIVE_UP))
+    for minutes, state in ((1, RowState.UNKNOWN), (15, RowState.UNKNOWN), (16, RowState.DEAD)):
+        now = GIVE_UP + timedelta(minutes=minutes)
+        assert lost(row, facts(State.UNKNOWN), note="", now=now).state is state
+
+
+@pytest.mark.parametrize(("tracked", "cause"), [(True, Cause.EXHAUSTED), (False, Cause.UNKNOWN)])
+def test_absent_and_too_late_is_not_submitted_again(tracked, cause):
+    row = claimed_again(lost(rerun_row(idempotent=True), facts(), note="", now=LATER))
+    settle = not_found(row, facts(State.UNKNOWN), tracked=tracked, now=GIVE_UP + timedelta(seconds=1))
+    assert (settle.state, [alert.cause for alert in settle.changes.alerts]) == (RowState.DEAD, [cause])
+
+
 def test_a_refusal_tells_the_receivers_of_the_rule():
     settle = refused(rerun_row(), facts(), note="FunctionNotFound")
     (alert,) = settle.changes.alerts
@@ -220,10 +255,11 @@ def test_a_running_task_is_asked_about_again(row):
     assert settle.due_at > LATER
 
 
-def test_a_resolved_result_stops_waiting_for_it():
-    assert resolved(resolve_row(), facts(State.RERUNNING), status="Succeeded", now=LATER).changes.cancel == (
-        f"expect:{task_id('r1', 1)}",
-    )
+@pytest.mark.parametrize("status", ["Succeeded", "Stopped"])
+def test_a_resolved_result_is_neither_waited_for_nor_submitted_again(status):
+    task = task_id("r1", 1)
+    settle = resolved(resolve_row(), facts(State.RERUNNING), status=status, now=LATER)
+    assert set(settle.changes.cancel) == {f"expect:{task}", task}
 
 
 @pytest.mark.parametrize("now_facts", [facts(State.RERUNNING, 2), facts(State.HEALED), RowFacts()])
