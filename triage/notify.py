@@ -6,6 +6,7 @@ A target's URL is the operator's secret. It is never built from a rule or an env
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from triage.errors import ConfigInvalid, Problem
+
+log = logging.getLogger(__name__)
 
 CONSOLE: Final = "console:"
 """Pseudo URL of the standard output."""
@@ -91,8 +94,7 @@ class AppriseNotifier:
 
     async def _send_one(self, target: Any, note: Notification, timeout: timedelta) -> Result:  # noqa: ASYNC109
         if target is None:
-            await asyncio.to_thread(self._write, f"{note.title}\n{note.body}\n\n")
-            return Result.SENT
+            return await self._print(note, timeout)
         from apprise import AppriseResultStatus, NotifyType  # noqa: PLC0415 - 150 ms, and only where it is used
 
         kind = {"info": NotifyType.INFO, "warning": NotifyType.WARNING, "critical": NotifyType.FAILURE}
@@ -107,6 +109,17 @@ class AppriseNotifier:
         timed_out = any(one.status == AppriseResultStatus.TIMEOUT for one in answer)
         return Result.TIMEOUT if timed_out else Result.FAILED
 
+    async def _print(self, note: Notification, timeout: timedelta) -> Result:  # noqa: ASYNC109
+        try:
+            async with asyncio.timeout(timeout.total_seconds()):
+                await asyncio.to_thread(self._write, f"{note.title}\n{note.body}\n\n")
+        except TimeoutError:
+            return Result.TIMEOUT  # nobody reads the other end of the pipe
+        except (OSError, ValueError) as error:  # the other end of the pipe, or the stream itself, is closed
+            log.warning("the console takes no notification: %s", error)
+            return Result.FAILED
+        return Result.SENT
+
 
 def _target(receiver: str, position: int, url: str, problems: list[Problem]) -> Any:
     """One apprise object per target, so that a retry does not repeat to those that got it. None is the console."""
@@ -115,12 +128,15 @@ def _target(receiver: str, position: int, url: str, problems: list[Problem]) -> 
     from apprise import Apprise  # noqa: PLC0415 - 150 ms, and only where it is used
 
     target = Apprise()
+    where = f"receivers.{receiver}.urls[{position}]"
     if not target.add(url):
-        where = f"receivers.{receiver}.urls[{position}]"
         problems.append(Problem(where, 0, 0, "not a target that apprise understands", "see the apprise documentation"))
+    elif len(target) != 1:
+        problems.append(Problem(where, 0, 0, "several targets in one text", "give each an entry of its own"))
     return target
 
 
 def _to_stdout(text: str) -> None:
-    sys.stdout.write(text)
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))  # better a ? than no alert
     sys.stdout.flush()
