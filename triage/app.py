@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -19,8 +20,9 @@ from triage.consumer import Consumer, Intake
 from triage.errors import Problem, RulesInvalid
 from triage.notify import AppriseNotifier, ReceiverConfig
 from triage.outbox import Outbox, Retries
-from triage.rulefiles import default_rules_dir, read_rules
-from triage.rules.model import AlertPolicy, RuleSet
+from triage.rulebook import RuleBook
+from triage.rulefiles import default_rules_dir, located, read_rules
+from triage.rules.model import AlertPolicy, RuleSet, SourceText
 from triage.rules.source import load_rules
 from triage.settings import LocalSource as LocalSettings
 from triage.settings import Settings
@@ -38,19 +40,25 @@ _HTTP_LIMIT: Final = 100
 
 
 class App:
-    """One daemon: store, sources, consumer, outbox. Built by `build`, which also takes it down again."""
+    """One daemon: store, rules, sources, consumer, outbox. Built by `build`, which also takes it down again."""
 
-    def __init__(self, *, settings: Settings, store: Store, rules: RuleSet, consumer: Consumer, outbox: Outbox) -> None:
+    def __init__(
+        self, *, settings: Settings, store: Store, rules: RuleBook, consumer: Consumer, outbox: Outbox
+    ) -> None:
         self.settings, self.store, self.rules = settings, store, rules
         self._consumer, self._outbox = consumer, outbox
 
-    async def run(self, stop: asyncio.Event) -> None:
+    async def run(self, stop: asyncio.Event, *, reload: asyncio.Event | None = None) -> None:
         """Work until ``stop``, then finish what is held within the grace period. What is not finished by then is
         cancelled; nothing of it is lost, it comes again from the queue or from under its lease.
+
+        Args:
+            reload: set it to have the rules read again at once.
         """
         work = {
             asyncio.create_task(self._consumer.run(stop), name="consumer"),
             asyncio.create_task(self._outbox.run(stop), name="outbox"),
+            asyncio.create_task(self.rules.run(stop, reload or asyncio.Event()), name="rules"),
         }
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -78,13 +86,18 @@ async def build(settings: Settings, *, clock: Clock, write: Callable[[str], None
     Raises:
         ConfigInvalid, RulesInvalid, StoreUnavailable, Misconfigured: with what to do about it.
     """
-    rules = read_rule_set(settings)
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         notifier = await asyncio.to_thread(AppriseNotifier.load, _receivers(settings), write=write)
         store = await SqliteStore.open(settings.store.path)
         stack.push_async_callback(store.close)
-        await store.save_rule_set(rules.digest, rules.sources, now=clock.now())
+        rules = await RuleBook.open(
+            settings.rules or default_rules_dir(),
+            read=partial(read_rule_set, settings),
+            check=partial(check_rules, settings=settings),
+            store=store,
+            clock=clock,
+        )
         session = await stack.enter_async_context(_session())
         credentials = credentials_of(settings, clock)
         outbox = Outbox(
@@ -112,7 +125,7 @@ async def build(settings: Settings, *, clock: Clock, write: Callable[[str], None
         consumer = Consumer(
             [intake async for intake in _intakes(settings, session, credentials, clock, stack)],
             store=store,
-            rules=lambda: rules,
+            rules=rules.current,
             clock=clock,
             batch=settings.consumer.batch,
             quarantine=_quarantine_policy(settings),
@@ -127,7 +140,20 @@ def read_rule_set(settings: Settings) -> RuleSet:
     Raises:
         RulesInvalid: with everything that is wrong, each with its place.
     """
-    rules = load_rules(read_rules(settings.rules or default_rules_dir()))
+    path = settings.rules or default_rules_dir()
+    try:
+        return check_rules(read_rules(path), settings)
+    except RulesInvalid as error:
+        raise RulesInvalid([located(problem, path) for problem in error.problems]) from None
+
+
+def check_rules(sources: Sequence[SourceText], settings: Settings) -> RuleSet:
+    """Rules from their texts, checked against the configured receivers.
+
+    Raises:
+        RulesInvalid: with everything that is wrong, each with its place.
+    """
+    rules = load_rules(sources)
     known = ", ".join(sorted(settings.receivers))
     problems = [
         Problem(

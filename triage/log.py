@@ -83,8 +83,8 @@ def configure(settings: LogSettings, *, secrets: Iterable[str] = (), stream: Tex
     handler.setFormatter((_Json if settings.format == "json" else _Text)())
     handler.addFilter(_Redact(redactor(secrets)))
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
-    # Below WARNING these two write whole addresses with their tokens.
-    for name in ("apprise", "urllib3"):
+    # Below WARNING the first two write whole addresses with their tokens, and the third a line for each touched file.
+    for name in ("apprise", "urllib3", "watchfiles"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -54,6 +55,11 @@ def read_cases(path: Path) -> list[SourceText]:
     names = [path.with_suffix("").name + suffix for suffix in CASE_SUFFIXES]
     listed = _listed(path.parent, (*names, ".json"))
     return _read_all([file for file in listed if file.suffix == ".json" or file.name in names])
+
+
+def located(problem: Problem, path: Path) -> Problem:
+    """A problem of the rules at ``path`` with its file as the user would name it, for a terminal or editor to open."""
+    return replace(problem, file=str((path if path.is_dir() else path.parent) / problem.file))
 
 
 def _read_all(files: Sequence[Path]) -> list[SourceText]:

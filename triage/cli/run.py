@@ -25,6 +25,8 @@ def run(settings: Settings) -> None:
 
     Without a configuration it reads the local queue, uses the shipped rules and prints alerts to standard output.
     SIGTERM and Ctrl-C stop it: it finishes what it holds, and what it cannot finish in time is still in the queue.
+    Rules that were changed are taken within two seconds, or at once on SIGHUP; if they are wrong, those before them
+    stay in force.
     """
     from triage.log import configure, secrets_of  # noqa: PLC0415
 
@@ -45,17 +47,19 @@ async def _run(settings: Settings) -> None:
     from triage.app import build  # noqa: PLC0415
     from triage.clock import SystemClock  # noqa: PLC0415
 
-    stop = asyncio.Event()
+    stop, reload = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
     async with build(settings, clock=SystemClock()) as app:
+        rules = app.rules.current()
         log.info(
             "running: sources %s; %d rules (%s); store %s",
             ", ".join(source.name for source in settings.sources),
-            len(app.rules.rules),
-            app.rules.digest[:12],
+            len(rules.rules),
+            rules.digest[:12],
             settings.store.path,
         )
-        await app.run(stop)
+        await app.run(stop, reload=reload)
     log.info("stopped")
