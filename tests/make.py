@@ -71,6 +71,7 @@ def rule(
     alert: AlertPolicy | None = None,
     ignore: str | None = None,
     when: object = None,
+    more: dict[str, object] | None = None,
     **match: object,
 ) -> Rule:
     return Rule(
@@ -81,6 +82,7 @@ def rule(
         rerun=rerun,
         alert=alert,
         ignore=ignore,
+        **(more or {}),
     )
 
 

@@ -26,6 +26,7 @@ class RowKind(StrEnum):
     EXPECT = "expect"  # the result of a re-run is overdue
     FLUSH = "flush"  # fold the waiting alerts of a group into notifications
     NOTIFY = "notify"  # deliver one notification to one receiver
+    HOLD = "hold"  # nobody has decided about a held failure in time
 
 
 class RowState(StrEnum):

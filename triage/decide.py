@@ -14,8 +14,8 @@ from triage.envelope import Outcome, RequestId
 from triage.facts import Arrival, Facts, GroupFacts, Lineage, Snapshot, Subject
 from triage.reruns.backoff import next_delay, spread_of
 from triage.reruns.lineage import TaskId, task_id
-from triage.rules.match import first_match
-from triage.rules.model import AlertPolicy, Cause, Clause, RerunPolicy, Rule, RuleSet
+from triage.rules.match import matching
+from triage.rules.model import AlertPolicy, Cause, Clause, HoldPolicy, Match, RerunPolicy, Rule, RuleSet
 from triage.states import Event, State, advance
 
 
@@ -45,10 +45,11 @@ class Rerun:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Tell a person."""
+    """Tell a person. ``rule`` is the one that says so; None for what no rule has taken."""
 
     cause: Cause
     policy: AlertPolicy
+    rule: Rule | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,24 @@ class Resolve:
     attempt: int
 
 
-Effect = Rerun | Alert | Resolve
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Wait for a person's decision, and tell somebody at ``due_at`` that there was none."""
+
+    due_at: datetime
+    policy: HoldPolicy
+
+
+Effect = Rerun | Alert | Resolve | Hold
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What a rule in shadow mode would have done, had it been the only one."""
+
+    rule: Rule
+    reason: Reason
+    effects: tuple[Effect, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +85,9 @@ class Decision:
     """What is to be done about one envelope, and why.
 
     Attributes:
+        rule: the rule that decides: of those that apply, the first that re-runs, holds or ignores, else the last.
+        also: the other rules that apply; all but one say ``continue``. Their alerts are told, too.
+        shadow: rules in shadow mode that match, with what they would have done.
         lineage: the lineage after this decision, or None for a success outside any lineage.
         errors: rules whose ``when`` could not be evaluated. Why rules did not match is not kept: deciding is pure, so
             `triage.rules.match.trace` finds it again from the stored facts and the stored rule set.
@@ -77,8 +98,10 @@ class Decision:
     rule: Rule | None = None
     effects: tuple[Effect, ...] = ()
     lineage: Lineage | None = None
-    errors: Sequence[Clause] = ()
+    errors: tuple[Clause, ...] = ()
     facts: Facts = field(default=Facts(), compare=False)
+    also: tuple[Rule, ...] = ()
+    shadow: tuple[Shadow, ...] = ()
 
     @property
     def is_new(self) -> bool:
@@ -95,12 +118,14 @@ def decide(arrival: Arrival, facts: Facts, rules: RuleSet, *, now: datetime) -> 
     if facts.seen_digest is not None:
         same = facts.seen_digest == envelope.digest
         return Decision(Reason.DUPLICATE if same else Reason.CONFLICT, facts=facts)
-    if envelope.outcome is not Outcome.FAILED:
-        reason, effects, lineage = _not_failed(envelope.outcome, facts.lineage)
-        return Decision(reason, None, effects, lineage, (), facts)
-    match = first_match(rules, Subject(arrival, facts, now=now))
-    reason, effects, lineage = _failed(arrival, facts, match.rule, now=now)
-    return Decision(reason, match.rule, effects, lineage, match.errors, facts)
+    failed = envelope.outcome is Outcome.FAILED
+    asked = rules.of_failures if failed else rules.of_successes
+    match = matching(asked, Subject(arrival, facts, now=now)) if asked else Match()
+    verdict = _failed if failed else _not_failed
+    rule, also = _deciding(match.rules)
+    reason, effects, lineage = verdict(arrival, facts, rule, also, now=now)
+    shadow = tuple(Shadow(each, *verdict(arrival, facts, each, (), now=now)[:2]) for each in match.shadow)
+    return Decision(reason, rule, effects, lineage, match.errors, facts, also, shadow)
 
 
 def decide_batch(arrivals: Sequence[Arrival], snapshot: Snapshot, rules: RuleSet, *, now: datetime) -> list[Decision]:
@@ -117,35 +142,73 @@ def decide_batch(arrivals: Sequence[Arrival], snapshot: Snapshot, rules: RuleSet
 _Verdict = tuple[Reason, tuple[Effect, ...], Lineage | None]
 
 
-def _not_failed(outcome: Outcome, lineage: Lineage | None) -> _Verdict:
+def _deciding(rules: Sequence[Rule]) -> tuple[Rule | None, tuple[Rule, ...]]:
+    """Of the rules that apply the one that decides, and the others."""
+    if len(rules) <= 1:
+        return (rules[0] if rules else None), ()
+    rule = next((each for each in rules if each.rerun or each.hold or each.ignore is not None), rules[-1])
+    return rule, tuple(each for each in rules if each is not rule)
+
+
+def _not_failed(
+    arrival: Arrival,
+    facts: Facts,
+    rule: Rule | None,
+    also: tuple[Rule, ...],
+    *,
+    now: datetime,  # noqa: ARG001
+) -> _Verdict:
+    told = tuple(
+        Alert(Cause.MATCHED, each.alert, each) for each in (rule, *also) if each is not None and each.alert is not None
+    )
+    lineage = facts.lineage
     if lineage is None:
-        return Reason.SUCCEEDED, (), None
-    if outcome is Outcome.AMBIGUOUS:
+        return Reason.SUCCEEDED, told, None
+    if arrival.envelope.outcome is Outcome.AMBIGUOUS:
         # Success or stopped. Only a tracked task can be stopped, and a tracked task can be asked about.
         ask = Resolve(task_id(lineage.root, lineage.attempt), lineage.attempt)
-        return Reason.AMBIGUOUS, (ask,), lineage
-    return Reason.HEALED, (), lineage.moved(advance(lineage.state, Event.SUCCEEDED))
+        return Reason.AMBIGUOUS, (ask, *told), lineage
+    return Reason.HEALED, told, lineage.moved(advance(lineage.state, Event.SUCCEEDED))
 
 
-def _failed(arrival: Arrival, facts: Facts, rule: Rule | None, *, now: datetime) -> _Verdict:
+def _failed(arrival: Arrival, facts: Facts, rule: Rule | None, also: tuple[Rule, ...], *, now: datetime) -> _Verdict:
     rule_id = rule.id if rule else ""
     if facts.lineage is None:
         lineage = Lineage(arrival.envelope.request_id, State.NEW, 0, now, rule_id, 0)
     else:
         lineage = replace(facts.lineage, rule_id=rule_id or facts.lineage.rule_id)
+    reason, effects, event = _of_rule(rule, lineage, now=now)
+    if also:
+        more = tuple(
+            Alert(Cause.FAILED, each.alert, each)
+            for each in also
+            if each.alert is not None and Cause.FAILED in each.alert.on
+        )
+        effects += more
+        event = Event.ALERT if more and event is Event.IGNORE else event
+    attempt = lineage.attempt + 1 if event is Event.RERUN else lineage.attempt
+    return reason, effects, lineage.moved(advance(lineage.state, event), attempt=attempt)
+
+
+_Act = tuple[Reason, tuple[Effect, ...], Event]
+
+
+def _of_rule(rule: Rule | None, lineage: Lineage, *, now: datetime) -> _Act:
     if rule is None:
-        return _alert(Reason.NO_RULE, lineage, Cause.FAILED, DEFAULT_ALERT)
+        return _alert(Reason.NO_RULE, Cause.FAILED, None)
     if rule.ignore is not None:
-        return Reason.MATCHED, (), lineage.moved(advance(lineage.state, Event.IGNORE))
-    if rule.rerun is None:
-        return _alert(Reason.MATCHED, lineage, Cause.FAILED, rule.alert or DEFAULT_ALERT)
-    return _rerun(rule, rule.rerun, lineage, now=now)
+        return Reason.MATCHED, (), Event.IGNORE
+    if rule.rerun is not None:
+        return _rerun(rule, rule.rerun, lineage, now=now)
+    if rule.hold is not None:
+        return _hold(rule, rule.hold, now=now)
+    return _alert(Reason.MATCHED, Cause.FAILED, rule)
 
 
-def _rerun(rule: Rule, policy: RerunPolicy, lineage: Lineage, *, now: datetime) -> _Verdict:
+def _rerun(rule: Rule, policy: RerunPolicy, lineage: Lineage, *, now: datetime) -> _Act:
     attempt = lineage.attempt + 1
     if attempt > policy.max_attempts:
-        return _alert(Reason.ATTEMPTS_EXHAUSTED, lineage, Cause.EXHAUSTED, rule.alert or DEFAULT_ALERT)
+        return _alert(Reason.ATTEMPTS_EXHAUSTED, Cause.EXHAUSTED, rule)
     due_at = now + next_delay(
         first=policy.after,
         factor=policy.factor,
@@ -155,17 +218,27 @@ def _rerun(rule: Rule, policy: RerunPolicy, lineage: Lineage, *, now: datetime) 
         spread=spread_of(f"{lineage.root}/{attempt}"),
     )
     if due_at > lineage.started_at + policy.give_up_after:
-        return _alert(Reason.TOO_OLD, lineage, Cause.EXHAUSTED, rule.alert or DEFAULT_ALERT)
+        return _alert(Reason.TOO_OLD, Cause.EXHAUSTED, rule)
+    if rule.hold is not None:
+        return _hold(rule, rule.hold, now=now)
     effects: tuple[Effect, ...] = (Rerun(task_id(lineage.root, attempt), attempt, due_at, policy),)
     if rule.alert is not None and Cause.FAILED in rule.alert.on:
-        effects += (Alert(Cause.FAILED, rule.alert),)
-    return Reason.MATCHED, effects, lineage.moved(advance(lineage.state, Event.RERUN), attempt=attempt)
+        effects += (Alert(Cause.FAILED, rule.alert, rule),)
+    return Reason.MATCHED, effects, Event.RERUN
 
 
-def _alert(reason: Reason, lineage: Lineage, cause: Cause, policy: AlertPolicy) -> _Verdict:
+def _hold(rule: Rule, policy: HoldPolicy, *, now: datetime) -> _Act:
+    effects: tuple[Effect, ...] = (Hold(now + policy.length, policy),)
+    if rule.alert is not None and Cause.HELD in rule.alert.on:
+        effects += (Alert(Cause.HELD, rule.alert, rule),)
+    return Reason.MATCHED, effects, Event.HOLD
+
+
+def _alert(reason: Reason, cause: Cause, rule: Rule | None) -> _Act:
+    policy = (rule.alert if rule else None) or DEFAULT_ALERT
     if cause not in policy.on:
-        return reason, (), lineage.moved(advance(lineage.state, Event.IGNORE))
-    return reason, (Alert(cause, policy),), lineage.moved(advance(lineage.state, Event.ALERT))
+        return reason, (), Event.IGNORE
+    return reason, (Alert(cause, policy, rule),), Event.ALERT
 
 
 def _learn(snapshot: Snapshot, arrival: Arrival, decision: Decision, *, now: datetime) -> None:

@@ -25,7 +25,7 @@ from triage.changes import (
     RowKind,
     Settle,
 )
-from triage.decide import DEFAULT_ALERT, Alert, Decision, Rerun, Resolve
+from triage.decide import DEFAULT_ALERT, Alert, Decision, Hold, Rerun, Resolve
 from triage.envelope import FunctionRef, RequestId
 from triage.errors import Problem
 from triage.facts import Arrival, Lineage
@@ -53,7 +53,8 @@ def decided(arrival: Arrival, decision: Decision) -> Decided:
     """All rows that storing one decision entails."""
     envelope, lineage = arrival.envelope, decision.lineage
     if lineage is None:
-        return Decided(arrival, decision, Changes(), "")
+        told = [_new_alert(arrival, effect) for effect in decision.effects if isinstance(effect, Alert)]
+        return Decided(arrival, decision, Changes(alerts=tuple(told)), "")
     rows: list[NewRow] = []
     links: list[Link] = []
     alerts: list[NewAlert] = []
@@ -70,8 +71,9 @@ def decided(arrival: Arrival, decision: Decision) -> Decided:
                 asks = True
                 rows.append(_resolve_row(arrival, lineage, effect))
             case Alert():
-                group = alert_group(_labels(arrival, decision.rule), effect.policy)
-                alerts.append(NewAlert(group, lineage.root, envelope.request_id, effect.cause))
+                alerts.append(_new_alert(arrival, effect, root=lineage.root))
+            case Hold():
+                rows.append(_hold_row(arrival, lineage, effect, decision.rule))
     if lineage.root != envelope.request_id:
         links.append(Link(envelope.request_id, lineage.root, answered))
         if answered and not asks:
@@ -250,13 +252,18 @@ def _awaiting(row: OutboxRow, facts: RowFacts) -> Lineage | None:
     return lineage if lineage.state in (State.RERUN_PENDING, State.UNKNOWN) else None
 
 
+def unanswered(row: OutboxRow, facts: RowFacts) -> Settle:
+    """Nobody has decided about a held failure in time. That is always told, or it would be held for ever."""
+    return _ended(row, facts, Event.OVERDUE, Cause.HELD, f"nobody decided in time: {row.payload['reason']}")
+
+
 def _ended(row: OutboxRow, facts: RowFacts, event: Event, cause: Cause, detail: str) -> Settle:
     """The row will not come to its end: a person must hear of it, unless the rule does not want that."""
     lineage = facts.lineage
     if lineage is None or lineage.attempt != row.payload["attempt"] or (lineage.state, event) not in TRANSITIONS:
         return Settle.dead(note=f"{detail}; the failure has moved on")
     plan = row.payload["alert"]
-    if cause not in plan["on"]:
+    if cause not in plan["on"] and cause is not Cause.HELD:
         moved = lineage.moved(advance(lineage.state, Event.IGNORE))
         return Settle.dead(note=detail, changes=Changes((moved,)))
     moved = lineage.moved(advance(lineage.state, event))
@@ -282,6 +289,26 @@ def _rerun_row(arrival: Arrival, lineage: Lineage, effect: Rerun, rule: Rule | N
             "alert": _alert_plan(arrival, rule),
         },
     )
+
+
+def _hold_row(arrival: Arrival, lineage: Lineage, effect: Hold, rule: Rule | None) -> NewRow:
+    return NewRow(
+        key=_hold_key(arrival.envelope.request_id),
+        kind=RowKind.HOLD,
+        due_at=effect.due_at,
+        root=lineage.root,
+        payload={
+            "request_id": arrival.envelope.request_id,
+            "attempt": lineage.attempt,
+            "reason": effect.policy.reason,
+            "alert": _alert_plan(arrival, rule),
+        },
+    )
+
+
+def _new_alert(arrival: Arrival, alert: Alert, *, root: str = "") -> NewAlert:
+    group = alert_group(_labels(arrival, alert.rule), alert.policy)
+    return NewAlert(group, root, arrival.envelope.request_id, alert.cause)
 
 
 def _resolve_row(arrival: Arrival, lineage: Lineage, effect: Resolve) -> NewRow:
@@ -351,6 +378,10 @@ def _policy(plan: Mapping[str, Any]) -> AlertPolicy:
 
 def _expect_key(task: TaskId) -> str:
     return f"expect:{task}"
+
+
+def _hold_key(request_id: str) -> str:
+    return f"hold:{request_id}"
 
 
 def _resolve_key(task: TaskId) -> str:

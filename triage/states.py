@@ -25,7 +25,8 @@ class State(StrEnum):
     ALERTING = "alerting"  # an alert is waiting for its group or being delivered
     ALERTED = "alerted"  # at least one receiver took the alert
     HEALED = "healed"  # a re-run succeeded
-    IGNORED = "ignored"  # a rule said so, with its reason
+    IGNORED = "ignored"  # a rule or a person said so, with the reason
+    HELD = "held"  # a rule wants a person to decide
 
 
 class Event(StrEnum):
@@ -34,19 +35,25 @@ class Event(StrEnum):
     RERUN = "rerun"  # decided: run it again
     ALERT = "alert"  # decided: tell a person
     IGNORE = "ignore"  # decided: neither
+    HOLD = "hold"  # decided: a person decides
     ACCEPTED = "accepted"  # the provider took the re-run, or had it already
     LOST = "lost"  # no answer to the submit
     REFUSED = "refused"  # the provider will never take it
     GIVEN_UP = "given_up"  # no way left to find out; a person must look
     SUCCEEDED = "succeeded"  # the re-run's result is a success
-    OVERDUE = "overdue"  # no result came by its deadline
+    OVERDUE = "overdue"  # no result, or no person's decision, came by its deadline
     DELIVERED = "delivered"  # a receiver took the alert
 
 
-HELD: Final = frozenset({State.RERUN_PENDING, State.RERUNNING, State.UNKNOWN})
-"""States in which nothing is said yet because a re-run may still succeed. Each has an outbox row with a due time."""
+WAITING: Final = frozenset({State.RERUN_PENDING, State.RERUNNING, State.UNKNOWN, State.HELD})
+"""States in which the last word is not said yet. Each has an outbox row with a due time, so nothing waits for ever."""
 
-_DECIDED: Final = {Event.RERUN: State.RERUN_PENDING, Event.ALERT: State.ALERTING, Event.IGNORE: State.IGNORED}
+_DECIDED: Final = {
+    Event.RERUN: State.RERUN_PENDING,
+    Event.ALERT: State.ALERTING,
+    Event.IGNORE: State.IGNORED,
+    Event.HOLD: State.HELD,
+}
 _RESULT: Final = {**_DECIDED, Event.SUCCEEDED: State.HEALED}
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
@@ -60,6 +67,7 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
             State.ALERTING,
             State.ALERTED,
             State.IGNORED,
+            State.HELD,
         )
         for event, state in _RESULT.items()
     },
@@ -73,6 +81,7 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.UNKNOWN, Event.REFUSED): State.ALERTING,
     (State.UNKNOWN, Event.GIVEN_UP): State.ALERTING,
     (State.RERUNNING, Event.OVERDUE): State.ALERTING,
+    (State.HELD, Event.OVERDUE): State.ALERTING,
     (State.ALERTING, Event.DELIVERED): State.ALERTED,
 }
 

@@ -880,7 +880,9 @@ def test_a_failure_is_shown_with_all_that_happened_to_it(run):
             *("source", "message_id", "fingerprint", "digest", "root", "attempt", "body"),
         }
         assert detail.envelope["received_at"] == "2026-07-04T12:00:00.000000Z"
-        assert set(detail.decision) == {"request_id", "decided_at", "reason", "rule_id", "rule_set", "facts", "effects"}
+        assert set(detail.decision) == {
+            *("request_id", "decided_at", "reason", "rule_id", "rule_set", "facts", "effects", "also", "shadow")
+        }
         assert detail.decision["rule_set"] == "rs-1"
         assert [effect["kind"] for effect in detail.decision["effects"]] == ["rerun"]
         assert set(detail.lineage) == {

@@ -1,18 +1,18 @@
 """What is decided about an envelope, given what is known."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 
 import make
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triage.decide import Alert, Reason, Rerun, Resolve, decide, decide_batch
-from triage.envelope import Destination
+from triage.decide import Alert, Hold, Reason, Rerun, Resolve, decide, decide_batch
+from triage.envelope import Destination, Outcome
 from triage.facts import Facts, GroupFacts, Lineage, Snapshot
 from triage.reruns.lineage import task_id
-from triage.rules.model import AlertPolicy, Cause
+from triage.rules.model import AlertPolicy, Cause, HoldPolicy, Mode
 from triage.states import State
 
 NOW = make.NOW
@@ -44,6 +44,81 @@ def test_first_match_wins():
     decision = decide(make.arrived(), Facts(), rules, now=NOW)
     assert decision.rule.id == "yes"
     assert (decision.effects, decision.lineage.state) == ((), State.IGNORED)
+
+
+AUDIT = make.rule("audit", alert=AlertPolicy(to=("audit",)), more={"continues": True})
+ALSO_AGAIN = make.rule("also-again", rerun=make.RERUN, alert=AlertPolicy(to=("x",)), more={"continues": True})
+
+
+@pytest.mark.parametrize(
+    ("rules", "decides", "also", "effects", "state"),
+    [
+        ([AUDIT], "audit", [], [(Alert, "audit")], State.ALERTING),
+        ([AUDIT, *TELL.rules], "tell", ["audit"], [(Alert, "tell"), (Alert, "audit")], State.ALERTING),
+        ([AUDIT, *AGAIN.rules], "again", ["audit"], [(Rerun, None), (Alert, "audit")], State.RERUN_PENDING),
+        ([AUDIT, make.rule("no", ignore="known")], "no", ["audit"], [(Alert, "audit")], State.ALERTING),
+        ([*TELL.rules, AUDIT], "tell", [], [(Alert, "tell")], State.ALERTING),
+        # the first re-run wins; what the second one would tell at once is told
+        (
+            [replace(ALSO_AGAIN, id="a", alert=None), ALSO_AGAIN, *AGAIN.rules],
+            "a",
+            ["also-again", "again"],
+            [(Rerun, None), (Alert, "also-again")],
+            State.RERUN_PENDING,
+        ),
+        ([make.rule("off", ignore="x", more={"mode": Mode.OFF}), *TELL.rules], "tell", [], [(Alert, "tell")], State.ALERTING),
+        ([make.rule("ended", ignore="x", more={"expires": date(2026, 2, 28)}), *TELL.rules], "tell", [], [(Alert, "tell")], State.ALERTING),
+        ([make.rule("last-day", ignore="x", more={"expires": date(2026, 3, 1)}), *TELL.rules], "last-day", [], [], State.IGNORED),
+    ],
+)  # fmt: skip
+def test_which_of_several_rules_apply(rules, decides, also, effects, state):
+    decision = decide(make.arrived(), Facts(), make.rules(*rules), now=NOW)
+    assert (decision.rule.id, [rule.id for rule in decision.also]) == (decides, also)
+    found = [(type(effect), effect.rule.id if isinstance(effect, Alert) else None) for effect in decision.effects]
+    assert (found, decision.lineage.state) == (effects, state)
+
+
+def test_a_rule_in_shadow_mode_only_records_what_it_would_do():
+    again = replace(AGAIN.rules[0], mode=Mode.SHADOW)
+    decision = decide(make.arrived(), Facts(), make.rules(again, *TELL.rules), now=NOW)
+    assert replace(decision, shadow=()) == decide(make.arrived(), Facts(), TELL, now=NOW)
+    (shadow,) = decision.shadow
+    assert (shadow.rule, shadow.reason) == (again, Reason.MATCHED)
+    assert shadow.effects == decide(make.arrived(), Facts(), AGAIN, now=NOW).effects
+
+
+HOLD = HoldPolicy("was it paid?", timedelta(hours=4))
+
+
+@pytest.mark.parametrize(
+    ("rule", "alerts"),
+    [
+        (make.rule("h", more={"hold": HOLD}), []),
+        (make.rule("h", alert=make.ALERT, more={"hold": HOLD}), [Alert(Cause.HELD, make.ALERT)]),
+        (make.rule("h", rerun=make.RERUN, alert=replace(make.ALERT, on=frozenset({Cause.OVERDUE})), more={"hold": HOLD}), []),
+    ],
+)  # fmt: skip
+def test_a_held_failure_waits_for_a_person(rule, alerts):
+    decision = decide(make.arrived(), Facts(), make.rules(rule), now=NOW)
+    assert decision.effects == (Hold(NOW + timedelta(hours=4), HOLD), *alerts)
+    assert (decision.lineage.state, decision.lineage.attempt) == (State.HELD, 0)
+
+
+def test_a_rerun_that_cannot_be_is_not_held():
+    rule = make.rule("h", rerun=make.RERUN, alert=make.ALERT, more={"hold": HOLD})
+    decision = decide(
+        make.arrived(make.envelope("child")), Facts(lineage=lineage(attempt=2)), make.rules(rule), now=NOW
+    )
+    assert decision.effects == (Alert(Cause.EXHAUSTED, make.ALERT),)
+
+
+def test_a_rule_for_successes_tells_of_them():
+    rules = make.rules(*TELL.rules, make.rule("ended", alert=make.ALERT, more={"successes": True}))
+    alone = decide(make.arrived(make.success()), Facts(), rules, now=NOW)
+    assert (alone.reason, alone.rule.id, alone.lineage) == (Reason.SUCCEEDED, "ended", None)
+    assert alone.effects == (Alert(Cause.MATCHED, make.ALERT),)
+    healed = decide(make.arrived(make.success("child")), Facts(lineage=lineage()), rules, now=NOW)
+    assert (healed.reason, healed.lineage.state, healed.effects) == (Reason.HEALED, State.HEALED, alone.effects)
 
 
 def test_no_rule_tells_the_default_receiver():
@@ -163,9 +238,48 @@ ENVELOPES = st.builds(
 )
 
 
-@given(ENVELOPES, FACTS, st.sampled_from([AGAIN, TELL, make.rules()]))
+RULES = st.lists(
+    st.builds(
+        lambda number, action, **more: make.rule(f"r{number}", **action, more=more),
+        st.integers(0, 99),
+        st.sampled_from(
+            [
+                {"ignore": "known"},
+                {"alert": AlertPolicy()},
+                {"alert": make.ALERT},
+                {"rerun": make.RERUN},
+                {"rerun": make.RERUN, "alert": AlertPolicy()},
+                {"fn": "other", "alert": AlertPolicy()},
+            ]
+        ),
+        hold=st.sampled_from([None, None, HoldPolicy("why")]),
+        mode=st.sampled_from(Mode),
+        continues=st.booleans(),
+        expires=st.sampled_from([None, None, NOW.date(), NOW.date() - timedelta(days=1)]),
+        successes=st.booleans(),
+    ),
+    max_size=5,
+).map(lambda rules: make.rules(*rules))
+
+
+@given(ENVELOPES, FACTS, RULES)
 def test_deciding_is_total_and_deterministic(envelope, facts, rules):
     arrival = make.arrived(envelope)
     decision = decide(arrival, facts, rules, now=NOW)
     assert decision == decide(arrival, facts, rules, now=NOW)
     assert decision.lineage is None or decision.lineage.state is not State.NEW
+    planned = [effect for effect in decision.effects if isinstance(effect, Rerun | Hold)]
+    assert len(planned) <= 1
+    if decision.lineage is not None and decision.is_new and envelope.outcome is Outcome.FAILED:
+        told = any(isinstance(effect, Alert) for effect in decision.effects)
+        waits = {State.RERUN_PENDING: Rerun, State.HELD: Hold}.get(decision.lineage.state)
+        assert [type(effect) for effect in planned] == ([waits] if waits else [])
+        assert waits or decision.lineage.state is (State.ALERTING if told else State.IGNORED)
+
+
+@given(ENVELOPES, FACTS, RULES)
+def test_rules_in_shadow_mode_change_nothing(envelope, facts, rules):
+    arrival = make.arrived(envelope)
+    decision = decide(arrival, facts, rules, now=NOW)
+    without = make.rules(*(rule for rule in rules.rules if rule.mode is not Mode.SHADOW))
+    assert replace(decision, shadow=()) == decide(arrival, facts, without, now=NOW)

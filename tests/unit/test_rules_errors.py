@@ -22,17 +22,49 @@ def problems(text, *, name="r.yaml"):
 # Each: the file, then "line:column: message" of every problem in it.
 TABLE = {
     "misspelt key": (RULE + "    wehn: fn == 'x'\n    alert: {}\n", ["4:5: unknown key 'wehn' (did you mean 'when'?)"]),
-    "no action": (RULE, ["3:5: the rule does nothing (add ignore, rerun or alert)"]),
+    "no action": (RULE, ["3:5: the rule does nothing (add ignore, rerun, hold or alert)"]),
     "two kinds of action": (
         RULE + "    ignore: known\n    alert: {}\n",
         ["5:5: a rule that ignores cannot alert, too"],
+    ),
+    "ignore and go on": (
+        RULE + "    ignore: known\n    continue: true\n",
+        ["5:5: a rule that ignores cannot continue (it ends the search)"],
+    ),
+    "held without hold": (
+        RERUN + "    alert: {on: [held]}\n",
+        ["6:17: without hold nothing is held (take `held` out)"],
+    ),
+    "hold and failed": (
+        RULE + "    hold: why\n    alert: {on: [failed]}\n",
+        ["5:17: what is held is told as `held` (take `failed` out)"],
+    ),
+    "hold without a reason": (
+        RULE + "    hold: {for: 2h, fro: 3h}\n",
+        [
+            "4:11: the key 'reason' is missing (what the person has to decide)",
+            "4:21: unknown key 'fro' (did you mean 'for'?)",
+        ],
+    ),
+    "hold for no time": (
+        RULE + "    hold: {reason: x, for: 0s}\n",
+        ["4:28: expected more than nothing (such as 90s, 5m, 2h, 1d)"],
+    ),
+    "no such day": (RULE + "    alert: {}\n    expires: 2026-02-30\n", ["5:14: there is no day 2026-02-30"]),
+    "no date": (
+        RULE + "    alert: {}\n    review_by: tomorrow\n",
+        ["5:16: expected a date, not 'tomorrow' (such as 2026-03-31)"],
+    ),
+    "misspelt mode": (
+        RULE + "    alert: {}\n    mode: shadwo\n",
+        ["5:11: expected live or shadow or off, not 'shadwo' (did you mean 'shadow'?)"],
     ),
     "ignore without a reason": (RULE + "    ignore: ''\n", ["4:13: expected a text, not an empty one"]),
     "alert without a value": (RULE + "    alert:\n", ["4:11: expected a mapping, not nothing"]),
     "misspelt cause": (
         RERUN + "    alert: {on: [exhausted, faled]}\n",
         [
-            "6:29: expected failed or exhausted or refused or unknown or overdue, not 'faled' (did you mean 'failed'?)"
+            "6:29: expected failed or exhausted or refused or unknown or overdue or held, not 'faled' (did you mean 'failed'?)"
         ],
     ),
     "misspelt severity": (

@@ -1,7 +1,7 @@
 """What a loaded rule file says, and that hostile files are refused without harm."""
 
 import time
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ from triage.errors import RulesInvalid
 from triage.rulefiles import default_rules_dir, read_rules
 from triage.rules.document import read_document
 from triage.rules.mistakes import Mistakes
-from triage.rules.model import AlertPolicy, Cause, Place, RerunPolicy, Severity, SourceText
+from triage.rules.model import AlertPolicy, Cause, HoldPolicy, Mode, Place, RerunPolicy, Severity, SourceText
 from triage.rules.readers import parse_duration
 from triage.rules.source import load_rules
 
@@ -53,6 +53,10 @@ def test_a_rule_with_everything():
     owner: media
     runbook: https://wiki.example/media
     labels: {tier: 1}
+    continue: true
+    mode: shadow
+    expires: 2026-03-31
+    review_by: 2026-03-15
 """
     )
 
@@ -79,6 +83,16 @@ def test_a_rule_with_everything():
         group_interval=timedelta(minutes=10),
     )
     assert (rule.owner, rule.runbook, rule.labels) == ("media", "https://wiki.example/media", {"tier": "1"})
+    assert (rule.continues, rule.mode, rule.hold) == (True, Mode.SHADOW, None)
+    assert (rule.expires, rule.review_by) == (date(2026, 3, 31), date(2026, 3, 15))
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [("why", HoldPolicy("why", timedelta(hours=24))), ("{reason: why, for: 90m}", HoldPolicy("why", timedelta(minutes=90)))],
+)
+def test_a_rule_that_holds(written, expected):
+    assert rule_of(f"    hold: {written}\n").hold == expected
 
 
 @pytest.mark.parametrize(
@@ -93,6 +107,10 @@ def test_a_rule_with_everything():
         ("    rerun: {max_attempts: 1}\n", "{alert: {to: d}}", AlertPolicy(("d",), LATER)),
         ("    rerun: {max_attempts: 1}\n    alert: {on: failed}\n", "", AlertPolicy(on=frozenset({Cause.FAILED}))),
         ("    ignore: known\n", "{alert: {to: d}}", None),
+        ("    hold: why\n", "", None),
+        ("    hold: why\n    alert: {}\n", "", AlertPolicy(on=LATER | {Cause.HELD})),
+        ("    hold: why\n", "{alert: {to: d}}", AlertPolicy(("d",), LATER)),
+        ("    hold: why\n    rerun: {max_attempts: 1, quiet: false}\n    alert: {on: unknown}\n", "", AlertPolicy(on=frozenset({Cause.UNKNOWN}))),
     ],
 )  # fmt: skip
 def test_what_an_alert_is_told_about(body, defaults, expected):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from make import NOW, arrived, envelope
 
 from triage.facts import VOCABULARY, Facts, Subject
-from triage.rules.match import first_match, trace
+from triage.rules.match import Verdict, matching, trace
 from triage.rules.matchers import FIELDS, compile_match
 from triage.rules.mistakes import Mistakes
 from triage.rules.model import Place, Rule, RuleSet, SourceText
@@ -124,22 +124,24 @@ def rules(*matches):
 
 
 def test_the_trace_tells_the_clause_and_the_value_it_met():
-    told = trace(
+    steps = trace(
         rules(
             {"condition": "Inv*", "status_code": [429, ">= 500"]},
             {"payload": {"a.b": {"not": 3}}},
             {"function_error": "x", "error": {"message": "never"}},
             {},
             {"source": "not reached"},
-        ),
-        SUBJECT,
+        ).rules,
+        SUBJECT | {"outcome": "failed"},
     )
+    told = [step.clause for step in steps if step.clause]
 
     assert [(each.rule_id, each.clause, each.actual) for each in told] == [
         ("r0", 'status_code: [429, ">= 500"]', "200"),
         ("r1", 'payload.a.b: {"not": 3}', "3"),
         ("r2", "function_error: x", "''"),
     ]
+    assert [step.verdict for step in steps] == ["failed", "failed", "failed", "matched", "not_asked"]
 
 
 def test_patterns_that_backtrack_elsewhere_take_no_time_here():
@@ -185,9 +187,11 @@ def test_a_match_is_refused_at_load_or_never_raises(match, subject):
         matchers = compile_match(match)
     except Mistakes:
         return
-    found = first_match(RuleSet((Rule("r", Place("r.yaml", 1), matchers),), ""), subject)
+    subject |= {"outcome": "failed"}
+    rule = Rule("r", Place("r.yaml", 1), matchers)
 
-    assert (found.rule is None) == bool(trace(RuleSet((Rule("r", Place("r.yaml", 1), matchers),), ""), subject))
+    (step,) = trace([rule], subject)
+    assert (matching([rule], subject).rules == [rule]) == (step.verdict is Verdict.MATCHED)
 
 
 def test_a_text_that_is_no_unicode_is_matched_all_the_same():
@@ -199,5 +203,5 @@ def test_a_text_that_is_no_unicode_is_matched_all_the_same():
         SourceText("r.yaml", "version: 1\nrules:\n  - id: a\n    when: error.message.contains('job ? timed out') && payload == payload\n    alert: {}\n")
     ])  # fmt: skip
 
-    assert first_match(loaded, subject).rule.id == "a"
-    assert first_match(rules({"error": {"message": "/job . timed/"}}), subject).rule
+    assert matching(loaded.rules, subject).rules[0].id == "a"
+    assert matching(rules({"error": {"message": "/job . timed/"}}).rules, subject).rules

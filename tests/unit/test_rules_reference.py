@@ -119,6 +119,12 @@ def test_the_schema_takes_what_the_loader_takes(text):
         "{id: a, match: {error: {mesage: x}}, alert: {}}",
         "{id: a, match: {condition: {nto: x}}, alert: {}}",
         "{id: a b, alert: {}}",
+        "{id: a, ignore: x, continue: true}",
+        "{id: a, ignore: x, hold: y}",
+        "{id: a, hold: {for: 1h}}",
+        "{id: a, hold: {reason: x, fr: 1h}}",
+        "{id: a, alert: {}, mode: on}",
+        "{id: a, alert: {}, expires: soon}",
         "{alert: {}}",
     ],
 )

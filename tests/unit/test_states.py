@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from triage.errors import IllegalTransition
-from triage.states import HELD, TRANSITIONS, Event, State, advance
+from triage.states import TRANSITIONS, WAITING, Event, State, advance
 
 
 @pytest.mark.parametrize(("state", "event"), list(itertools.product(State, Event)))
@@ -23,11 +23,11 @@ def test_nothing_becomes_new_again():
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.NEW])
 def test_a_late_result_is_legal_in_every_stored_state(state):
-    for event in (Event.SUCCEEDED, Event.RERUN, Event.ALERT, Event.IGNORE):
+    for event in (Event.SUCCEEDED, Event.RERUN, Event.ALERT, Event.IGNORE, Event.HOLD):
         assert (state, event) in TRANSITIONS
 
 
-@pytest.mark.parametrize("state", sorted(HELD))
-def test_nothing_is_held_for_ever(state):
+@pytest.mark.parametrize("state", sorted(WAITING))
+def test_nothing_waits_for_ever(state):
     reachable = {target for (origin, _), target in TRANSITIONS.items() if origin is state}
     assert State.ALERTING in reachable

@@ -18,6 +18,8 @@ _CAUSES = {
     Cause.REFUSED: ("failed", "the re-run was refused"),
     Cause.UNKNOWN: ("failed", "it cannot be found out whether the re-run was taken; it is held for you"),
     Cause.OVERDUE: ("failed", "re-run, but no result came back"),
+    Cause.HELD: ("failed", "held until a person decides: triage failures release"),
+    Cause.MATCHED: ("ended", "a rule wants you to know"),
     Cause.QUARANTINED: ("could not be read", "kept in the quarantine"),
     Cause.RULES_REFUSED: ("could not be used", "the last good rules stay in force"),
 }
@@ -32,6 +34,8 @@ def title(view: GroupView, code: str) -> str:
         what = f"message{'s' if count > 1 else ''} could not be read: {printable(labels['error_type'], 60)}"
     elif Cause.RULES_REFUSED in view.causes:
         what = f"rule files cannot be used: {printable(labels['error_message'], 160)}"
+    elif set(view.causes) == {Cause.MATCHED}:
+        what = f"{printable(labels['function'], 80)} ended as rule {printable(labels['rule'], 80)} says"
     else:
         kind = labels["error_type"] or labels["condition"] or "error"
         what = f"{printable(labels['function'], 80)} failed: {printable(kind, 60)}"

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from triage.rules.expression import compile_expression
 from triage.rules.matchers import compile_match
-from triage.rules.mistakes import kind_of, wrong
-from triage.rules.model import ABOUT_FAILURES, Cause, Severity
+from triage.rules.mistakes import Mistake, Mistakes, did_you_mean, kind_of, wrong
+from triage.rules.model import ABOUT_FAILURES, Cause, HoldPolicy, Mode, Severity
 from triage.rules.readers import (
     DURATION,
     NAME,
@@ -22,6 +22,7 @@ from triage.rules.readers import (
     one_of,
     parse_duration,
     positive,
+    read_date,
     read_flag,
     read_labels,
     read_link,
@@ -33,6 +34,7 @@ from triage.rules.readers import (
 Schema = Mapping[str, Any]
 
 CAUSES: Final = tuple(cause.value for cause in Cause if cause in ABOUT_FAILURES)
+MODES: Final = tuple(mode.value for mode in Mode)
 SEVERITIES: Final = tuple(severity.value for severity in Severity)
 GROUP_BY: Final = ("function", "condition", "error_type", "error_message", "fingerprint", "rule", "owner")
 """Labels of an alert that alerts can be grouped by."""
@@ -67,7 +69,30 @@ def _list(value: Any) -> Any:
     return value
 
 
+def _hold(value: Any) -> HoldPolicy:
+    if not isinstance(value, dict):
+        return HoldPolicy(read_text(least=1)(value))
+    readers = {"reason": read_text(least=1), "for": positive}
+    found: dict[str, Any] = {}
+    mistakes: list[Mistake] = []
+    for name, each in value.items():
+        if name not in readers:
+            mistakes.append(Mistake(f"unknown key {name[:60]!r}", did_you_mean(name, readers), (name,), key=True))
+            continue
+        try:
+            found[name] = readers[name](each)
+        except Mistakes as error:
+            mistakes += [Mistake(one.message, one.hint, (name, *one.path)) for one in error.mistakes]
+    if "reason" not in value:
+        mistakes.append(Mistake("the key 'reason' is missing", "what the person has to decide"))
+    if mistakes:
+        raise Mistakes(mistakes)
+    return HoldPolicy(found["reason"], found.get("for", HoldPolicy("").length))
+
+
 DURATION_SCHEMA: Final = {"type": "string", "pattern": rf"^(?:{DURATION}\s?)+$"}
+_DATE_SCHEMA: Final = {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d$"}
+_REASON_SCHEMA: Final = {"type": "string", "minLength": 1}
 _TEXT_SCHEMA: Final = {"type": "string"}
 _NAME_SCHEMA: Final = {"type": "string", "pattern": f"^{NAME}$"}
 
@@ -117,7 +142,7 @@ RERUN: Final[Mapping[str, Key]] = {
 ALERT: Final[Mapping[str, Key]] = {
     "to": Key("Names of receivers. Default: default.", list_of(read_name), _or_list(_NAME_SCHEMA)),
     "on": Key(
-        "What is told. Default: failed; in a rule with rerun, everything else.",
+        "What is told. Default: failed; in a rule with rerun or hold, everything else.",
         list_of(one_of(CAUSES), empty="an empty list would tell nobody of anything"),
         _or_list({"enum": list(CAUSES)}),
     ),
@@ -147,16 +172,41 @@ RULE: Final[Mapping[str, Key]] = {
     "id": Key("Name of the rule, unique in all files.", read_name, _NAME_SCHEMA, required=True),
     "match": Key("What the failure must look like; all of it must hold. Default: anything.", compile_match),
     "when": Key("A CEL expression that must be true, asked after `match`.", _expression, _TEXT_SCHEMA),
-    "ignore": Key("Do nothing, for this reason.", read_text(least=1), {"type": "string", "minLength": 1}),
+    "ignore": Key("Do nothing, for this reason.", read_text(least=1), _REASON_SCHEMA),
+    "hold": Key(
+        "Do nothing until a person decides, for this reason; `{reason, for}` also says how long to wait until somebody "
+        "is told that nobody did. Default of `for`: 24h.",
+        _hold,
+        {
+            "anyOf": [
+                _REASON_SCHEMA,
+                {
+                    "type": "object",
+                    "properties": {"reason": _REASON_SCHEMA, "for": DURATION_SCHEMA},
+                    "required": ["reason"],
+                    "additionalProperties": False,
+                },
+            ]
+        },
+    ),
     "rerun": Key("Run the task again.", keys=RERUN),
     "alert": Key("Tell somebody.", keys=ALERT),
+    "continue": Key("Ask the rules after this one, too. Default: false.", read_flag, {"type": "boolean"}),
+    "mode": Key(
+        "live; shadow: only record what the rule would have done; off: do not ask it. Default: live.",
+        one_of(MODES),
+        {"enum": list(MODES)},
+    ),
+    "expires": Key("The last day (UTC) on which the rule is asked, such as 2026-03-31.", read_date, _DATE_SCHEMA),
+    "review_by": Key("The day by which somebody should look at the rule again.", read_date, _DATE_SCHEMA),
     **_ABOUT,
 }
 
 DEFAULTS: Final[Mapping[str, Key]] = {
     **_ABOUT,
     "alert": Key(
-        "For what the `alert` of a rule leaves out, and for rules with `rerun` that have no `alert`.", keys=ALERT
+        "For what the `alert` of a rule leaves out, and for rules with `rerun` or `hold` that have no `alert`.",
+        keys=ALERT,
     ),
 }
 

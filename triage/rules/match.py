@@ -1,28 +1,39 @@
-"""Apply a rule set to one subject: file order, first match wins.
+"""Apply rules to one subject: file order, the first that matches decides unless it says ``continue``.
 
-`first_match` is the hot path and keeps no trace; `trace` walks the same way and says for each rule why it did not
-match. Both are pure, so a stored decision can be explained by running it again.
+`matching` is the hot path and keeps no trace; `trace` walks the same way and says for each rule what came of it. Both
+are pure, so a stored decision can be explained by running it again.
 """
 
 from __future__ import annotations
 
-from triage.rules.model import Clause, Match, Rule, RuleSet, Subject
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from triage.rules.model import Clause, Match, Matcher, Mode, Rule, Subject
 
 
-def first_match(rules: RuleSet, subject: Subject) -> Match:
-    """The first rule all of whose clauses hold. An expression that cannot be evaluated is no match, and is reported."""
+def matching(rules: Sequence[Rule], subject: Subject) -> Match:
+    """The rules that apply. An expression that cannot be evaluated is no match, and is reported."""
+    taken: list[Rule] = []
+    shadow: list[Rule] = []
     errors: list[Clause] = []
-    for rule in rules.rules:
-        if not _matches(rule, subject):
+    for rule in rules:
+        if not _matches(rule, subject) or _expired(rule, subject):
             continue
-        if rule.when is None:
-            return Match(rule, errors)
-        verdict = rule.when.evaluate(subject)
-        if verdict is True:
-            return Match(rule, errors)
-        if verdict is not False:
-            errors.append(Clause(rule.id, f"when: {rule.when.text}", verdict))
-    return Match(None, errors)
+        if rule.when is not None:
+            verdict = rule.when.evaluate(subject)
+            if verdict is not True:
+                if verdict is not False:
+                    errors.append(Clause(rule.id, f"when: {rule.when.text}", verdict))
+                continue
+        if rule.mode is Mode.SHADOW:
+            shadow.append(rule)
+            continue
+        taken.append(rule)
+        if not rule.continues:
+            break
+    return Match(taken, shadow, tuple(errors))
 
 
 def _matches(rule: Rule, subject: Subject) -> bool:
@@ -32,26 +43,64 @@ def _matches(rule: Rule, subject: Subject) -> bool:
     return True
 
 
-def trace(rules: RuleSet, subject: Subject) -> list[Clause]:
-    """For each rule before the one that matches: the clause that failed and the value it met."""
-    clauses: list[Clause] = []
-    for rule in rules.rules:
-        clause = _failing_clause(rule, subject)
-        if clause is None:
-            break
-        clauses.append(clause)
-    return clauses
+def _expired(rule: Rule, subject: Subject) -> bool:
+    return rule.expires is not None and subject["now"].date() > rule.expires
 
 
-def _failing_clause(rule: Rule, subject: Subject) -> Clause | None:
+class Verdict(StrEnum):
+    """What came of one rule."""
+
+    MATCHED = "matched"
+    SHADOW = "shadow"  # it matched, and does nothing because of its mode
+    FAILED = "failed"  # a clause does not hold
+    ERROR = "error"  # its expression cannot be evaluated
+    OFF = "off"
+    EXPIRED = "expired"
+    NOT_ASKED = "not_asked"  # a rule before it has decided, or it is not for results of this kind
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One rule, what came of it, and for one that failed the clause and the value it met."""
+
+    rule: Rule
+    verdict: Verdict
+    clause: Clause | None = None
+
+
+def trace(rules: Sequence[Rule], subject: Subject) -> list[Step]:
+    """What came of each rule of a set (``RuleSet.rules``), in their order."""
+    failed = subject["outcome"] == "failed"
+    steps: list[Step] = []
+    decided = False
+    for rule in rules:
+        if decided or not (failed or rule.successes):
+            steps.append(Step(rule, Verdict.NOT_ASKED))
+            continue
+        step = _step(rule, subject)
+        steps.append(step)
+        decided = step.verdict is Verdict.MATCHED and not rule.continues
+    return steps
+
+
+def _step(rule: Rule, subject: Subject) -> Step:
+    if rule.mode is Mode.OFF:
+        return Step(rule, Verdict.OFF, Clause(rule.id, "mode: off", ""))
+    if _expired(rule, subject):
+        return Step(rule, Verdict.EXPIRED, Clause(rule.id, f"expires: {rule.expires}", str(subject["now"].date())))
     for matcher in rule.match:
         if not matcher.test(subject):
-            return Clause(rule.id, matcher.clause, _shown(subject, matcher.name))
+            return Step(rule, Verdict.FAILED, _failing(rule, matcher, subject))
     if rule.when is not None:
         verdict = rule.when.evaluate(subject)
         if verdict is not True:
-            return Clause(rule.id, f"when: {rule.when.text}", "false" if verdict is False else verdict)
-    return None
+            clause = Clause(rule.id, f"when: {rule.when.text}", "false" if verdict is False else verdict)
+            return Step(rule, Verdict.FAILED if verdict is False else Verdict.ERROR, clause)
+    return Step(rule, Verdict.SHADOW if rule.mode is Mode.SHADOW else Verdict.MATCHED)
+
+
+def _failing(rule: Rule, matcher: Matcher, subject: Subject) -> Clause:
+    return Clause(rule.id, matcher.clause, _shown(subject, matcher.name))
 
 
 def _shown(subject: Subject, name: str) -> str:

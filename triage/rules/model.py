@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -17,11 +17,13 @@ class Cause(StrEnum):
     REFUSED = "refused"  # the provider refused the re-run for good
     UNKNOWN = "unknown"  # whether the re-run was submitted cannot be found out
     OVERDUE = "overdue"  # no result of the re-run came by its deadline
+    HELD = "held"  # held for a person: told at once where the rule says so, and when nobody decided in time
     QUARANTINED = "quarantined"  # a message could not be read; not for rules
+    MATCHED = "matched"  # a rule matched a result that is no failure; not to be listed
     RULES_REFUSED = "rules_refused"  # the rule files were changed and cannot be used; not for rules
 
 
-ABOUT_FAILURES: Final = frozenset(Cause) - {Cause.QUARANTINED, Cause.RULES_REFUSED}
+ABOUT_FAILURES: Final = frozenset(Cause) - {Cause.QUARANTINED, Cause.RULES_REFUSED, Cause.MATCHED}
 """What the alert of a rule can be about."""
 
 
@@ -72,6 +74,22 @@ class AlertPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldPolicy:
+    """Do nothing until a person decides; ``length`` from now a person is told that nobody did."""
+
+    reason: str
+    length: timedelta = timedelta(hours=24)
+
+
+class Mode(StrEnum):
+    """What a rule that matches may do."""
+
+    LIVE = "live"
+    SHADOW = "shadow"  # it is recorded what it would have done; the search goes on
+    OFF = "off"  # not asked
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a rule stands in its file, counted from 1."""
 
@@ -115,7 +133,15 @@ class Matcher:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. Exactly one of ``ignore`` or (``rerun`` and/or ``alert``) is set."""
+    """One rule. It has ``ignore`` alone, or at least one of ``rerun``, ``alert`` and ``hold``.
+
+    Attributes:
+        hold: a person decides; with ``rerun``, that is what happens when the person says so.
+        continues: what it does is done, and the rules after it are asked, too.
+        expires: the last day (UTC) on which it is asked.
+        review_by: when somebody should look whether it is still right.
+        successes: it is asked about results that are no failures, too.
+    """
 
     id: str
     place: Place
@@ -127,6 +153,12 @@ class Rule:
     owner: str = ""
     runbook: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    hold: HoldPolicy | None = None
+    mode: Mode = Mode.LIVE
+    continues: bool = False
+    expires: date | None = None
+    review_by: date | None = None
+    successes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +171,32 @@ class SourceText:
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """All rules, in file order. ``digest`` is the SHA-256 over names and texts, and is stored with every decision."""
+    """All rules, in file order. ``digest`` is the SHA-256 over names and texts, and is stored with every decision.
+
+    ``of_failures`` and ``of_successes`` are those that are asked about such a result at all.
+    """
 
     rules: tuple[Rule, ...]
     digest: str
     sources: tuple[SourceText, ...] = ()
+    of_failures: tuple[Rule, ...] = field(init=False, compare=False, repr=False)
+    of_successes: tuple[Rule, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        asked = tuple(rule for rule in self.rules if rule.mode is not Mode.OFF)
+        object.__setattr__(self, "of_failures", asked)
+        object.__setattr__(self, "of_successes", tuple(rule for rule in asked if rule.successes))
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The first rule that matched, if any, and the rules before it whose ``when`` could not be evaluated."""
+    """The rules that apply: any number that continue and at most one that does not, in order.
 
-    rule: Rule | None
-    errors: Sequence[Clause] = ()
+    Attributes:
+        shadow: rules in shadow mode that match, and would have applied.
+        errors: rules on the way whose ``when`` could not be evaluated.
+    """
+
+    rules: Sequence[Rule] = ()
+    shadow: Sequence[Rule] = ()
+    errors: tuple[Clause, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any, Final
 
 from triage.rules.mistakes import Mistake, Mistakes, did_you_mean, kind_of, wrong
@@ -48,6 +48,16 @@ def positive(value: Any) -> timedelta:
     if not duration:
         raise wrong("expected more than nothing", "such as 90s, 5m, 2h, 1d")
     return duration
+
+
+def read_date(value: Any) -> date:
+    """A day, ``2026-03-31``."""
+    try:
+        if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
+            return date.fromisoformat(value)
+    except ValueError:
+        raise wrong(f"there is no day {value}") from None
+    raise wrong(f"expected a date, not {kind_of(value)}", "such as 2026-03-31")
 
 
 def whole(least: int, most: int) -> Read:

@@ -11,6 +11,8 @@ from triage.rules.matchers import ERROR_DOC, ERROR_FIELDS, FIELDS, PAYLOAD_DOC
 _MATCH: Final = {"$ref": "#/$defs/matcher"}
 _MATCH_LIST: Final = {"type": "array", "items": _MATCH, "minItems": 1}
 
+_ACTIONS: Final = ("rerun", "hold", "alert")
+
 MATCHER: Final[Mapping[str, Any]] = {
     "description": "Equal; a glob with * or ?; a /regular expression/; a list (any of them); not, any or all.",
     "anyOf": [
@@ -32,8 +34,8 @@ def rules_schema() -> dict[str, Any]:
     rule = _object(RULE)
     rule["properties"]["match"] = {"description": RULE["match"].doc, **_match()}
     rule["oneOf"] = [
-        {"required": ["ignore"], "properties": {"rerun": False, "alert": False}},
-        {"properties": {"ignore": False}, "anyOf": [{"required": ["rerun"]}, {"required": ["alert"]}]},
+        {"required": ["ignore"], "properties": dict.fromkeys((*_ACTIONS, "continue"), False)},
+        {"properties": {"ignore": False}, "anyOf": [{"required": [name]} for name in _ACTIONS]},
     ]
     schema["properties"]["rules"] |= {"type": "array", "items": {"$ref": "#/$defs/rule"}}
     return {

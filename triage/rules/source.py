@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from triage.rules.model import (
     ABOUT_FAILURES,
     AlertPolicy,
     Cause,
+    Mode,
     Place,
     RerunPolicy,
     Rule,
@@ -75,17 +76,8 @@ class _Loader:
             return None
         place = Place(document.source.name, *document.line(path))
         self.unique(document, path, values.get("id"), place)
-        actions = [key for key in ("ignore", "rerun", "alert") if key in written]
-        if not actions:
-            self.report(document, path, Mistake("the rule does nothing", "add ignore, rerun or alert"))
-        elif "ignore" in actions and len(actions) > 1:
-            message = f"a rule that ignores cannot {actions[1]}, too"
-            self.report(document, path, Mistake(message, "", (actions[1],), key=True))
-        if "rerun" in values:
-            self.check_rerun(document, path, values)
-        elif set(values.get("alert", {}).get("on", ())) - {Cause.FAILED}:
-            message = "without rerun there is nothing to tell but that it failed"
-            self.report(document, path, Mistake(message, "leave `on` out", ("alert", "on")))
+        for mistake in (*_action_mistakes(written), *_rerun_mistakes(values), *_cause_mistakes(written, values)):
+            self.report(document, path, mistake)
         if len(self.problems) > before:
             return None
         return Rule(
@@ -99,6 +91,11 @@ class _Loader:
             owner=values.get("owner", defaults.get("owner", "")),
             runbook=values.get("runbook", defaults.get("runbook", "")),
             labels={**defaults.get("labels", {}), **values.get("labels", {})},
+            hold=values.get("hold"),
+            mode=Mode(values.get("mode", Mode.LIVE)),
+            continues=values.get("continue", False),
+            expires=values.get("expires"),
+            review_by=values.get("review_by"),
         )
 
     def unique(self, document: Document, path: Path, rule_id: str | None, place: Place) -> None:
@@ -109,16 +106,6 @@ class _Loader:
             mistake = Mistake(f"a second rule {rule_id!r}", f"the first is in {first.file}:{first.line}", ("id",))
             self.report(document, path, mistake)
         self.ids.setdefault(rule_id, place)
-
-    def check_rerun(self, document: Document, path: Path, values: Mapping[str, Any]) -> None:
-        rerun = values["rerun"]
-        if rerun.get("after", timedelta(0)) > rerun.get("give_up_after", GIVE_UP_AFTER):
-            message = "the first re-run would come later than give_up_after: there would never be one"
-            hint = "" if "give_up_after" in rerun else "its default is 6h"
-            self.report(document, path, Mistake(message, hint, ("rerun", "after")))
-        if rerun.get("quiet") is True and Cause.FAILED in values.get("alert", {}).get("on", ()):
-            message = "a quiet re-run does not tell that the task failed"
-            self.report(document, path, Mistake(message, "write quiet: false, or take `failed` out", ("alert", "on")))
 
     def section(self, document: Document, path: Path, keys: Mapping[str, Key]) -> dict[str, Any]:
         """Read a mapping by its table of keys; what cannot be read is reported and left out."""
@@ -133,6 +120,37 @@ class _Loader:
 _SHAPE: Final[Mapping[Path, str]] = {(): "a rule file begins with version: 1, then rules:"}
 
 
+def _action_mistakes(written: Mapping[str, Any]) -> Iterator[Mistake]:
+    actions = [key for key in ("ignore", "rerun", "hold", "alert") if key in written]
+    if not actions:
+        yield Mistake("the rule does nothing", "add ignore, rerun, hold or alert")
+    elif "ignore" in actions:
+        for key in actions[1:]:
+            yield Mistake(f"a rule that ignores cannot {key}, too", "", (key,), key=True)
+        if "continue" in written:
+            yield Mistake("a rule that ignores cannot continue", "it ends the search", ("continue",), key=True)
+
+
+def _rerun_mistakes(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    rerun = values.get("rerun", {})
+    if rerun.get("after", timedelta(0)) > rerun.get("give_up_after", GIVE_UP_AFTER):
+        message = "the first re-run would come later than give_up_after: there would never be one"
+        yield Mistake(message, "" if "give_up_after" in rerun else "its default is 6h", ("rerun", "after"))
+    if rerun.get("quiet") is True and Cause.FAILED in values.get("alert", {}).get("on", ()):
+        message = "a quiet re-run does not tell that the task failed"
+        yield Mistake(message, "write quiet: false, or take `failed` out", ("alert", "on"))
+
+
+def _cause_mistakes(written: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[Mistake]:
+    on = {Cause(cause) for cause in values.get("alert", {}).get("on", ())}
+    if "rerun" not in written and "hold" not in written and on - {Cause.FAILED}:
+        yield Mistake("without rerun there is nothing to tell but that it failed", "leave `on` out", ("alert", "on"))
+    elif "hold" not in written and Cause.HELD in on:
+        yield Mistake("without hold nothing is held", "take `held` out", ("alert", "on"))
+    elif "hold" in written and Cause.FAILED in on:
+        yield Mistake("what is held is told as `held`", "take `failed` out", ("alert", "on"))
+
+
 def _rerun_policy(values: Mapping[str, Any]) -> RerunPolicy:
     backoff = {_BACKOFF[name]: value for name, value in values.get("backoff", {}).items()}
     rest = {name: value for name, value in values.items() if name not in ("backoff", "quiet")}
@@ -143,13 +161,15 @@ _BACKOFF: Final = {"factor": "factor", "max": "max_delay", "jitter": "jitter"}
 
 
 def _alert_policy(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> AlertPolicy | None:
-    quiet = values.get("rerun", {}).get("quiet", True)
+    acts_later = "rerun" in values or "hold" in values
+    quiet = values.get("rerun", {}).get("quiet", True) or "hold" in values
     default = defaults.get("alert", {})
-    if "alert" not in values and ("rerun" not in values or (quiet and not default)):
+    if "alert" not in values and (not acts_later or (quiet and not default)):
         return None
     alert = {**default, **values.get("alert", {})}
-    if "rerun" in values:
-        on = frozenset(map(Cause, alert.get("on", _LATER)))
+    if acts_later:
+        later = _LATER if "hold" in values and "alert" in values else _LATER - {Cause.HELD}
+        on = frozenset(map(Cause, alert["on"])) if "on" in alert else later
         on |= frozenset() if quiet else {Cause.FAILED}
     else:
         on = frozenset({Cause.FAILED})

@@ -107,7 +107,7 @@ def _envelopes(db: Database) -> None:
     _create(
         db,
         "decisions",
-        "id:int request_id decided_at reason rule_id rule_set facts effects",  # the id is the envelope's
+        "id:int request_id decided_at reason rule_id rule_set facts effects also shadow",  # the id is the envelope's
         foreign_keys=[("id", "envelopes", "id"), ("rule_set", "rule_sets", "digest")],
     )
     _create(

@@ -102,7 +102,8 @@ def _pairs(db: Database, sql: str) -> dict[str, int]:
 
 
 _LISTED: Final = """
-    SELECT e.*, d.decided_at, d.reason, d.rule_id, d.rule_set, d.facts, d.effects, coalesce(l.state, '') AS state
+    SELECT e.*, d.decided_at, d.reason, d.rule_id, d.rule_set, d.facts, d.effects, d.also, d.shadow,
+        coalesce(l.state, '') AS state
     FROM envelopes e JOIN decisions d USING (id) LEFT JOIN lineages l ON l.root = e.root"""
 
 

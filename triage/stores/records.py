@@ -14,11 +14,11 @@ from functools import lru_cache
 from typing import Any, Final
 
 from triage.changes import AlertGroup, Decided, NewAlert, NewRow, OutboxRow, Quarantined, RowKind, RowState, Settle
-from triage.decide import Alert, Effect, Rerun
+from triage.decide import Alert, Effect, Hold, Rerun, Shadow
 from triage.envelope import Destination, Outcome, RequestId, parse_body
 from triage.errors import Problem
 from triage.facts import Arrival, Facts, GroupFacts, Lineage
-from triage.rules.model import SourceText
+from triage.rules.model import Rule, SourceText
 from triage.states import State
 from triage.stores import FailureDetail, FailureRow, QuarantineRow
 
@@ -34,7 +34,11 @@ ENVELOPE: Final = (
 )  # fmt: skip
 """``function`` is the label (``service/name`` for FC 2.0), ``attempt`` the re-run whose result the envelope is."""
 
-DECISION: Final = ("request_id", "decided_at", "reason", "rule_id", "rule_set", "facts", "effects")
+DECISION: Final = (
+    "request_id", "decided_at", "reason", "rule_id", "rule_set", "facts", "effects", "also", "shadow",
+)  # fmt: skip
+"""``also`` names the other rules that applied; ``shadow`` what those in shadow mode would have done."""
+
 OUTBOX: Final = ("key", "kind", "state", "due_at", "payload", "root", "group_key", "created_at")
 GROUP: Final = ("key", "receivers", "severity", "labels", "group_wait", "group_interval", "created_at")
 ALERT: Final = ("group_key", "root", "request_id", "cause", "detail", "at")
@@ -129,7 +133,9 @@ def decision_record(decided: Decided, *, now: datetime, rule_set: str) -> Record
         decision.rule.id if decision.rule else "",
         rule_set,
         facts_json(decision.facts, now=now),
-        effects_json(decision.effects),
+        effects_json(decision.effects, decision.rule),
+        also_json(decision.also),
+        shadow_json(decision.shadow),
     )
 
 
@@ -143,12 +149,27 @@ def facts_json(facts: Facts, *, now: datetime) -> str:
     return f'{{"now":"{instant(now)}","lineage":{lineage},"group":{group}}}'
 
 
-def effects_json(effects: Sequence[Effect]) -> str:
-    """What was decided, as stored; equal texts are equal decisions."""
-    return json_text([_effect(effect) for effect in effects]) if effects else "[]"
+def effects_json(effects: Sequence[Effect], rule: Rule | None) -> str:
+    """What was decided, as stored; equal texts are equal decisions. Alerts of other rules than ``rule`` name theirs."""
+    return json_text([_effect(effect, rule) for effect in effects]) if effects else "[]"
 
 
-def _effect(effect: Effect) -> dict[str, Any]:
+def also_json(also: Sequence[Rule]) -> str:
+    """The other rules that applied, as stored."""
+    return json_text([rule.id for rule in also]) if also else "[]"
+
+
+def shadow_json(shadow: Sequence[Shadow]) -> str:
+    """What rules in shadow mode would have done, as stored."""
+    return json_text([_shadow(each) for each in shadow]) if shadow else "[]"
+
+
+def _shadow(shadow: Shadow) -> dict[str, Any]:
+    effects = [_effect(effect, shadow.rule) for effect in shadow.effects]
+    return {"rule": shadow.rule.id, "reason": shadow.reason.value, "effects": effects}
+
+
+def _effect(effect: Effect, rule: Rule | None) -> dict[str, Any]:
     # The policies are in the rule set, which is kept.
     match effect:
         case Rerun():
@@ -157,7 +178,10 @@ def _effect(effect: Effect) -> dict[str, Any]:
         case Alert():
             policy = effect.policy
             to = list(policy.to)
-            return {"kind": "alert", "cause": effect.cause.value, "to": to, "severity": policy.severity.value}
+            told = {"kind": "alert", "cause": effect.cause.value, "to": to, "severity": policy.severity.value}
+            return told if effect.rule is rule or effect.rule is None else {**told, "rule": effect.rule.id}
+        case Hold():
+            return {"kind": "hold", "reason": effect.policy.reason, "due_at": instant(effect.due_at)}
     return {"kind": "resolve", "task_id": effect.task_id, "attempt": effect.attempt}
 
 
@@ -364,7 +388,7 @@ def detail(
     return FailureDetail(
         row=row,
         envelope=_with_text_body(envelope),
-        decision={**decision, "facts": json.loads(decision["facts"]), "effects": json.loads(decision["effects"])},
+        decision={**decision, **{name: json.loads(decision[name]) for name in ("facts", "effects", "also", "shadow")}},
         lineage=lineage,
         outbox=[{**item, "payload": json.loads(item["payload"])} for item in outbox],
         deliveries=deliveries,
