@@ -127,6 +127,13 @@ ERROR_FIELDS: Final[Mapping[str, Field]] = {
     "type": Field("error.type", _name, "Class of the error the function reported."),
     "message": Field("error.message", _message, "A part of the error's message, or a /regular expression/."),
 }
+
+
+def payload_field(path: str) -> Field:
+    """A value inside the event."""
+    return Field(f"payload.{path}", _anything, "")
+
+
 ERROR_DOC: Final = "The error the function reported."
 PAYLOAD_DOC: Final = "Values inside the event, by their path with dots; only for events that are JSON objects."
 
@@ -147,7 +154,7 @@ def compile_match(value: Any) -> tuple[Matcher, ...]:
                 matchers += _collect(_mapping(wanted, key), ERROR_FIELDS, prefix="error.", path=(key,))
             elif key == "payload":
                 inside = _mapping(wanted, key)
-                fields = {path: Field(f"payload.{path}", _anything, "") for path in inside}
+                fields = {path: payload_field(path) for path in inside}
                 matchers += _collect(inside, fields, prefix="payload.", path=(key,))
             else:
                 matchers += _collect({key: wanted}, FIELDS)
