@@ -18,7 +18,7 @@ from make import NOW, RERUN, arrived, envelope, rule, rules
 from triage.changes import Commit, Quarantined
 from triage.cli import COMMANDS, cli, tell
 from triage.decide import Reason, decide_batch
-from triage.effects import decided
+from triage.effects import decided, rules_alert
 from triage.errors import ConfigInvalid, Misconfigured, Problem, RulesInvalid, StoreUnavailable, TriageError
 from triage.rules.model import AlertPolicy
 from triage.stores.sqlite import SqliteStore
@@ -233,13 +233,48 @@ def test_an_unknown_quarantine_entry_is_told_with_a_hint(state: Path):
 def test_status_shows_sums_that_add_up(state: Path):
     result = run(state, "status")
     assert result.exit_code == 0
-    sums = {line.rsplit(maxsplit=1)[0].strip(): int(line.rsplit(maxsplit=1)[1]) for line in result.stdout.splitlines()}
+    lines = result.stdout.splitlines()
+    assert lines[0] == "rules in force         none yet"
+    sums = {line.rsplit(maxsplit=1)[0].strip(): int(line.rsplit(maxsplit=1)[1]) for line in lines[1:]}
     assert sums["received"] == 7 == sum(sums[name] for name in ("decided", "duplicates", "conflicts", "quarantined"))
     assert (sums["decided"], sums["duplicates"], sums["conflicts"], sums["quarantined"]) == (3, 1, 1, 2)
     assert sums["failures"] == 2 == sums["alerting"] + sums["rerun_pending"]
     totals = json.loads(run(state, "status", "--json").stdout)
     assert totals["adds_up"] is True
     assert totals["states"] == {"alerting": 1, "rerun_pending": 1}
+
+
+def test_status_tells_the_rules_in_force_and_what_is_wrong_with_the_files(tmp_path: Path):
+    problems = [
+        Problem("rules/a.yaml", 3, 5, "unknown key 'mach'", "did you mean 'match'?", "    mach: {}\x1b[2J"),
+        Problem("rules/b.yaml", 0, 0, "cannot be read: Permission denied"),
+    ]
+
+    async def fill() -> None:
+        store = await SqliteStore.open(tmp_path / "triage.db")
+        await store.save_rule_set("c0ffee" * 10, (), now=NOW)
+        alert = rules_alert(problems, policy=AlertPolicy())
+        assert await store.refuse_rules(problems, alert, now=NOW + timedelta(minutes=1))
+        await store.close()
+
+    asyncio.run(fill())
+    result = run(tmp_path, "status")
+    assert result.exit_code == 0, "the rules in force do their work: a health check must not restart the daemon"
+    assert result.stdout.splitlines()[:6] == [
+        "rules in force         c0ffeec0ffee since 2026-03-01 12:00:00Z",
+        "rule files REFUSED     at 2026-03-01 12:01:00Z; what is wrong with them:",
+        "  rules/a.yaml:3:5: unknown key 'mach' (did you mean 'match'?)",
+        "          mach: {}\\x1b[2J",
+        "          ^",
+        "  rules/b.yaml: cannot be read: Permission denied",
+    ]
+    rules = json.loads(run(tmp_path, "status", "--json").stdout)["rules"]
+    assert (rules["digest"], rules["loaded_at"]) == ("c0ffee" * 10, "2026-03-01T12:00:00Z")
+    assert rules["refused_at"] == "2026-03-01T12:01:00Z"
+    assert [(p["file"], p["line"], p["column"]) for p in rules["problems"]] == [
+        ("rules/a.yaml", 3, 5),
+        ("rules/b.yaml", 0, 0),
+    ]
 
 
 def test_a_store_that_is_not_there_yet_is_told(tmp_path: Path):

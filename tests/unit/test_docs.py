@@ -142,6 +142,7 @@ def test_the_service_gives_a_stop_more_time_than_the_grace_period():
     assert timedelta(seconds=stop) > settings.consumer.grace
     assert "StateDirectory=triage" in unit
     assert "KillSignal=SIGTERM" in unit
+    assert "ExecReload=kill -HUP $MAINPID" in unit
 
 
 def test_the_image_is_not_root_gets_signals_and_is_locked():

@@ -1,4 +1,4 @@
-"""``triage status``: the totals."""
+"""``triage status``: the rules in force and the totals."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from typing import TYPE_CHECKING
 
 import click
 
-from triage.cli.output import print_json, settings_option
+from triage.cli.output import print_json, print_lines, settings_option, show
 from triage.cli.storage import ask
 
 if TYPE_CHECKING:
     from triage.settings import Settings
-    from triage.stores import Totals
+    from triage.stores import RulesState, Store, Totals
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @settings_option
 def status(*, settings: Settings, as_json: bool) -> None:
-    """Show the totals: what came in, and where it stands.
+    """Show the rules in force and the totals: what came in, and where it stands.
 
     Every message received is in exactly one of the lines below "received", every failure in one below "failures".
-    If the sums do not add up, the exit code is 1.
+    If the sums do not add up, the exit code is 1. Rule files that cannot be used are shown with all their problems;
+    the rules in force go on, so that is no failure of the daemon.
     """
-    totals = ask(settings, lambda store: store.totals())
+    rules, totals = ask(settings, _ask)
     wrong = list(_wrong_sums(totals))
     if as_json:
-        print_json({**asdict(totals), "adds_up": not wrong})
+        print_json({"rules": rules and asdict(rules), **asdict(totals), "adds_up": not wrong})
     else:
+        print_lines(_rules_lines(rules))
         parts = {name: getattr(totals, name) for name in ("decided", "duplicates", "conflicts", "quarantined")}
         _section("received", totals.received, parts)
         _section("failures", totals.failures, totals.states)
@@ -39,6 +41,20 @@ def status(*, settings: Settings, as_json: bool) -> None:
     for text in wrong:
         click.echo(f"triage: {text}", err=True)
     sys.exit(1 if wrong else 0)
+
+
+async def _ask(store: Store) -> tuple[RulesState | None, Totals]:
+    return await store.rules_state(), await store.totals()
+
+
+def _rules_lines(rules: RulesState | None) -> Iterator[str]:
+    if rules is None:
+        yield "rules in force         none yet"
+        return
+    yield f"rules in force         {rules.digest[:12]} since {show(rules.loaded_at)}"
+    if rules.problems:
+        yield f"rule files REFUSED     at {show(rules.refused_at)}; what is wrong with them:"
+        yield from (f"  {show(line)}" for problem in rules.problems for line in str(problem).splitlines())
 
 
 def _section(name: str, total: int, parts: Mapping[str, int]) -> None:
