@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from triage.alerts.grouping import short_code
 from triage.alerts.render import body, title
 from triage.changes import GroupView, NewAlert, WaitingAlert
-from triage.decide import Decision, Rerun, decide
+from triage.decide import Decision, Hold, Rerun, decide
 from triage.effects import decided
+from triage.facts import Subject
 from triage.reruns.backoff import next_delay
 from triage.rules.cases import Case, ExpectedAlert, ExpectedRerun
+from triage.rules.match import Step, Verdict, trace
 from triage.rules.mistakes import did_you_mean
-from triage.rules.model import Rule, RuleSet
+from triage.rules.model import Mode, Rule, RuleSet
 from triage.rules.readers import show_duration
 
 
@@ -53,7 +55,7 @@ def _run(rules: RuleSet, case: Case) -> CaseResult:
     differences = tuple(_differences(case, decision))
     why = ""
     if any(each.what == "rule" for each in differences):
-        why = _why(rules, case, decision.rule)
+        why = _why(rules, case)
     return CaseResult(case, differences, why)
 
 
@@ -65,10 +67,11 @@ def _differences(case: Case, decision: Decision) -> Iterable[Difference]:
     if expect.reason is not None and expect.reason != decision.reason:
         yield Difference("reason", expect.reason, decision.reason)
     rerun = next((effect for effect in decision.effects if isinstance(effect, Rerun)), None)
+    held = next((effect.policy.reason for effect in decision.effects if isinstance(effect, Hold)), None)
+    ignored = decision.rule.ignore if decision.rule else None
     alerts = decided(case.arrival, decision).changes.alerts
-    ignored = decision.rule.ignore if decision.rule and decision.rule.ignore is not None else None
-    wanted = _kinds(expect.rerun, expect.alerts, expect.ignore)
-    actual = _kinds(rerun, alerts, ignored)
+    wanted = _kinds(expect.rerun, expect.alerts, expect.ignore, expect.hold)
+    actual = _kinds(rerun, alerts, ignored, held)
     if (wanted or expect.nothing) and wanted != actual:
         yield Difference("what is done", " + ".join(wanted) or "nothing", " + ".join(actual) or "nothing")
     if expect.rerun and rerun:
@@ -76,13 +79,18 @@ def _differences(case: Case, decision: Decision) -> Iterable[Difference]:
     if len(expect.alerts) == len(alerts):
         for index, (each, alert) in enumerate(zip(expect.alerts, alerts, strict=True)):
             yield from _alert(each, alert, case, name="alert" if len(alerts) == 1 else f"alert[{index}]")
-    if expect.ignore is not None and ignored is not None and expect.ignore not in ignored:
-        yield Difference("ignore", expect.ignore, ignored)
+    for name, part, reason in (("ignore", expect.ignore, ignored), ("hold", expect.hold, held)):
+        if part is not None and reason is not None and part not in reason:
+            yield Difference(name, part, reason)
+    shadow = tuple(each.rule.id for each in decision.shadow)
+    if expect.shadow is not None and set(expect.shadow) != set(shadow):
+        yield Difference("shadow", ", ".join(expect.shadow) or "none", ", ".join(shadow) or "none")
 
 
-def _kinds(rerun: object, alerts: Sequence[object], ignore: object) -> list[str]:
-    several = f"{len(alerts)} alerts" if len(alerts) > 1 else "alert"
-    return ["rerun"] * (rerun is not None) + [several] * bool(alerts) + ["ignore"] * (ignore is not None)
+def _kinds(rerun: object, alerts: Sequence[object], ignore: object, hold: object) -> list[str]:
+    several = f"{len(alerts)} alerts" if len(alerts) > 1 else "alert" if alerts else None
+    named = {"rerun": rerun, several: several, "ignore": ignore, "hold": hold}
+    return [name for name, value in named.items() if name is not None and value is not None]
 
 
 def _rerun(expected: ExpectedRerun, rerun: Rerun, case: Case) -> Iterable[Difference]:
@@ -125,7 +133,7 @@ def rendered(alert: NewAlert, case: Case) -> str:
     return f"{title(view, short_code(alert.group.key, 1))}\n{body(view)}"
 
 
-def _why(rules: RuleSet, case: Case, actual: Rule | None) -> str:
+def _why(rules: RuleSet, case: Case) -> str:
     """Why the rule that was expected did not decide."""
     wanted = case.expect.rule
     if not wanted:
@@ -134,6 +142,84 @@ def _why(rules: RuleSet, case: Case, actual: Rule | None) -> str:
     if wanted not in order:
         hint = did_you_mean(wanted, order, listed=True)
         return f"there is no rule {wanted!r}" + (f"; {hint}" if hint else "")
-    if actual is not None and order.index(actual.id) < order.index(wanted):
-        return f"{wanted} is not asked: {actual.id} stands before it and matches"
-    return f"{wanted} does not match"
+    before: list[str] = []
+    for step in trace(rules.rules, Subject(case.arrival, case.facts, now=case.now)):
+        if step.rule.id == wanted:
+            return _said(step, before)
+        before += [step.rule.id] if step.verdict is Verdict.MATCHED else []
+    return ""
+
+
+def _said(step: Step, before: Sequence[str]) -> str:
+    clause, name = step.clause, step.rule.id
+    if clause is not None:
+        met = f" does not hold for {clause.actual}" if clause.actual else ""
+        return f"{name}: {clause.clause}{met}"
+    if step.verdict is Verdict.NOT_ASKED:
+        return (
+            f"{name} is not asked: {before[-1]} decides before it" if before else f"{name} is asked about failures only"
+        )
+    return f"{name} matches, in shadow mode" if step.verdict is Verdict.SHADOW else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Uncovered:
+    """What no case shows of a rule. ``clause`` is empty when the rule is never seen to match."""
+
+    rule: Rule
+    clause: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of a rule set its cases show: each rule matched, each clause seen to hold and not to hold."""
+
+    total: int
+    uncovered: tuple[Uncovered, ...]
+
+
+def coverage(rules: RuleSet, cases: Sequence[Case]) -> Coverage:
+    """See which rules and clauses are asked by cases, as they are asked in production: a rule only when none before it
+    decides, a clause only when those before it hold. Rules that are off or expired are left out.
+    """
+    seen: set[tuple[str, int, bool]] = set()
+    live = [rule for rule in rules.rules if rule.mode is not Mode.OFF]
+    for case in cases:
+        subject = Subject(case.arrival, case.facts, now=case.now)
+        for step in trace(rules.rules, subject):
+            if step.verdict in _ASKED:
+                seen |= set(_seen(step.rule, subject))
+    missing = [each for rule in live for each in _uncovered(rule, seen)]
+    return Coverage(sum(1 + 2 * len(_clauses(rule)) for rule in live), tuple(missing))
+
+
+_ASKED = frozenset({Verdict.MATCHED, Verdict.SHADOW, Verdict.FAILED, Verdict.ERROR})
+_MATCHED = -1
+
+
+def _clauses(rule: Rule) -> list[str]:
+    return [matcher.clause for matcher in rule.match] + ([f"when: {rule.when.text}"] if rule.when else [])
+
+
+def _seen(rule: Rule, subject: Subject) -> Iterable[tuple[str, int, bool]]:
+    for index, matcher in enumerate(rule.match):
+        holds = matcher.test(subject)
+        yield rule.id, index, holds
+        if not holds:
+            return
+    if rule.when is not None:
+        holds = rule.when.evaluate(subject) is True
+        yield rule.id, len(rule.match), holds
+        if not holds:
+            return
+    yield rule.id, _MATCHED, True
+
+
+def _uncovered(rule: Rule, seen: set[tuple[str, int, bool]]) -> Iterable[Uncovered]:
+    if (rule.id, _MATCHED, True) not in seen:
+        yield Uncovered(rule, "", "no case in which it matches")
+    for index, clause in enumerate(_clauses(rule)):
+        for holds, word in ((True, "holds"), (False, "does not hold")):
+            if (rule.id, index, holds) not in seen:
+                yield Uncovered(rule, clause, f"no case in which this {word}")

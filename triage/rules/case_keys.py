@@ -52,6 +52,10 @@ def _rule_id(value: Any) -> str:
     return "" if value is None else str(read_name(value))
 
 
+def _ids(value: Any) -> tuple[str, ...]:
+    return tuple(list_of(read_name)(value)) if value != [] else ()
+
+
 _TEXT: Final = {"type": ["string", "integer"]}
 _COUNT: Final = {"type": "integer", "minimum": 0}
 _LONG: Final = 1 << 16
@@ -118,6 +122,12 @@ EXPECT: Final[Mapping[str, Key]] = {
     "rerun": Key("It is run again.", keys=RERUN),
     "alert": Key("Somebody is told; a list when several alerts are raised.", _anything),
     "ignore": Key("It is ignored; the reason, or a part of it.", read_text(), _TEXT),
+    "hold": Key("It waits for a person; the reason, or a part of it.", read_text(), _TEXT),
+    "shadow": Key(
+        "Ids of all rules in shadow mode that match, in any order; an empty list: none does.",
+        _ids,
+        {"type": "array", "items": {"type": "string"}},
+    ),
     "nothing": Key("true: nothing is done at all.", read_flag, {"type": "boolean"}),
 }
 

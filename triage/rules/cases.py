@@ -54,6 +54,8 @@ class Expectation:
     Attributes:
         rule: id of the rule that decides; an empty text means that none does.
         reason: word for the decision (``decide.Reason``).
+        ignore: the reason, or a part of it; so is ``hold``.
+        shadow: ids of the rules in shadow mode that match, too.
         nothing: no effect at all.
     """
 
@@ -62,6 +64,8 @@ class Expectation:
     rerun: ExpectedRerun | None = None
     alerts: tuple[ExpectedAlert, ...] = ()
     ignore: str | None = None
+    hold: str | None = None
+    shadow: tuple[str, ...] | None = None
     nothing: bool = False
 
 
@@ -93,7 +97,7 @@ def load_cases(sources: Sequence[SourceText]) -> list[Case]:
 
 
 _FORMS: Final = ("envelope", "message", "file")
-_ACTIONS: Final = ("rerun", "alert", "ignore")
+_ACTIONS: Final = ("rerun", "alert", "ignore", "hold")
 
 
 class _Loader:
@@ -166,6 +170,8 @@ class _Loader:
             rerun=ExpectedRerun(**values["rerun"]) if "rerun" in values else None,
             alerts=tuple(alerts),
             ignore=values.get("ignore"),
+            hold=values.get("hold"),
+            shadow=values.get("shadow"),
             nothing=values.get("nothing", False),
         )
 
