@@ -273,6 +273,23 @@ def test_a_blocked_store_stops_the_receivers_asking():
     asyncio.run(scenario())
 
 
+def test_acknowledgements_that_hang_stop_the_receivers_asking_too():
+    async def scenario():
+        async with World(store=Gate(is_open=True), source=SlowAck).running(limit=1, batch=16) as w:
+            ids = w.source.put(*bodies(300))
+            await w.after(1)
+            committed = len(w.store.commits)
+            assert committed <= 4 + 1
+            await w.after(10)
+            assert len(w.store.commits) == committed
+            w.source.answered.set()
+            await w.until(lambda: not w.source.waiting)
+            assert sorted(w.source.acked) == sorted(ids)
+            assert w.sums() == {"decided": 300}
+
+    asyncio.run(scenario())
+
+
 # ---------------------------------------------------------------- leases
 
 
