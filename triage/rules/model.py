@@ -112,9 +112,13 @@ Subject = Mapping[str, Any]
 
 
 class Expression(Protocol):
-    """A compiled ``when:``. True, False, or the text of an evaluation error (which is no match, and counted)."""
+    """A compiled ``when:``. True, False, or the text of an evaluation error (which is no match, and counted).
+
+    ``names`` are those that ``text`` mentions.
+    """
 
     text: str
+    names: tuple[str, ...]
 
     def evaluate(self, subject: Subject) -> bool | str: ...
 
