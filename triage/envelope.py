@@ -83,7 +83,8 @@ class _Wire(BaseModel):
 class RequestContext(_Wire):
     """Which invocation this is."""
 
-    requestId: Annotated[str, StringConstraints(min_length=1, max_length=256)] = Field(  # noqa: N815
+    # No control characters: SQLite's JSON functions end a text at NUL, so such an id would be stored and never found.
+    requestId: Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")] = Field(  # noqa: N815
         description="Identity of the invocation, the idempotency key. The platform's own retries keep it."
     )
     functionArn: Annotated[str, StringConstraints(min_length=1, max_length=1024)] = Field(  # noqa: N815

@@ -78,6 +78,7 @@ INVALID = {
         "$.requestContext.requestId",
     ),
     "empty requestId": (make.body(""), "schema", "$.requestContext.requestId"),
+    "requestId with a control character": (make.body("r1\0r2"), "schema", "$.requestContext.requestId"),
     "no functionArn": (b'{"requestContext":{"requestId":"r"}}', "schema", "$.requestContext.functionArn"),
     "foreign ARN": (make.body(arn="arn:aws:lambda:::f"), "bad_arn", "$.requestContext.functionArn"),
     "timestamp": (make.body(timestamp="soon"), "schema", "$.timestamp"),
