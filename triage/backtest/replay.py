@@ -1,0 +1,221 @@
+"""Decide stored failures again, under any rule set. Pure.
+
+A *story* is a failure with all the results of its re-runs, in the order they were decided. It is replayed as a whole,
+because a result only came if the rules had asked for the re-run. Time is virtual: each decision sees the instant it was
+made at, and a result comes as much later as the rules under test would have run it later.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from triage.decide import DEFAULT_ALERT, Decision, Hold, Rerun, decide
+from triage.facts import Arrival, Facts, Subject
+from triage.rules.document import read_document
+from triage.rules.model import AlertPolicy, Cause, Rule, RuleSet, SourceText
+from triage.stores.records import also_json, effects_json, shadow_json
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What was decided, as it is stored: JSON texts. Rules in shadow mode do nothing, so they are not compared."""
+
+    reason: str
+    rule_id: str
+    effects: str
+    also: str = "[]"
+    shadow: str = field(default="[]", compare=False)
+
+    @classmethod
+    def of(cls, decision: Decision) -> Ruling:
+        """How a decision is stored."""
+        rule = decision.rule
+        return cls(
+            decision.reason.value,
+            rule.id if rule else "",
+            effects_json(decision.effects, rule),
+            also_json(decision.also),
+            shadow_json(decision.shadow),
+        )
+
+    def repeats(self, other: Ruling) -> bool:
+        """Whether it is the very same decision, rules in shadow mode and all."""
+        return self == other and self.shadow == other.shadow
+
+
+class Absence(StrEnum):
+    """Why a stored result of a re-run is not decided in a replay."""
+
+    NOT_MADE = "not_made"  # the rules would not have made that re-run
+    UNKNOWN = "unknown"  # they would have re-run where nothing was re-run, so what followed says nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A stored envelope, what its decision saw, when it was made and by which rules (a digest), and what it was.
+
+    Attributes:
+        planned: the re-run that was decided, as attempt and due time.
+        later: causes of alerts that were raised afterwards, because of how that re-run or hold ended.
+    """
+
+    arrival: Arrival
+    facts: Facts
+    now: datetime
+    rule_set: str
+    ruling: Ruling
+    planned: tuple[int, datetime] | None = None
+    later: tuple[Cause, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A decision made again, or why it is not.
+
+    Attributes:
+        told_later: receivers of the alerts that follow from how the recorded re-run or hold ended.
+        open_end: a re-run of which no outcome is recorded.
+    """
+
+    ruling: Ruling | None
+    absence: Absence | None = None
+    told_later: tuple[str, ...] = ()
+    open_end: bool = False
+
+
+RulesFor = Callable[[Recorded], "Shortlist"]
+
+
+def replay(story: Sequence[Recorded], rules: RulesFor) -> list[Replayed]:
+    """Decide a story again; by the rules it was decided by, the outcome is what is recorded.
+
+    What each decision saw is taken from the record, since most of it (the group's count, say) does not depend on the
+    rules. Where they re-run at another time, the result comes as much later or earlier. Where they do not re-run at
+    all, or re-run where nothing was re-run, the rest of the story is left out.
+    """
+    replayed: list[Replayed] = []
+    shift = timedelta(0)
+    absence: Absence | None = None
+    for item in story:
+        if absence is not None:
+            replayed.append(Replayed(None, absence))
+            continue
+        decision = rules(item).decide(item.arrival, item.facts, now=item.now + shift)
+        planned = _planned(decision)
+        if planned is not None and item.planned is not None and planned[0] == item.planned[0]:
+            shift = planned[1] - item.planned[1]
+        elif planned is not None:
+            absence = Absence.UNKNOWN
+        elif item.planned is not None:
+            absence = Absence.NOT_MADE
+        told = _told_later(decision, item.later) if item.later and absence is None else ()
+        replayed.append(Replayed(Ruling.of(decision), None, told, absence is Absence.UNKNOWN))
+    return replayed
+
+
+def _planned(decision: Decision) -> tuple[int, datetime] | None:
+    for effect in decision.effects:
+        if isinstance(effect, Rerun):
+            return effect.attempt, effect.due_at
+    return None
+
+
+def _told_later(decision: Decision, causes: Iterable[Cause]) -> tuple[str, ...]:
+    """Whom the rule would have had told of how the re-run or hold ended."""
+    if not any(isinstance(effect, Rerun | Hold) for effect in decision.effects):
+        return ()
+    policy: AlertPolicy = (decision.rule.alert if decision.rule else None) or DEFAULT_ALERT
+    return tuple(receiver for cause in causes if cause in policy.on for receiver in policy.to)
+
+
+_COARSE: Final = (
+    "fn", "service", "qualifier", "region", "account", "condition", "outcome", "status_code", "function_error",
+    "error.type", "source",
+)  # fmt: skip
+"""Names whose values many envelopes share, and which are the envelope's own: they fix what some clauses say."""
+
+_MOST_KINDS: Final = 20_000
+
+
+class Shortlist:
+    """A rule set that remembers, for each kind of envelope, which of its rules can match at all.
+
+    Leaving out a rule one of whose clauses does not hold changes no decision, so this is speed and nothing else.
+    """
+
+    def __init__(self, rules: RuleSet) -> None:
+        self.rules = rules
+        self._known: dict[tuple[object, ...], RuleSet] = {}
+
+    def decide(self, arrival: Arrival, facts: Facts, *, now: datetime) -> Decision:
+        """As `triage.decide.decide` does by all of the rules."""
+        return decide(arrival, facts, self.possible(arrival), now=now)
+
+    def possible(self, arrival: Arrival) -> RuleSet:
+        """The rules that may match such an envelope, depending on what else is known."""
+        envelope = arrival.envelope
+        kind = (
+            envelope.function,
+            envelope.condition,
+            envelope.outcome,
+            envelope.status_code,
+            envelope.function_error,
+            envelope.error.type,
+            arrival.source,
+        )
+        found = self._known.get(kind)
+        if found is None:
+            subject = Subject(arrival, Facts(), now=arrival.received_at)
+            rules = tuple(rule for rule in self.rules.rules if _possible(rule, subject))
+            if len(self._known) >= _MOST_KINDS:
+                self._known.clear()
+            found = self._known[kind] = RuleSet(rules, self.rules.digest)
+        return found
+
+
+def alike(story: Sequence[Recorded], one: RulesFor, other: RulesFor) -> bool:
+    """Whether both give the same replay for sure, because the rules that may match are the same objects (`shared`)."""
+    for item in story:
+        these, those = one(item).possible(item.arrival).rules, other(item).possible(item.arrival).rules
+        if these is not those and list(map(id, these)) != list(map(id, those)):
+            return False
+    return True
+
+
+def shared(rules: RuleSet, known: RuleSet) -> RuleSet:
+    """The same rule set, with the rules of ``known`` in the place of those that are written in the same way.
+
+    What is written beside the rules (defaults, named conditions, windows) must be the same in all files.
+    """
+    (base, texts), (known_base, known_texts) = _written(rules.sources), _written(known.sources)
+    if base != known_base:
+        return rules
+    same = {(rule.place.file, rule.id, rule.mode): rule for rule in known.rules}
+
+    def replaced(rule: Rule) -> Rule:
+        key = (rule.place.file, rule.id)
+        return same.get((*key, rule.mode), rule) if texts[key] == known_texts.get(key) else rule
+
+    return RuleSet(tuple(map(replaced, rules.rules)), rules.digest, rules.sources)
+
+
+def _written(sources: Sequence[SourceText]) -> tuple[str, dict[tuple[str, str], str]]:
+    """What stands in rule files beside the rules, and the text of each rule by file and id, both as JSON."""
+    base: dict[str, Any] = {}
+    texts: dict[tuple[str, str], str] = {}
+    for source in sources:
+        document, _ = read_document(source)
+        content = {} if document is None else dict(document.value(()))
+        for rule in content.pop("rules", ()):
+            texts[source.name, rule["id"]] = json.dumps(rule, sort_keys=True)
+        base[source.name] = content
+    return json.dumps(base, sort_keys=True, default=str), texts
+
+
+def _possible(rule: Rule, subject: Subject) -> bool:
+    return all(matcher.test(subject) for matcher in rule.match if matcher.name in _COARSE)

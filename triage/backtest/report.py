@@ -1,0 +1,204 @@
+"""What changes between two replays of the same stories: counted, summed by rule, and some of it one by one. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from triage.backtest.replay import Absence, Recorded, Replayed, Ruling
+from triage.envelope import Outcome
+
+Deed = tuple[str, str]
+"""Something done: its kind (rerun, alert, hold, ignore, resolve), and for an alert the receiver."""
+
+Deeds = Counter[Deed]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One envelope that is decided in another way; without a decision where it is the result of a re-run not made."""
+
+    request_id: str
+    received_at: datetime
+    function: str
+    before: Replayed
+    after: Replayed
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """A decision that the rules it was made by do not give again. There must be none."""
+
+    request_id: str
+    rule_set: str
+    recorded: Ruling
+    again: Ruling | None
+
+
+@dataclass(slots=True)
+class Report:
+    """Sums over many stories; reports about different stories add up (`merge`).
+
+    Attributes:
+        limit: most changes and defects that are kept one by one.
+        rule_sets: envelopes by the digest of the rules they were decided by.
+        unkept: the same for rules that are not kept or can no longer be read; their record is taken as it is.
+        by_rule: what changes, by the rules that decide before and after: how many decisions, and the deeds after less
+            those before. What is in parentheses is no rule but the reason there is none.
+        open_ends: re-runs that only the rules after would make, so that no outcome is recorded.
+        not_made: re-runs that only the rules before made; ``healed`` of them succeeded in the end.
+        moved: results that would have come at another time.
+    """
+
+    limit: int = 20
+    stories: int = 0
+    envelopes: int = 0
+    failures: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
+    rule_sets: Counter[str] = field(default_factory=Counter)
+    unkept: Counter[str] = field(default_factory=Counter)
+    changed: int = 0
+    by_rule: dict[tuple[str, str], tuple[int, Deeds]] = field(default_factory=dict)
+    open_ends: int = 0
+    not_made: int = 0
+    healed: int = 0
+    left_out: Counter[Absence] = field(default_factory=Counter)
+    changes: list[Change] = field(default_factory=list)
+    defective: int = 0
+    defects: list[Defect] = field(default_factory=list)
+    # By all that one decision does: counting each deed by itself costs more than the rest of the comparison.
+    _before: Counter[tuple[Deed, ...]] = field(default_factory=Counter)
+    _after: Counter[tuple[Deed, ...]] = field(default_factory=Counter)
+
+    @property
+    def before(self) -> Deeds:
+        """All that is done under the rules before."""
+        return _sum(self._before)
+
+    @property
+    def after(self) -> Deeds:
+        """All that is done under the rules after."""
+        return _sum(self._after)
+
+    def add(self, story: Sequence[Recorded], before: Sequence[Replayed], after: Sequence[Replayed]) -> None:
+        """Count one story, replayed twice."""
+        self.stories += 1
+        for item, old, new in zip(story, before, after, strict=True):
+            self._cover(item)
+            deeds = deeds_of(item, old)
+            self._before[deeds] += 1
+            if old is new or (old.ruling, old.absence, old.told_later) == (new.ruling, new.absence, new.told_later):
+                self._after[deeds] += 1
+            else:
+                self._change(item, old, new, deeds, deeds_of(item, new))
+            if new.open_end and not old.open_end:
+                self.open_ends += 1
+            if new.absence is not None and old.absence is None:
+                self.left_out[new.absence] += 1
+        self._count_not_made(story, before, after)
+
+    def disagree(self, item: Recorded, again: Replayed) -> None:
+        """Count a decision that is not given again by its own rules."""
+        self.defective += 1
+        if len(self.defects) < self.limit:
+            defect = Defect(item.arrival.envelope.request_id, item.rule_set, item.ruling, again.ruling)
+            self.defects.append(defect)
+
+    def merge(self, other: Report) -> None:
+        """Add a report about stories that come after these."""
+        for name in ("stories", "envelopes", "failures", "changed", "open_ends", "not_made", "healed", "defective"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("rule_sets", "unkept", "left_out", "_before", "_after"):
+            getattr(self, name).update(getattr(other, name))
+        self.first = min(filter(None, (self.first, other.first)), default=None)
+        self.last = max(filter(None, (self.last, other.last)), default=None)
+        for rules, (count, deeds) in other.by_rule.items():
+            self._add_up(rules, count, deeds)
+        self.changes = [*self.changes, *other.changes][: self.limit]
+        self.defects = [*self.defects, *other.defects][: self.limit]
+
+    def _cover(self, item: Recorded) -> None:
+        at = item.arrival.received_at
+        self.envelopes += 1
+        self.failures += item.arrival.envelope.outcome is Outcome.FAILED
+        self.rule_sets[item.rule_set] += 1
+        if self.first is None or at < self.first:
+            self.first = at
+        if self.last is None or at > self.last:
+            self.last = at
+
+    def _change(
+        self, item: Recorded, old: Replayed, new: Replayed, was: tuple[Deed, ...], becomes: tuple[Deed, ...]
+    ) -> None:
+        self._after[becomes] += 1
+        self.changed += 1
+        difference = Counter(becomes)
+        difference.subtract(was)
+        self._add_up((taker(old), taker(new)), 1, difference)
+        if len(self.changes) < self.limit:
+            arrival = item.arrival
+            envelope = arrival.envelope
+            self.changes.append(Change(envelope.request_id, arrival.received_at, envelope.function.label, old, new))
+
+    def _add_up(self, rules: tuple[str, str], count: int, deeds: Deeds) -> None:
+        known, sums = self.by_rule.get(rules, (0, Counter()))
+        sums.update(deeds)
+        self.by_rule[rules] = (known + count, sums)
+
+    def _count_not_made(self, story: Sequence[Recorded], before: Sequence[Replayed], after: Sequence[Replayed]) -> None:
+        for index, new in enumerate(after):
+            if new.absence is Absence.NOT_MADE and before[index].absence is None:
+                self.not_made += 1
+                self.healed += _healed(story[index:])
+                return
+
+
+def deeds_of(item: Recorded, replayed: Replayed) -> tuple[Deed, ...]:
+    """What one decision does; what is told later because of how a re-run ended counts, too."""
+    if replayed.ruling is None:
+        return ()
+    deeds = _deeds(replayed.ruling.effects)
+    if replayed.told_later:
+        deeds += tuple(("alert", receiver) for receiver in replayed.told_later)
+    if not deeds and item.arrival.envelope.outcome is Outcome.FAILED:
+        return (("ignore", ""),)
+    return deeds
+
+
+@lru_cache(maxsize=4096)
+def _deeds(effects: str) -> tuple[Deed, ...]:
+    return tuple((effect["kind"], receiver) for effect in json.loads(effects) for receiver in effect.get("to", ("",)))
+
+
+def effects_of(ruling: Ruling) -> list[dict[str, Any]]:
+    """The effects of a stored decision."""
+    effects: list[dict[str, Any]] = json.loads(ruling.effects)
+    return effects
+
+
+def _sum(profiles: Counter[tuple[Deed, ...]]) -> Deeds:
+    sums: Deeds = Counter()
+    for deeds, count in profiles.items():
+        for deed in deeds:
+            sums[deed] += count
+    return sums
+
+
+def taker(replayed: Replayed) -> str:
+    """The rule that decides, or in parentheses why there is none."""
+    if replayed.ruling is None:
+        return f"({replayed.absence})"
+    return replayed.ruling.rule_id or f"({replayed.ruling.reason})"
+
+
+def _healed(rest: Iterable[Recorded]) -> bool:
+    """Whether a re-run succeeded. An ambiguous result did, unless an alert followed it."""
+    return any(
+        item.ruling.reason == "healed" or (item.ruling.reason == "ambiguous" and not item.later) for item in rest
+    )

@@ -1,0 +1,185 @@
+"""Run a back-test over the stored history, on several processors where there is enough of it."""
+
+from __future__ import annotations
+
+import gc
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Final, Self
+
+from triage.backtest.history import Choice, History
+from triage.backtest.replay import Recorded, Replayed, RulesFor, Shortlist, alike, replay, shared
+from triage.backtest.report import Report
+from triage.errors import RulesInvalid, StoreUnavailable
+from triage.rules.model import Mode, RuleSet, SourceText
+from triage.rules.source import load_rules
+
+CHUNK: Final = 4096
+"""Stored envelopes that are read, and reported, at a time."""
+
+_WORTH_IT: Final = 4 * CHUNK
+"""Envelopes from which on starting further processes pays."""
+
+
+@dataclass(frozen=True, slots=True)
+class RulesUsed:
+    """A rule set as text, so that another process can load it; the rules named in ``live`` are out of shadow mode."""
+
+    sources: tuple[SourceText, ...]
+    live: frozenset[str] = frozenset()
+
+    def load(self) -> RuleSet:
+        """Load it.
+
+        Raises:
+            RulesInvalid: with everything that is wrong.
+        """
+        rules = load_rules(self.sources)
+        if not self.live:
+            return rules
+        changed = (replace(rule, mode=Mode.LIVE) if rule.id in self.live else rule for rule in rules.rules)
+        return RuleSet(tuple(changed), f"{rules.digest}+{','.join(sorted(self.live))}", rules.sources)
+
+
+@dataclass(frozen=True, slots=True)
+class Backtest:
+    """What is to be compared over which history.
+
+    Attributes:
+        after: the rules to try.
+        before: the rules to compare with; None: those that each stored decision was made by.
+        limit: most changes that are reported one by one.
+    """
+
+    store: Path
+    after: RulesUsed
+    before: RulesUsed | None = None
+    choice: Choice = field(default_factory=Choice)
+    limit: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A part of the history is done: ``done`` of ``total`` numbers."""
+
+    done: int
+    total: int
+    report: Report
+
+
+def run(backtest: Backtest, *, jobs: int) -> Iterator[Progress]:
+    """Run it; gives the report of each part, in order, to be merged.
+
+    Args:
+        jobs: processes at most.
+
+    Raises:
+        RulesInvalid: rules to compare cannot be loaded.
+        StoreUnavailable: the history cannot be read.
+    """
+    with _Comparison(backtest) as comparison:
+        low, high = comparison.history.span()
+        parts = [(start, min(start + CHUNK - 1, high), high) for start in range(low, high + 1, CHUNK)]
+        if jobs == 1 or high - low < _WORTH_IT:
+            reports: Iterator[Report] = map(comparison.compare, parts)
+            yield from _progress(parts, reports)
+            return
+    # Spawned, not forked: threads of this process (the store's) may hold locks that a copy would wait for in vain.
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _start, (backtest,)) as pool:
+        try:
+            yield from _progress(parts, pool.map(_compare, parts))
+        except BrokenProcessPool as error:
+            raise StoreUnavailable("a process of the back-test has died (out of memory?); try --jobs 1") from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+Part = tuple[int, int, int]
+"""First and last envelope a story may begin with, and the last one of all, by number."""
+
+
+def _progress(parts: Sequence[Part], reports: Iterator[Report]) -> Iterator[Progress]:
+    first, total = parts[0][0] if parts else 1, parts[-1][1] if parts else 0
+    for (_, end, _), report in zip(parts, reports, strict=True):
+        yield Progress(end - first + 1, total - first + 1, report)
+
+
+class _Comparison:
+    """The rule sets and the history of one process."""
+
+    def __init__(self, backtest: Backtest) -> None:
+        self.backtest = backtest
+        self.after = Shortlist(backtest.after.load())
+        self.before = self._shortlist(backtest.before.load()) if backtest.before else None
+        self.history = History(backtest.store, backtest.choice)
+        self._kept: dict[str, Shortlist | None] = {self.after.rules.digest: self.after}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.history.close()
+
+    def compare(self, part: Part) -> Report:
+        """Replay the stories of one part."""
+        report = Report(limit=self.backtest.limit)
+        low, high, last = part
+        gc.disable()  # no cycles are made, and looking for some in all the rows takes a third of the time
+        try:
+            for story in self.history.stories(low, high, last=last):
+                self._compare(story, report)
+        finally:
+            gc.enable()
+        return report
+
+    def _compare(self, story: Sequence[Recorded], report: Report) -> None:
+        after: RulesFor = lambda _: self.after  # noqa: E731
+        before = self._before(story)
+        if before is None:
+            report.unkept.update(item.rule_set for item in story)
+            report.add(story, [Replayed(item.ruling) for item in story], replay(story, after))
+            return
+        old = replay(story, before)
+        if all(before(item).rules.digest == item.rule_set for item in story):
+            for item, again in zip(story, old, strict=True):
+                if again.ruling is not None and not again.ruling.repeats(item.ruling):
+                    report.disagree(item, again)
+        report.add(story, old, old if alike(story, before, after) else replay(story, after))
+
+    def _before(self, story: Sequence[Recorded]) -> RulesFor | None:
+        if (rules := self.before) is not None:
+            return lambda _: rules
+        kept = {each.rules.digest: each for item in story if (each := self._recorded(item.rule_set))}
+        return (lambda item: kept[item.rule_set]) if all(item.rule_set in kept for item in story) else None
+
+    def _shortlist(self, rules: RuleSet) -> Shortlist:
+        return Shortlist(shared(rules, self.after.rules))
+
+    def _recorded(self, digest: str) -> Shortlist | None:
+        """The rules that a stored decision was made by; None when they are not kept, or can no longer be read."""
+        if digest not in self._kept:
+            sources = self.history.rule_set(digest)
+            try:
+                self._kept[digest] = None if sources is None else self._shortlist(load_rules(sources))
+            except RulesInvalid:
+                self._kept[digest] = None
+        return self._kept[digest]
+
+
+_own: _Comparison | None = None
+
+
+def _start(backtest: Backtest) -> None:
+    global _own  # noqa: PLW0603 - what a process of the pool works with
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the first process tells the others
+    _own = _Comparison(backtest)
+
+
+def _compare(part: Part) -> Report:
+    assert _own is not None  # noqa: S101
+    return _own.compare(part)
