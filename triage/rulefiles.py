@@ -50,11 +50,12 @@ def read_cases(path: Path) -> list[SourceText]:
         ConfigInvalid: the folder cannot be listed.
         RulesInvalid: files that cannot be read as text; all of them.
     """
-    if path.is_dir():
-        return _read_all(_listed(path, (*CASE_SUFFIXES, ".json")))
-    names = [path.with_suffix("").name + suffix for suffix in CASE_SUFFIXES]
-    listed = _listed(path.parent, (*names, ".json"))
-    return _read_all([file for file in listed if file.suffix == ".json" or file.name in names])
+    folder = path if path.is_dir() else path.parent
+    names = CASE_SUFFIXES if path.is_dir() else tuple(path.with_suffix("").name + suffix for suffix in CASE_SUFFIXES)
+    listed = _listed(folder, (*names, ".json"))
+    if folder != path:
+        listed = [file for file in listed if file.suffix == ".json" or file.name in names]
+    return _read_all([file for file in listed if not file.name.endswith(".schema.json")])
 
 
 def located(problem: Problem, path: Path) -> Problem:

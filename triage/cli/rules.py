@@ -1,70 +1,41 @@
-"""``triage rules``: check rule files, and print the schema that lets an editor help to write them."""
+"""``triage rules``: the commands about rule files. Each is in a module of its own, loaded when it is called for."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import Final, NamedTuple
 
 import click
 
-from triage.cli.output import print_json, show
-from triage.errors import Problem, RulesInvalid
 
-if TYPE_CHECKING:
-    from triage.rules.model import RuleSet
+class _Entry(NamedTuple):
+    module: str
+    summary: str
 
 
-@click.group()
+COMMANDS: Final = {
+    "check": _Entry("rules_check", "Find mistakes in rule files, and what is hardly meant."),
+    "test": _Entry("rules_cases", "Run the test cases beside the rules."),
+    "schema": _Entry("rules_schema", "Print the JSON Schema of rule and case files."),
+}
+"""Every command: its module in ``triage.cli``, in which it has its own name, and one line."""
+
+
+class _Rules(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"triage.cli.{COMMANDS[cmd_name].module}"), cmd_name)
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+
+
+@click.group(cls=_Rules)
 def rules() -> None:
-    """Check rule files."""
-
-
-@rules.command()
-@click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: the files, or the problems.")
-def check(*, path: Path | None, as_json: bool) -> None:
-    """Check the rules at PATH, a folder or one file (the shipped rules, when not given).
-
-    Every problem of all files is shown at once, each with file, line and column. The exit code is 1 when there is one.
-    """
-    from triage.rulefiles import default_rules_dir  # noqa: PLC0415
-
-    path = path or default_rules_dir()
-    try:
-        loaded = _load(path)
-    except RulesInvalid as error:
-        problems = [_located(problem, path) for problem in error.problems]
-        if not as_json:
-            raise RulesInvalid(problems) from None
-        print_json({"valid": False, "path": path, "problems": [asdict(problem) for problem in problems]})
-        raise SystemExit(1) from None
-    counts = Counter(rule.place.file for rule in loaded.rules)
-    if as_json:
-        files = [{"file": source.name, "rules": counts[source.name]} for source in loaded.sources]
-        print_json({"valid": True, "path": path, "digest": loaded.digest, "files": files, "problems": []})
-        return
-    for source in loaded.sources:
-        count = counts[source.name]
-        click.echo(f"{show(source.name)}: {count} {'rule' if count == 1 else 'rules'}, valid")
-
-
-@rules.command()
-def schema() -> None:
-    """Print the JSON Schema of a rule file."""
-    from triage.rules.schema import rules_schema  # noqa: PLC0415
-
-    print_json(rules_schema())
-
-
-def _load(path: Path) -> RuleSet:
-    from triage.rulefiles import read_rules  # noqa: PLC0415
-    from triage.rules.source import load_rules  # noqa: PLC0415 - loads the expression evaluator
-
-    return load_rules(read_rules(path))
-
-
-def _located(problem: Problem, path: Path) -> Problem:
-    """The problem with its file as the user would name it, so that a terminal or editor can open it."""
-    return replace(problem, file=str(path / problem.file if path.is_dir() else path))
+    """Check, test and explain rules."""

@@ -1,0 +1,142 @@
+"""Rules that never match, or are never asked because of those before them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from triage.rules.lint.entry import Clause, Entry
+from triage.rules.lint.findings import Finding
+from triage.rules.lint.patterns import Kind, Pattern, always, implies, never
+from triage.rules.matchers import FIELDS
+from triage.rules.model import Mode
+
+
+def reach_findings(entries: Sequence[Entry]) -> Iterator[Finding]:
+    """R001 to R006."""
+    dead = set()
+    for entry in entries:
+        found = [*_never(entry)]
+        if found:
+            dead.add(entry.rule.id)
+        yield from found
+        yield from _constant(entry)
+    live = [entry for entry in entries if entry.rule.mode is not Mode.OFF and entry.rule.id not in dead]
+    catch_all = next((entry for entry in live if _takes_all(entry)), None)
+    if catch_all is not None:
+        after = live[live.index(catch_all) + 1 :]
+        if after:
+            yield _catch_all_first(catch_all, after)
+        live = live[: live.index(catch_all) + 1]
+    elif entries:
+        yield entries[-1].finding(
+            "R005",
+            "no rule takes what is left: such failures are told to `default`, as warnings",
+            "end the last file with a rule without match, such as - {id: everything-else, alert: {}}",
+        )
+    yield from _shadowed(live)
+
+
+def _never(entry: Entry) -> Iterator[Finding]:
+    found = entry.patterns()
+    for name, whole in found.items():
+        clauses = [clause for clause in entry.clauses if clause.pattern.field.name == name]
+        alone = [clause for clause in clauses if never(clause.pattern)]
+        for clause in alone:
+            yield entry.finding("R001", f"no {_word(clause)} is like this", _MEND, clause.path)
+        if not alone and never(whole):
+            message = f"no {_word(clauses[-1])} is like this and like the clause before"
+            yield entry.finding("R001", message, _MEND, clauses[-1].path)
+    function, service = found.get(FIELDS["function"].name), found.get(FIELDS["service"].name)
+    if function and service and _other_service(function, service):
+        place = next(clause.path for clause in entry.clauses if clause.pattern.field is FIELDS["service"])
+        yield entry.finding("R001", "the function that is asked for is in another service", _MEND, place)
+
+
+_MEND: Final = "the rule never matches; a list means: one of them"
+
+
+def _other_service(function: Pattern, service: Pattern) -> bool:
+    leaves = [str(leaf.scalar) for leaf in function.leaves()]
+    positive = function.kind is Kind.FUNCTION and all("/" in each and not each.startswith("/") for each in leaves)
+    literal = not any(mark in each.partition("/")[0] for each in leaves for mark in "*?")
+    return (
+        positive
+        and literal
+        and not _negated(function)
+        and not any(service.accepts(each.partition("/")[0]) for each in leaves)
+    )
+
+
+def _negated(pattern: Pattern) -> bool:
+    return pattern.form.value == "not" or any(_negated(part) for part in pattern.parts)
+
+
+def _word(clause: Clause) -> str:
+    return " ".join(str(each) for each in clause.path[1:])
+
+
+def _constant(entry: Entry) -> Iterator[Finding]:
+    when = entry.rule.when
+    if when is None or when.names:
+        return
+    if when.evaluate({}) is True:
+        mend = "leave `when` out, or ask for something"
+        yield entry.finding("R006", "the expression is true whatever the failure", mend, ("when",))
+    else:
+        mend = "the rule never matches; to switch it off, write mode: off"
+        yield entry.finding("R001", "the expression is never true", mend, ("when",))
+
+
+def _takes_all(entry: Entry) -> bool:
+    rule = entry.rule
+    return (
+        rule.mode is Mode.LIVE
+        and rule.when is None
+        and rule.expires is None
+        and not rule.continues
+        and not entry.opaque
+        and all(always(clause.pattern) for clause in entry.clauses)
+    )
+
+
+def _catch_all_first(entry: Entry, after: Sequence[Entry]) -> Finding:
+    names = ", ".join(each.rule.id for each in after[:3]) + (", ..." if len(after) > 3 else "")
+    return entry.finding(
+        "R004",
+        f"takes every failure, so that the {len(after)} rules after it are never asked: {names}"
+        if len(after) > 1
+        else f"takes every failure, so that the rule after it is never asked: {names}",
+        "put it last (files are read in the order of their names), or give it a match",
+    )
+
+
+def _shadowed(entries: Sequence[Entry]) -> Iterator[Finding]:
+    patterns = {entry.rule.id: entry.patterns() for entry in entries}
+    for index, later in enumerate(entries):
+        for earlier in entries[:index]:
+            if not _covers(earlier, later, patterns):
+                continue
+            place = earlier.rule.place
+            first = f"{earlier.rule.id!r} ({place.file}:{place.line})"
+            if _covers(later, earlier, patterns):
+                message = f"asks for the same as {first}, which decides before it"
+                yield later.finding("R003", message, "make one rule of the two, or tell them apart in match")
+            else:
+                message = f"is never asked: {first} before it takes all that it asks for"
+                yield later.finding("R002", message, "put it before that rule, or narrow that rule's match")
+            break
+
+
+def _covers(wide: Entry, narrow: Entry, patterns: dict[str, dict[str, Pattern]]) -> bool:
+    """Whether ``wide`` certainly takes all that ``narrow`` asks for."""
+    rule = wide.rule
+    if rule.mode is not Mode.LIVE or rule.continues or rule.expires is not None:
+        return False
+    if rule.when is not None and (narrow.rule.when is None or rule.when.text != narrow.rule.when.text):
+        return False
+    asked = patterns[narrow.rule.id]
+    return wide.opaque <= narrow.opaque and all(
+        always(pattern) or (name in asked and implies(asked[name], pattern))
+        for name, pattern in patterns[rule.id].items()
+    )
