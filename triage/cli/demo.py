@@ -25,8 +25,9 @@ _LIMIT: Final = timedelta(seconds=45)
 _LOOK: Final = timedelta(milliseconds=50)
 _MALFORMED: Final = b'{"requestContext": {"requestId": "1-670648a1-15197d0b-d07710222f9d", "condition": '
 
+_MARK: Final = "# Written by `triage demo`."
 _CONFIG: Final = """\
-# Written by `triage demo`. The emulated services are gone; what happened is in triage.db.
+{mark} The emulated services are gone; what happened is in triage.db.
 state_dir = "{folder}"
 rules = "rules"
 
@@ -50,12 +51,26 @@ access_key_secret = "{secret}"
 def demo(folder: Path | None) -> int:
     """Show what triage does, with Function Compute and its queue emulated on this machine.
 
-    Takes about ten seconds and needs no account. Exit code 0: everything ended as told.
+    Takes about ten seconds and needs no account. Exit code 0: everything ended as told. A folder that an earlier demo
+    used is used anew.
     """
     logging.getLogger("triage").addHandler(logging.NullHandler())  # the demo itself tells what happens
     folder = folder or Path(mkdtemp(prefix="triage-demo-"))
     folder.mkdir(parents=True, exist_ok=True)
+    _clear(folder)
     return asyncio.run(_Demo(folder.resolve()).run())
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier demo left: a story must begin at its beginning. Nobody else's files are touched."""
+    config = folder / "triage.toml"
+    if not (config.exists() and config.read_text("utf-8", "replace").startswith(_MARK)):
+        for name in ("triage.toml", "triage.db", "emulated-queue.db", "rules"):
+            if (taken := folder / name).exists():
+                raise click.ClickException(f"{taken} is not from a demo; choose a folder of its own with --dir.")
+    for name in ("triage.db", "emulated-queue.db"):
+        for path in folder.glob(f"{name}*"):
+            path.unlink()
 
 
 class _Demo:
@@ -96,7 +111,8 @@ class _Demo:
                 stop.set()
                 await running
         self._sum_up(totals)
-        command = "triage" if which("triage") else sys.argv[0]
+        called = f"{sys.executable} -m triage" if sys.argv[0].endswith("__main__.py") else sys.argv[0]
+        command = "triage" if which("triage") else called
         click.echo(_NEXT.format(triage=command, config=self._folder / "triage.toml", folder=self._folder))
         return 0 if complete else 1
 
@@ -109,6 +125,7 @@ class _Demo:
         config = self._folder / "triage.toml"
         config.write_text(
             _CONFIG.format(
+                mark=_MARK,
                 folder=self._folder,
                 url=emulator.url,
                 key_id=LOOPBACK_KEY.access_key_id,
