@@ -20,15 +20,18 @@ from triage.decide import Decision, Reason, decide_batch
 from triage.effects import decided, quarantine_alert
 from triage.envelope import Destination, Envelope, parse_body
 from triage.errors import InvalidEnvelope, Permanent, StoreConflict, StoreUnavailable, Temporary
-from triage.facts import Arrival, arrival
+from triage.facts import NEED_RATES, NO_LABELS, Arrival, arrival
 from triage.rules.model import AlertPolicy, RuleSet
 from triage.sources import Delivery, Source
 from triage.stores import Store
 
 log = logging.getLogger(__name__)
 
+_GROUP: Final = 16
+"""Messages that move together; what SMQ hands out at once."""
+
 _ACKS_UNDER_WAY: Final = 4
-"""Batches whose acknowledgement may still be on the wire while the next ones are decided."""
+"""Acknowledgements that may still be on the wire while the next batches are decided."""
 
 _FIRST_RETRY: Final = timedelta(seconds=1)
 """Pause after the first of several errors that may pass; it doubles up to `_SLOW_RETRY`."""
@@ -72,10 +75,13 @@ class Consumer:
         quarantine: AlertPolicy | None = None,
         committed: Callable[[], None] = lambda: None,
     ) -> None:
-        """``rules`` gives the set in force; ``committed`` is called after each commit (it wakes the outbox)."""
+        """``rules`` gives the set in force, ``batch`` bounds what is committed at once (and what waits for that, once
+        more), ``committed`` is called after each commit (it wakes the outbox).
+        """
         self._intakes, self._store, self._rules, self._clock = intakes, store, rules, clock
         self._batch, self._quarantine, self._committed = batch, quarantine, committed
-        self._queue: asyncio.Queue[list[Taken]] = asyncio.Queue(max(batch // 16, 1))
+        self._group = min(_GROUP, batch)
+        self._queue: asyncio.Queue[list[Taken]] = asyncio.Queue(batch // self._group)
         self._held: dict[int, Taken] = {}
         self._acks: set[asyncio.Task[None]] = set()
 
@@ -84,17 +90,16 @@ class Consumer:
         what is not acknowledged comes again.
         """
         async with asyncio.TaskGroup() as tasks:
-            renewing = tasks.create_task(self._renew())
+            sources = dict.fromkeys(intake.source for intake in self._intakes)
+            renewing = [tasks.create_task(self._renew(source)) for source in sources]
             async with asyncio.TaskGroup() as receiving:
                 handling = tasks.create_task(self._handle_all(tasks))
                 for intake in self._intakes:
                     for _ in range(intake.receivers):
                         receiving.create_task(self._receive(intake, stop))
             await self._queue.join()
-            handling.cancel()
-            while self._acks:
-                await asyncio.wait(self._acks)
-            renewing.cancel()
+            for task in (handling, *renewing):
+                task.cancel()
 
     async def _receive(self, intake: Intake, stop: asyncio.Event) -> None:
         failures = 0
@@ -115,13 +120,14 @@ class Consumer:
             if deliveries:
                 taken = [Taken(intake.source, delivery) for delivery in deliveries]
                 self._held.update((id(item.delivery), item) for item in taken)
-                await self._queue.put(taken)
+                for start in range(0, len(taken), self._group):  # so that the queue's bound is one of messages
+                    await self._queue.put(taken[start : start + self._group])
 
     async def _handle_all(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             batch = await self._queue.get()
             groups = 1
-            while len(batch) < self._batch and not self._queue.empty():
+            while len(batch) + self._group <= self._batch and not self._queue.empty():
                 batch = batch + self._queue.get_nowait()
                 groups += 1
             try:
@@ -133,11 +139,15 @@ class Consumer:
     async def _handle(self, batch: Sequence[Taken], tasks: asyncio.TaskGroup) -> None:
         await self._commit(batch)
         self._committed()
-        while len(self._acks) >= _ACKS_UNDER_WAY:
-            await asyncio.wait(self._acks, return_when=asyncio.FIRST_COMPLETED)
-        task = tasks.create_task(self._ack(batch))
-        self._acks.add(task)
-        task.add_done_callback(self._acks.discard)
+        by_source: dict[Source, list[Taken]] = {}
+        for item in batch:
+            by_source.setdefault(item.source, []).append(item)
+        for source, items in by_source.items():
+            while len(self._acks) >= _ACKS_UNDER_WAY:
+                await asyncio.wait(self._acks, return_when=asyncio.FIRST_COMPLETED)
+            task = tasks.create_task(self._ack(source, items))
+            self._acks.add(task)
+            task.add_done_callback(self._acks.discard)
 
     async def _commit(self, batch: Sequence[Taken]) -> None:
         now = self._clock.now()
@@ -146,8 +156,8 @@ class Consumer:
         conflicts = 0
         while True:
             try:
-                snapshot = await self._store.load_facts(arrivals)
                 rules = self._rules()
+                snapshot = await self._store.load_facts(arrivals, rates_at=now if rules.names & NEED_RATES else None)
                 decisions = decide_batch(arrivals, snapshot, rules, now=now)
                 commit = Commit(
                     now=now,
@@ -187,37 +197,36 @@ class Consumer:
             for item in quarantined
         )
 
-    async def _ack(self, batch: Sequence[Taken]) -> None:
-        by_source: dict[int, list[Taken]] = {}
-        for item in batch:
-            by_source.setdefault(id(item.source), []).append(item)
-        for items in by_source.values():
-            source = items[0].source
-            for item in items:  # from here on nobody extends what may be deleted already
-                self._held.pop(id(item.delivery), None)
-            try:
-                gone = await source.ack([item.delivery for item in items])
-            except (Temporary, Permanent) as error:
-                log.warning(
-                    "%s: %d messages are not acknowledged and will come again: %s", source.name, len(items), error
-                )
-            else:
-                if gone:
-                    log.info("%s: %d messages will come again: their lease had run out", source.name, len(gone))
+    async def _ack(self, source: Source, items: Sequence[Taken]) -> None:
+        for item in items:  # from here on nobody extends what may be deleted already
+            self._held.pop(id(item.delivery), None)
+        try:
+            gone = await source.ack([item.delivery for item in items])
+        except (Temporary, Permanent) as error:
+            log.warning("%s: %d messages are not acknowledged and will come again: %s", source.name, len(items), error)
+        else:
+            if gone:
+                log.info("%s: %d messages will come again: their lease had run out", source.name, len(gone))
 
-    async def _renew(self) -> None:
-        """Extend the lease of whatever we hold, once a third of it has passed."""
+    async def _renew(self, source: Source) -> None:
+        """Extend the leases of whatever we hold from ``source``, each once a third of it has passed."""
         while True:
-            now = self._clock.now()
-            for key, item in list(self._held.items()):
-                lease = item.source.lease
-                if item.delivery.lease_until - now > lease * 2 / 3 or key not in self._held:
-                    continue
-                with contextlib.suppress(Temporary, Permanent):  # the lease then runs out, and the message comes again
-                    if not await item.source.extend(item.delivery, lease):
-                        self._held.pop(key, None)  # not ours any more
-            shortest = min((intake.source.lease for intake in self._intakes), default=timedelta(seconds=30))
-            await self._clock.sleep(shortest / 6)
+            soon = self._clock.now() + source.lease * 2 / 3
+            held = [item for item in self._held.values() if item.source is source]
+            due = [item for item in held if item.delivery.lease_until <= soon]
+            for start in range(0, len(due), _GROUP):
+                async with asyncio.TaskGroup() as tasks:
+                    for item in due[start : start + _GROUP]:
+                        tasks.create_task(self._extend(item))
+            await self._clock.sleep(source.lease / 6)
+
+    async def _extend(self, item: Taken) -> None:
+        key = id(item.delivery)
+        if key not in self._held:
+            return  # its acknowledgement has begun
+        with contextlib.suppress(Temporary, Permanent):  # the lease then runs out, and the message comes again
+            if not await item.source.extend(item.delivery, item.source.lease):
+                self._held.pop(key, None)  # not ours any more
 
 
 def read_batch(batch: Iterable[Taken], *, now: datetime) -> tuple[list[Arrival], tuple[Quarantined, ...]]:

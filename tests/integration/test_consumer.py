@@ -254,21 +254,22 @@ def test_what_arrives_during_a_commit_is_committed_together():
     asyncio.run(scenario())
 
 
-def test_a_blocked_store_stops_the_receivers_asking():
+@pytest.mark.parametrize(("receivers", "limit", "batch"), [(3, 4, 32), (1, 256, 256), (4, 16, 64), (2, 16, 5)], ids=str)
+def test_a_blocked_store_stops_the_receivers_asking(receivers, limit, batch):
     async def scenario():
-        async with World(store=Gate()).running(receivers=3, limit=4, batch=32) as w:
-            ids = w.source.put(*bodies(500))
+        async with World(store=Gate()).running(receivers=receivers, limit=limit, batch=batch) as w:
+            ids = w.source.put(*bodies(1000))
             await w.after(1)
             asked = w.source.receives
-            # At most a full batch in the commit, two groups in the queue, and one with each receiver.
-            assert asked <= 32 // 4 + 2 + 3
-            await w.after(60)
+            held = sum(message.received for message in w.source._messages.values())
+            assert held <= batch + batch + receivers * limit, "in the commit, in the queue, with the receivers"
+            await w.after(8)
             assert w.source.receives == asked
             w.store.opened.set()
             await w.until(lambda: not w.source.waiting)
             assert sorted(w.source.acked) == sorted(ids)
-            assert w.sums() == {"decided": 500}
-            assert max(w.store.commits) <= 32 + 4
+            assert w.sums() == {"decided": 1000}
+            assert max(w.store.commits) <= batch
 
     asyncio.run(scenario())
 
@@ -336,6 +337,29 @@ def test_a_lease_that_is_lost_is_given_up():
             w.store.opened.set()
             await w.after()
             assert w.sums() == {"decided": 1}
+
+    asyncio.run(scenario())
+
+
+def test_a_source_that_hangs_does_not_cost_another_one_its_leases():
+    class Hanging(FakeSource):
+        async def extend(self, delivery, by):
+            self.extends += 1
+            await asyncio.Event().wait()
+
+    async def scenario():
+        world = World(store=Gate(), source=Hanging)
+        healthy = FakeSource(clock=world.clock, lease=LEASE)
+        async with world.running(healthy) as w:
+            w.source.put(*bodies(2))
+            await w.after()
+            ids = healthy.put(*bodies(40, "healthy"))
+            await w.after(120)
+            assert w.source.extends == 2
+            assert healthy.extends == 40 * 12
+            w.store.opened.set()
+            await w.until(lambda: healthy.acked)
+            assert healthy.acked == ids
 
     asyncio.run(scenario())
 
@@ -452,6 +476,23 @@ def test_one_source_in_trouble_does_not_hold_up_another():
             await w.after()
             assert healthy.acked == ids
             assert w.source.receives == 1
+
+    asyncio.run(scenario())
+
+
+def test_acknowledgements_that_hang_do_not_hold_up_those_of_another_source():
+    async def scenario():
+        world = World(store=Gate(), source=SlowAck)
+        healthy = FakeSource(clock=world.clock)
+        async with world.running(healthy) as w:
+            w.source.put(make.body("r1"))
+            ids = healthy.put(make.body("r2"))
+            await w.after()
+            w.store.opened.set()
+            await w.after()
+            assert w.source.acking.is_set()
+            assert healthy.acked == ids
+            w.source.answered.set()
 
     asyncio.run(scenario())
 
