@@ -203,5 +203,7 @@ def arrival(
             condition=envelope.condition,
             error_type=envelope.error.type,
             message=envelope.error.message,
+            stack=envelope.error.stack,
+            status_code=envelope.status_code,
         ),
     )
