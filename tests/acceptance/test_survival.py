@@ -1,0 +1,10 @@
+"""The daemon lives through kills, lost answers and refusals: nothing is lost, nothing runs twice."""
+
+import pytest
+from survival import STORIES
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("story", STORIES)
+def test_survives(stories, story):
+    stories[story].result()
