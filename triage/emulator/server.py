@@ -76,6 +76,8 @@ async def serve(
         requests.add(task)
         try:
             return await handler(request)
+        except ConnectionResetError:
+            return web.Response(status=499)  # the client went away before its request was read; nobody gets this
         finally:
             requests.discard(task)
 
