@@ -20,7 +20,7 @@ from triage.decide import Decision, Reason, decide_batch
 from triage.effects import decided, quarantine_alert
 from triage.envelope import Destination, Envelope, parse_body
 from triage.errors import InvalidEnvelope, Permanent, StoreConflict, StoreUnavailable, Temporary
-from triage.facts import NEED_RATES, NO_LABELS, Arrival, arrival
+from triage.facts import NEED_RATES, Arrival, arrival
 from triage.rules.model import AlertPolicy, RuleSet
 from triage.sources import Delivery, Source
 from triage.stores import Store

@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from triage.envelope import Outcome, RequestId
-from triage.facts import Arrival, Facts, GroupFacts, Lineage, Snapshot, Subject
+from triage.facts import Arrival, Facts, Lineage, Snapshot, Subject, first_failure
 from triage.reruns.backoff import next_delay, spread_of
 from triage.reruns.lineage import TaskId, task_id
 from triage.rules.match import matching
@@ -253,6 +253,4 @@ def _learn(snapshot: Snapshot, arrival: Arrival, decision: Decision, *, now: dat
         snapshot.lineages[request_id] = changed
     if arrival.envelope.outcome is Outcome.FAILED:
         group = snapshot.groups.get(arrival.fingerprint)
-        snapshot.groups[arrival.fingerprint] = (
-            GroupFacts(group.first_seen, group.count + 1) if group else GroupFacts(now, 1)
-        )
+        snapshot.groups[arrival.fingerprint] = group.grown(now) if group else first_failure(now, rates=snapshot.rates)

@@ -23,13 +23,18 @@ class Arrival:
     received_at: datetime
     enqueued_at: datetime | None
     fingerprint: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What the configuration says of its function."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """A failed invocation and its re-runs. ``attempt`` is the last planned re-run; 0 means none yet.
+    """A failed invocation and its re-runs.
 
-    ``version`` grows with every write; a commit based on an older one is refused (`StoreConflict`).
+    Attributes:
+        attempt: the last planned re-run; 0 means none yet.
+        version: grows with every write; a commit based on an older one is refused (`StoreConflict`).
+        manual: how many of the re-runs a person asked for.
     """
 
     root: RequestId
@@ -38,25 +43,112 @@ class Lineage:
     started_at: datetime
     rule_id: str
     version: int
+    manual: int = 0
 
     # Written out, since `dataclasses.replace` costs several times as much and these run for every envelope.
 
     def moved(self, state: State, *, attempt: int | None = None) -> Lineage:
         """The same lineage in another state."""
         planned = self.attempt if attempt is None else attempt
-        return Lineage(self.root, state, planned, self.started_at, self.rule_id, self.version)
+        return Lineage(self.root, state, planned, self.started_at, self.rule_id, self.version, self.manual)
 
     def written(self) -> Lineage:
         """The same lineage as it will be read after a write."""
-        return Lineage(self.root, self.state, self.attempt, self.started_at, self.rule_id, self.version + 1)
+        version = self.version + 1
+        return Lineage(self.root, self.state, self.attempt, self.started_at, self.rule_id, version, self.manual)
 
 
 @dataclass(frozen=True, slots=True)
 class GroupFacts:
-    """A failure group: all failures with one fingerprint."""
+    """A failure group: all failures with one fingerprint, before the one that is decided.
+
+    Attributes:
+        count: failures in all.
+        back_since: the first failure after the latest silence of `SILENCE` or more; else ``first_seen``.
+        recent: failures in the last `RATES` minutes; None when no rule that was asked mentions them.
+    """
 
     first_seen: datetime
     count: int
+    last_seen: datetime
+    back_since: datetime
+    recent: tuple[float, ...] | None = None
+
+    def grown(self, now: datetime) -> GroupFacts:
+        """The same group with one more failure, now."""
+        recent = None if self.recent is None else tuple(count + 1 for count in self.recent)
+        back_since = now if now - self.last_seen >= SILENCE else self.back_since
+        return GroupFacts(self.first_seen, self.count + 1, max(now, self.last_seen), back_since, recent)
+
+
+SILENCE: Final = timedelta(hours=24)
+"""A group that is seen again after so long has regressed."""
+
+FRESH: Final = timedelta(hours=1)
+"""So long a group is new, or has regressed."""
+
+RATES: Final = (1, 5, 15, 60)
+"""Minutes over which the rates of a group are taken."""
+
+SPANS: Final = ("1m", "5m", "15m", "1h")
+"""The same, as names say it."""
+
+
+def first_failure(now: datetime, *, rates: bool) -> GroupFacts:
+    """The group of the first failure of its kind, for those after it."""
+    return GroupFacts(now, 1, now, now, (1.0,) * len(RATES) if rates else None)
+
+
+def recent_of(minutes: Mapping[int, int], now: datetime) -> tuple[float, ...]:
+    """Failures in the last `RATES` minutes, from counts per minute since the epoch.
+
+    Of the oldest minute, which a span of time only partly covers, the same part of its failures counts.
+    """
+    at = now.timestamp() / 60
+    current = int(at)
+    sums = []
+    for span in RATES:
+        whole = sum(count for minute, count in minutes.items() if current - span < minute <= current)
+        sums.append(whole + minutes.get(current - span, 0) * (1 - at % 1))
+    return tuple(sums)
+
+
+def group_state(group: GroupFacts | None, now: datetime) -> str:
+    """What a group is doing, from what was seen before ``now``.
+
+    Raises:
+        Unrecorded: that depends on rates, which are not known.
+    """
+    if group is None or now - group.first_seen < FRESH:
+        return "new"
+    if has_regressed(group, now):
+        return "regressed"
+    if now - group.last_seen >= FRESH:
+        return "quiet"
+    _, five, _, hour = _recent(group, "group.state")
+    return "escalating" if five >= 10 and five / 5 >= 3 * hour / 60 else "ongoing"
+
+
+GROUP_STATES: Final = ("new", "ongoing", "escalating", "regressed", "quiet")
+
+
+def has_regressed(group: GroupFacts | None, now: datetime) -> bool:
+    """Whether the group came back after a `SILENCE`: with a failure now, or less than an hour ago."""
+    if group is None:
+        return False
+    if now - group.last_seen >= SILENCE:
+        return True
+    return group.back_since > group.first_seen and now - group.back_since < FRESH
+
+
+class Unrecorded(Exception):
+    """A value that was not read when the decision was made, because no rule mentioned it then."""
+
+
+def _recent(group: GroupFacts, name: str) -> tuple[float, ...]:
+    if group.recent is None:
+        raise Unrecorded(f"{name} was not recorded with this decision")
+    return group.recent
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +170,8 @@ class Snapshot:
     lineages: dict[RequestId, Lineage] = field(default_factory=dict)
     """By the request id of the envelope that belongs to it, not by root."""
     groups: dict[str, GroupFacts] = field(default_factory=dict)
+    rates: bool = False
+    """Whether rates of groups were read."""
 
     def of(self, arrival: Arrival) -> Facts:
         """The facts about one envelope of the batch."""
@@ -103,14 +197,23 @@ VOCABULARY: Final[Mapping[str, str]] = {
     "error.type": "STRING",
     "error.message": "STRING",
     "lineage.attempt": "INT",
+    "lineage.automatic": "INT",
+    "lineage.manual": "INT",
     "lineage.age": "DURATION",
     "group.count": "INT",
     "group.age": "DURATION",
+    **{f"group.rate_{name}": "DOUBLE" for name in SPANS},
+    "group.regressed": "BOOL",
+    "group.state": "STRING",
+    "labels": "LABELS",
     "source": "STRING",
     "now": "TIMESTAMP",
     "payload": "DYN",
 }
-"""Names a rule may mention, with their CEL types. ``fn`` because ``function`` is reserved in CEL."""
+"""Names a rule may mention, with their CEL types; ``LABELS`` are texts by text. CEL reserves ``function``."""
+
+NEED_RATES: Final = frozenset((*(f"group.rate_{name}" for name in SPANS), "group.state"))
+"""Names whose values the store only reads when a rule mentions them."""
 
 _TEXT_LIMIT: Final = 8 << 10
 _LIST_LIMIT: Final = 1000
@@ -118,17 +221,17 @@ _NONE: Final = timedelta(0)
 
 
 class Subject(dict[str, Any]):
-    """The names of `VOCABULARY` with their values for one envelope; ``payload`` is only parsed when it is asked for.
+    """The names of `VOCABULARY` with their values for one envelope; what takes time is only made when it is asked for.
 
     A dict, because rules look into it some dozen times per envelope.
     """
 
-    __slots__ = ("_payload",)
+    __slots__ = ("_arrival", "_facts")
 
     def __init__(self, arrival: Arrival, facts: Facts, *, now: datetime) -> None:
         envelope, lineage, group = arrival.envelope, facts.lineage, facts.group
         function, error = envelope.function, envelope.error
-        self._payload = envelope.request_payload
+        self._arrival, self._facts = arrival, facts
         super().__init__(
             {
                 "fn": function.label,
@@ -153,10 +256,28 @@ class Subject(dict[str, Any]):
         )
 
     def __missing__(self, name: str) -> Any:
-        if name != "payload":
-            raise KeyError(name)
-        value = self[name] = parse_payload(self._payload)
+        value = self[name] = self._made(name)
         return value
+
+    def _made(self, name: str) -> Any:
+        group, lineage, now = self._facts.group, self._facts.lineage, self["now"]
+        match name:
+            case "payload":
+                return parse_payload(self._arrival.envelope.request_payload)
+            case "labels":
+                return self._arrival.labels
+            case "lineage.automatic":
+                return lineage.attempt - lineage.manual if lineage else 0
+            case "lineage.manual":
+                return lineage.manual if lineage else 0
+            case "group.regressed":
+                return has_regressed(group, now)
+            case "group.state":
+                return group_state(group, now)
+        if name not in NEED_RATES:
+            raise KeyError(name)
+        span = SPANS.index(name.removeprefix("group.rate_"))
+        return _recent(group, name)[span] / RATES[span] if group else 0.0
 
 
 def parse_payload(payload: bytes) -> Any:
@@ -188,8 +309,17 @@ def _bound(value: Any) -> Any:
     return value
 
 
+NO_LABELS: Final[Mapping[str, str]] = {}
+
+
 def arrival(
-    envelope: Envelope, *, source: str, message_id: str, received_at: datetime, enqueued_at: datetime | None
+    envelope: Envelope,
+    *,
+    source: str,
+    message_id: str,
+    received_at: datetime,
+    enqueued_at: datetime | None,
+    labels: Mapping[str, str] = NO_LABELS,
 ) -> Arrival:
     """Put an envelope together with how it came."""
     return Arrival(
@@ -206,4 +336,5 @@ def arrival(
             stack=envelope.error.stack,
             status_code=envelope.status_code,
         ),
+        labels=labels,
     )

@@ -886,7 +886,7 @@ def test_a_failure_is_shown_with_all_that_happened_to_it(run):
         assert detail.decision["rule_set"] == "rs-1"
         assert [effect["kind"] for effect in detail.decision["effects"]] == ["rerun"]
         assert set(detail.lineage) == {
-            *("root", "state", "attempt", "started_at", "updated_at", "rule_id", "version", "failures", "function"),
+            *("root", "state", "attempt", "started_at", "updated_at", "rule_id", "version", "failures", "manual", "function"),
             *("payload_key", "members", "alerts"),
         }
         members = [(m["request_id"], m["attempt"], m["outcome"]) for m in detail.lineage["members"]]

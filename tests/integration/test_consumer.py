@@ -648,7 +648,7 @@ def test_cancelling_loses_nothing_and_leaves_nothing_running(at):
 
 def test_a_store_that_fails_for_good_leaves_everything_in_the_queue():
     class Dead(MemoryStore):
-        async def load_facts(self, arrivals):
+        async def load_facts(self, arrivals, **_):
             raise StoreUnavailable("no such device")
 
     async def scenario():

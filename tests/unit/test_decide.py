@@ -113,7 +113,7 @@ def test_a_rerun_that_cannot_be_is_not_held():
 
 
 def test_a_rule_for_successes_tells_of_them():
-    rules = make.rules(*TELL.rules, make.rule("ended", alert=make.ALERT, more={"successes": True}))
+    rules = make.rules(*TELL.rules, make.rule("ended", alert=make.ALERT, more={"names": frozenset({"outcome"})}))
     alone = decide(make.arrived(make.success()), Facts(), rules, now=NOW)
     assert (alone.reason, alone.rule.id, alone.lineage) == (Reason.SUCCEEDED, "ended", None)
     assert alone.effects == (Alert(Cause.MATCHED, make.ALERT),)
@@ -202,7 +202,7 @@ def test_later_envelopes_of_a_batch_see_earlier_ones():
     snapshot = Snapshot()
     decisions = decide_batch([first, again, other, changed], snapshot, AGAIN, now=NOW)
     assert [d.reason for d in decisions] == [Reason.MATCHED, Reason.DUPLICATE, Reason.MATCHED, Reason.CONFLICT]
-    assert snapshot.groups[first.fingerprint] == GroupFacts(NOW, 2)
+    assert snapshot.groups[first.fingerprint] == GroupFacts(NOW, 2, NOW, NOW)
 
 
 def test_two_results_of_one_lineage_in_one_batch_build_on_each_other():
@@ -226,11 +226,18 @@ FACTS = st.builds(
         rule_id=st.text(max_size=3),
         version=st.integers(1, 9),
     ),
-    group=st.none() | st.builds(GroupFacts, first_seen=st.just(NOW), count=st.integers(0, 10**6)),
+    group=st.none()
+    | st.builds(
+        GroupFacts,
+        first_seen=st.just(NOW),
+        count=st.integers(0, 10**6),
+        last_seen=st.just(NOW),
+        back_since=st.just(NOW),
+    ),
 )
 ENVELOPES = st.builds(
     make.envelope,
-    st.text(min_size=1, max_size=5),
+    st.text("abc", min_size=1, max_size=5),
     condition=st.sampled_from(["", "InvocationError", "x"]),
     status=st.sampled_from([200, 500]),
     error=st.text(max_size=20),
@@ -256,7 +263,7 @@ RULES = st.lists(
         mode=st.sampled_from(Mode),
         continues=st.booleans(),
         expires=st.sampled_from([None, None, NOW.date(), NOW.date() - timedelta(days=1)]),
-        successes=st.booleans(),
+        names=st.sampled_from([frozenset(), frozenset({"outcome"})]),
     ),
     max_size=5,
 ).map(lambda rules: make.rules(*rules))

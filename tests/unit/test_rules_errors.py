@@ -142,8 +142,8 @@ TABLE = {
         ["4:13: unknown key 'functon' in match (did you mean 'function'?)"],
     ),
     "outcome in match": (
-        RULE + "    match: {outcome: failed}\n    alert: {}\n",
-        ["4:13: unknown key 'outcome' in match (rules are only asked about failures)"],
+        RULE + "    match: {outcome: sucseeded}\n    alert: {}\n",
+        ["4:22: expected failed or succeeded or succeeded_or_stopped, not 'sucseeded' (did you mean 'succeeded'?)"],
     ),
     "bad pattern in a list": (
         RULE + "    match:\n      condition: [ok, '/(/', 3.5]\n    alert: {}\n",
@@ -191,7 +191,7 @@ TABLE = {
         "1:1: expected a mapping, not nothing (a rule file begins with version: 1, then rules:)"]),
     "the keys of a file": ("{}", [
         "1:1: the key 'version' is missing (Version of this format: 1.)",
-        "1:1: the key 'rules' is missing (The rules; the first that matches decides.)"]),
+        "1:1: the key 'rules' is missing (The rules; the first that matches decides. Needed unless the file defines something.)"]),
     "YAML that does not end": ("version: 1\nrules: [\n", [
         "3:1: not valid YAML: did not find expected node content while parsing a flow node"]),
     "a tab": ("version: 1\n\trules: []\n", [

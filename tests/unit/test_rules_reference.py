@@ -10,18 +10,19 @@ from triage.facts import VOCABULARY
 from triage.rulefiles import default_rules_dir, read_rules
 from triage.rules import keys
 from triage.rules.document import read_document
-from triage.rules.matchers import ERROR_FIELDS, FIELDS
+from triage.rules.matchers import ERROR_FIELDS, KEYS
 from triage.rules.model import SourceText
 from triage.rules.schema import rules_schema
 from triage.rules.source import load_rules
 
 PAGE = Path(__file__).parents[2].joinpath("docs", "reference", "rules.md").read_text(encoding="utf-8")
 SECTIONS = dict(zip(*[iter(re.split(r"^## (.*)$", PAGE, flags=re.MULTILINE)[1:])] * 2, strict=True))
+TITLE = re.compile(r"# (\S+\.yaml)\n")
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 TABLES = {
     "A file": [*keys.FILE],
     "A rule": [*keys.RULE],
-    "match": [*FIELDS, *ERROR_FIELDS, "error", "payload"],
+    "match": [*KEYS, *ERROR_FIELDS, *keys.WINDOW],
     "when": [*VOCABULARY],
     "rerun": [*keys.RERUN, *keys.BACKOFF],
     "alert": [*keys.ALERT, *keys.GROUP_BY, *keys.CAUSES, *keys.SEVERITIES],
@@ -47,7 +48,12 @@ def test_no_key_is_documented_that_is_not_there(section):
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_every_example_loads(example):
-    assert load_rules([SourceText("example.yaml", example)]).rules
+    title = TITLE.match(example)
+    if title is None:
+        assert load_rules([SourceText("example.yaml", example)]).rules
+        return
+    titled = {found[1]: each for each in EXAMPLES if (found := TITLE.match(each))}
+    assert load_rules([SourceText(name, text) for name, text in titled.items()]).rules
 
 
 def test_the_rule_that_is_commented_out_in_the_shipped_rules_loads():

@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import Any, Final
 
 from triage.envelope import Destination, Outcome
+from triage.facts import SPANS
 from triage.rules.keys import CAUSES, DURATION_SCHEMA, SEVERITIES, Key
 from triage.rules.mistakes import kind_of, wrong
-from triage.rules.readers import list_of, one_of, parse_duration, read_flag, read_name, read_text, whole
+from triage.rules.readers import list_of, number, one_of, parse_duration, read_flag, read_name, read_text, whole
 
 NOW: Final = "2026-01-05T12:00:00Z"
 """When a case happens that does not say: a Monday."""
@@ -88,11 +89,21 @@ ENVELOPE: Final[Mapping[str, Key]] = {
 LINEAGE: Final[Mapping[str, Key]] = {
     "attempt": Key("Re-runs so far; the message is the result of the last.", whole(0, 1000), _COUNT, required=True),
     "age": Key("Since the first failure. Default: 0s.", parse_duration, DURATION_SCHEMA),
+    "manual": Key("How many of the re-runs a person asked for. Default: 0.", whole(0, 1000), _COUNT),
 }
 
 GROUP: Final[Mapping[str, Key]] = {
     "count": Key("Failures with this fingerprint so far.", whole(0, 1_000_000_000), _COUNT, required=True),
-    "age": Key("Since the first of them. Default: 0s.", parse_duration, DURATION_SCHEMA),
+    "age": Key("Since the first of them. Default: as `last`.", parse_duration, DURATION_SCHEMA),
+    "last": Key("Since the latest of them. Default: 0s.", parse_duration, DURATION_SCHEMA),
+    **{
+        f"rate_{name}": Key(
+            f"Failures per minute in the last {name}. Default: 0.",
+            number(0, 1_000_000),
+            {"type": "number", "minimum": 0},
+        )
+        for name in SPANS
+    },
 }
 
 RERUN: Final[Mapping[str, Key]] = {

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from triage.envelope import Destination, Envelope, Outcome, RequestId, parse_body
 from triage.errors import InvalidEnvelope, Problem, RulesInvalid
-from triage.facts import Arrival, Facts, GroupFacts, Lineage, arrival
+from triage.facts import RATES, SPANS, Arrival, Facts, GroupFacts, Lineage, arrival
 from triage.rules.case_keys import ALERT, CASE, FILE, NOW
 from triage.rules.document import Document, read_document
 from triage.rules.keys import Key
@@ -228,11 +228,19 @@ def _facts(values: Mapping[str, Any], *, now: datetime) -> Facts:
             started_at=now - lineage.get("age", _NONE),
             rule_id="",
             version=1,
+            manual=lineage.get("manual", 0),
         )
         if lineage
         else None,
-        group=GroupFacts(now - group.get("age", _NONE), group["count"]) if group else None,
+        group=_group(group, now=now) if group else None,
     )
+
+
+def _group(values: Mapping[str, Any], *, now: datetime) -> GroupFacts:
+    first_seen = now - values.get("age", values.get("last", _NONE))
+    last_seen = now - values.get("last", _NONE)
+    recent = tuple(values.get(f"rate_{name}", 0.0) * span for name, span in zip(SPANS, RATES, strict=True))
+    return GroupFacts(first_seen, values["count"], last_seen, first_seen, recent)
 
 
 _NONE: Final = timedelta(0)

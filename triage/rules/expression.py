@@ -8,18 +8,19 @@ expressions that are not literals (``matches`` also compiles its pattern each ti
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from cel_expr_python import cel
 
-from triage.facts import VOCABULARY
+from triage.facts import VOCABULARY, Unrecorded
 from triage.rules.mistakes import Mistake, Mistakes, did_you_mean, wrong
 from triage.rules.model import Subject
 from triage.rules.regex import compile_regex
 from triage.rules.syntax import Tree, read_tree
+from triage.rules.windows import Window
 
 MAX_TEXT: Final = 4_000
 """Characters of one expression."""
@@ -30,6 +31,14 @@ FUNCTIONS: Final = (
     "has", "size", "contains", "startsWith", "endsWith", "rx", "exists", "exists_one", "all", "orValue", "hasValue",
     "duration", "timestamp", "int", "double", "string", "bool", "type", "true", "false", "null", "now",
 )  # fmt: skip
+
+RESERVED: Final = (
+    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let",
+    "loop", "package", "namespace", "return", "var", "void", "while",
+)  # fmt: skip
+"""Words that cannot be names in an expression."""
+
+NO_WINDOWS: Final[Mapping[str, Window]] = {}
 
 _CONFIG: Final = """
 name: triage
@@ -49,8 +58,9 @@ _HINTS: Final[Mapping[str, str]] = {
     "map": "not offered, because it may build large lists; exists and all are",
     "filter": "not offered, because it may build large lists; exists and all are",
     "error": "write error.type or error.message",
-    "lineage": "write lineage.attempt or lineage.age",
-    "group": "write group.count or group.age",
+    "lineage": "write lineage.attempt, lineage.age and so on",
+    "group": "write group.count, group.rate_5m and so on",
+    "windows": "write windows.NAME, where NAME is defined under windows",
     "and": "write &&",
     "or": "write ||",
     "not": "write !",
@@ -63,13 +73,20 @@ class CelExpression:
 
     text: str
     names: tuple[str, ...]
-    _program: Any
+    _program: Any = field(compare=False)
+    windows: Mapping[str, Window] = field(default_factory=dict)
+    """Those that it mentions, by the names they have in it."""
 
     def evaluate(self, subject: Subject) -> bool | str:
         """True, False, or a short text when the expression has no truth value for this subject. Never raises."""
         try:
-            result = self._program.eval(data={name: _plain(subject[name]) for name in self.names})
+            data = {name: _plain(subject[name]) for name in self.names}
+            for name, window in self.windows.items():
+                data[name] = window.contains(subject["now"])
+            result = self._program.eval(data=data)
             value = result.value()
+        except Unrecorded as error:
+            return str(error)
         except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
             # The binding raises for a spent budget and for values that it cannot take (a lone surrogate, say).
             return self._error(str(error))
@@ -89,8 +106,8 @@ class CelExpression:
         return quoted[0] if quoted[0][1:-1] in self.text else "..."
 
 
-def compile_expression(text: str) -> CelExpression:
-    """Compile and check a ``when:``.
+def compile_expression(text: str, windows: Mapping[str, Window] = NO_WINDOWS) -> CelExpression:
+    """Compile and check a ``when:``, which may mention ``windows`` by their names.
 
     Raises:
         Mistakes: each with its ``offset`` in the text where that is known.
@@ -99,24 +116,27 @@ def compile_expression(text: str) -> CelExpression:
         raise wrong(f"the expression has {len(text)} characters; at most {MAX_TEXT} are taken")
     if not text.strip():
         raise wrong("the expression is empty", "leave `when` out to match without a condition")
+    named = {f"windows.{name}": window for name, window in windows.items()}
     try:
-        program = _environment().compile(text)
+        program = _environment(frozenset(named)).compile(text)
     except TypeError:
         raise wrong("the expression is no Unicode text") from None
     except RuntimeError as error:
-        raise Mistakes(_mistakes(text, str(error))) from None
+        raise Mistakes(_mistakes(text, str(error), (*VOCABULARY, *named, *FUNCTIONS))) from None
     result = program.return_type()
     if result not in (cel.Type.BOOL, cel.Type.DYN):
         raise wrong(f"the expression gives {result.name()}, not true or false", "compare it with something")
     tree = read_tree(program.serialize())
     if mistakes := _forbidden(tree):
         raise Mistakes(mistakes)
-    return CelExpression(text, tuple(name for name in VOCABULARY if name in tree.names), program)
+    mentioned = {name: window for name, window in named.items() if name in tree.names}
+    return CelExpression(text, tuple(name for name in VOCABULARY if name in tree.names), program, mentioned)
 
 
-@cache
-def _environment() -> Any:
+@lru_cache(maxsize=64)
+def _environment(windows: frozenset[str]) -> Any:
     types = cel.Type
+    kinds = {"LABELS": types.Map(types.STRING, types.STRING)}
     search = cel.Overload(
         "string_rx_string",
         return_type=types.BOOL,
@@ -126,7 +146,10 @@ def _environment() -> Any:
     )
     return cel.NewEnv(
         config=cel.NewEnvConfigFromYaml(_CONFIG),
-        variables={name: getattr(types, kind) for name, kind in VOCABULARY.items()},
+        variables={
+            **{name: kinds.get(kind) or getattr(types, kind) for name, kind in VOCABULARY.items()},
+            **dict.fromkeys(windows, types.BOOL),
+        },
         extensions=[cel.CelExtension("triage", [cel.FunctionDecl("rx", [search])])],
     )
 
@@ -159,7 +182,7 @@ def _forbidden(tree: Tree) -> list[Mistake]:
 _LINE: Final = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)")
 
 
-def _mistakes(text: str, report: str) -> list[Mistake]:
+def _mistakes(text: str, report: str, known: Collection[str]) -> list[Mistake]:
     """Read the library's report: one ``ERROR: <input>:LINE:COLUMN: MESSAGE`` each, with excerpts between."""
     lines = text.split("\n")
     found: dict[tuple[str, int | None], Mistake] = {}
@@ -167,7 +190,7 @@ def _mistakes(text: str, report: str) -> list[Mistake]:
         offset = None
         if 0 < int(line) <= len(lines):
             offset = sum(len(each) + 1 for each in lines[: int(line) - 1]) + int(column) - 1
-        mistake = _said(message.removesuffix(" [INVALID_ARGUMENT]"), offset)
+        mistake = _said(message.removesuffix(" [INVALID_ARGUMENT]"), offset, known)
         found.setdefault((mistake.message, offset), mistake)
     if found:
         return list(found.values())
@@ -175,12 +198,11 @@ def _mistakes(text: str, report: str) -> list[Mistake]:
     return [Mistake(message)]
 
 
-def _said(message: str, offset: int | None) -> Mistake:
+def _said(message: str, offset: int | None, known: Collection[str]) -> Mistake:
     message = message.replace(" (in container '')", "")
     if name := re.fullmatch(r"undeclared reference to '(.*)'", message):
         if name[1] in FUNCTIONS:
             return Mistake(f"{name[1]} is not called this way", offset=offset)
-        known = (*VOCABULARY, *FUNCTIONS)
         return Mistake(f"unknown name {name[1]!r}", _HINTS.get(name[1]) or did_you_mean(name[1], known), offset=offset)
     if call := re.fullmatch(r"found no matching overload for '_?(.+?)_?' applied to '(.*)'", message):
         return Mistake(f"{call[1]} does not take {call[2]}", offset=offset)

@@ -5,12 +5,13 @@ One table serves the loader, the schema for editors and the test that keeps the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from triage.rules.expression import compile_expression
-from triage.rules.matchers import compile_match
+from triage.rules.expression import RESERVED, compile_expression
+from triage.rules.matchers import Names, compile_match
 from triage.rules.mistakes import Mistake, Mistakes, did_you_mean, kind_of, wrong
 from triage.rules.model import ABOUT_FAILURES, Cause, HoldPolicy, Mode, Severity
 from triage.rules.readers import (
@@ -30,6 +31,7 @@ from triage.rules.readers import (
     read_text,
     whole,
 )
+from triage.rules.windows import DAYS, read_days, read_hours, read_moment, read_zone
 
 Schema = Mapping[str, Any]
 
@@ -42,19 +44,63 @@ GROUP_BY: Final = ("function", "condition", "error_type", "error_message", "fing
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key. It has either ``read`` (which raises `Mistakes`) or ``keys`` of its own; ``doc`` says the default."""
+    """One key; ``doc`` says the default. It has a reader of its value, or ``keys`` of its own.
+
+    Attributes:
+        read: gives the value; raises `Mistakes`.
+        read_named: the same, for values that mention what is defined by name.
+    """
 
     doc: str
     read: Read | None = None
     schema: Schema = field(default_factory=dict)
     keys: Mapping[str, Key] | None = None
     required: bool = False
+    read_named: Callable[[Any, Names], Any] | None = None
+
+    def value(self, written: Any, names: Names) -> Any:
+        """The value that is written, as read.
+
+        Raises:
+            Mistakes: all that is wrong with it.
+        """
+        if self.read_named is not None:
+            return self.read_named(written, names)
+        return written if self.read is None else self.read(written)
 
 
-def _expression(value: Any) -> Any:
+def _expression(value: Any, names: Names) -> Any:
     if not isinstance(value, str):
         raise wrong(f"expected an expression, not {kind_of(value)}")
-    return compile_expression(value)
+    return compile_expression(value, names.windows)
+
+
+def _definitions(name: Read) -> Read:
+    def read(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise wrong(f"expected a mapping of names to definitions, not {kind_of(value)}")
+        mistakes = []
+        for each in value:
+            try:
+                name(each)
+            except Mistakes as error:
+                mistakes += [Mistake(one.message, one.hint, (each,), key=True) for one in error.mistakes]
+        if mistakes:
+            raise Mistakes(mistakes)
+        return value
+
+    return read
+
+
+def _window_name(value: Any) -> str:
+    if not re.fullmatch(_WINDOW, value, re.ASCII) or value in RESERVED:
+        raise wrong(
+            f"{kind_of(value)} cannot be used in expressions", "letters, digits and '_', not beginning with a digit"
+        )
+    return str(value)
+
+
+_WINDOW: Final = r"[A-Za-z_][A-Za-z0-9_]{0,99}"
 
 
 def _version(value: Any) -> int:
@@ -170,8 +216,10 @@ _ABOUT: Final[Mapping[str, Key]] = {
 
 RULE: Final[Mapping[str, Key]] = {
     "id": Key("Name of the rule, unique in all files.", read_name, _NAME_SCHEMA, required=True),
-    "match": Key("What the failure must look like; all of it must hold. Default: anything.", compile_match),
-    "when": Key("A CEL expression that must be true, asked after `match`.", _expression, _TEXT_SCHEMA),
+    "match": Key("What the failure must look like; all of it must hold. Default: anything.", read_named=compile_match),
+    "when": Key(
+        "A CEL expression that must be true, asked after `match`.", schema=_TEXT_SCHEMA, read_named=_expression
+    ),
     "ignore": Key("Do nothing, for this reason.", read_text(least=1), _REASON_SCHEMA),
     "hold": Key(
         "Do nothing until a person decides, for this reason; `{reason, for}` also says how long to wait until somebody "
@@ -210,8 +258,35 @@ DEFAULTS: Final[Mapping[str, Key]] = {
     ),
 }
 
+WINDOW: Final[Mapping[str, Key]] = {
+    "days": Key(
+        "Days of the week: mon, mon-fri, or a list. Default: each day.",
+        read_days,
+        _or_list({"type": "string", "pattern": rf"^(?:{'|'.join(DAYS)})(?:-(?:{'|'.join(DAYS)}))?$"}),
+    ),
+    "hours": Key(
+        'Hours such as "09:00-18:00", or a list; "22:00-06:00" ends on the next day. Default: the whole day.',
+        read_hours,
+        _or_list({"type": "string", "pattern": r"^\d\d:\d\d-\d\d:\d\d$"}),
+    ),
+    "from": Key(
+        "Beginning of a period, instead of days and hours: a date, or a date and time.", read_moment, _TEXT_SCHEMA
+    ),
+    "until": Key("End of the period, not included.", read_moment, _TEXT_SCHEMA),
+    "zone": Key("Time zone, such as Asia/Shanghai. Default: UTC.", read_zone, _TEXT_SCHEMA),
+}
+
 FILE: Final[Mapping[str, Key]] = {
     "version": Key("Version of this format: 1.", _version, {"const": 1}, required=True),
     "defaults": Key("For all rules of this file that do not say otherwise.", keys=DEFAULTS),
-    "rules": Key("The rules; the first that matches decides.", _list, required=True),
+    "include": Key(
+        "Names of rule files of the same folder whose conditions and windows are used here.",
+        list_of(read_text(least=1)),
+        _or_list(_REASON_SCHEMA),
+    ),
+    "conditions": Key("Named matches, for `use` in matches.", _definitions(read_name)),
+    "windows": Key(
+        "Named times, for `window` in matches and `windows.NAME` in expressions.", _definitions(_window_name)
+    ),
+    "rules": Key("The rules; the first that matches decides. Needed unless the file defines something.", _list),
 }

@@ -100,14 +100,32 @@ def _step(rule: Rule, subject: Subject) -> Step:
 
 
 def _failing(rule: Rule, matcher: Matcher, subject: Subject) -> Clause:
-    return Clause(rule.id, matcher.clause, _shown(subject, matcher.name))
+    """The innermost clause that is to blame, with the way to it."""
+    way = []
+    while matcher.name == "all" or (matcher.name == "use" and isinstance(matcher.wanted, str)):
+        way.append(matcher.clause if matcher.name == "use" else "all")
+        matcher = next(part for part in matcher.parts if not part.test(subject))
+    names = sorted(_leaves(matcher))
+    shown = _shown(subject, names[0]) if len(names) == 1 else ", ".join(f"{n} {_shown(subject, n)}" for n in names)
+    return Clause(rule.id, " > ".join([*way, matcher.clause]), _cut(shown))
+
+
+def _leaves(matcher: Matcher) -> set[str]:
+    return set().union(*map(_leaves, matcher.parts)) if matcher.parts else {matcher.name}
 
 
 def _shown(subject: Subject, name: str) -> str:
     """The value a clause met, short enough to read; a path into the payload shows the value at that path."""
-    root, _, path = name.partition(".") if name.startswith("payload.") else (name, "", "")
+    root, _, path = name.partition(".")
+    if root == "labels":
+        return repr(subject[root].get(path, ""))
+    if root != "payload":
+        return _cut(str(subject[name]) if name == "now" else repr(subject[name]))
     value = subject[root]
     for key in filter(None, path.split(".")):
         value = value.get(key) if isinstance(value, dict) else None
-    text = repr(value)
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 200 else text[:197] + "..."

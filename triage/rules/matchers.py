@@ -1,24 +1,31 @@
-"""``match:`` of a rule: data that is compiled into tiny tests. They run for every rule and envelope, so they are plain.
+"""``match:`` of a rule: data that is compiled into tiny tests, all of which must hold. The values are in `values`.
 
-A value is compared with a scalar (equal), a list (any of), ``{not: ...}``, ``{any: [...]}`` or ``{all: [...]}``. A text
-is a glob when it has ``*`` or ``?``, a regular expression when it stands between slashes; for error messages it is a
-part of the message instead of a glob. What a message does not have is an empty text, a zero, or nothing in a payload.
+What a message does not have is an empty text, a zero, or nothing in a payload. ``any``, ``all`` and ``not`` hold
+further matches; ``use`` and ``window`` mention what the file, or one that it includes, defines by name.
 """
 
 from __future__ import annotations
 
 import json
-import operator
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 
+from triage.envelope import Outcome
 from triage.rules.mistakes import Mistake, Mistakes, Path, did_you_mean, kind_of, wrong
-from triage.rules.model import Matcher, Subject
-from triage.rules.regex import compile_glob, compile_regex
-
-Check = Callable[[Any], bool]
+from triage.rules.model import Matcher, Subject, Test
+from triage.rules.values import (
+    Check,
+    Scalar,
+    any_count,
+    any_text,
+    any_value,
+    compile_value,
+    function_name,
+    one_word,
+    part_of_text,
+)
+from triage.rules.windows import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,178 +33,225 @@ class Field:
     """Something ``match:`` can look at: the name of its value, and how a scalar becomes a check."""
 
     name: str
-    scalar: Callable[[Any], Check]
+    scalar: Scalar
     doc: str
 
 
-_MISSING: Final = object()
-
-
-def _equals(wanted: str) -> Check:
-    return lambda value: bool(value == wanted)
-
-
-def _function(wanted: Any) -> Check:
-    check = _name(wanted)
-    if isinstance(wanted, str) and "/" in wanted:
-        return check
-    # Without a slash the pattern is for the function's own name, whatever its FC 2.0 service.
-    return lambda value: check(value.rpartition("/")[2])
-
-
-def _name(wanted: Any) -> Check:
-    wanted = _text(wanted)
-    return _regex(wanted) or _glob(wanted)
-
-
-def _message(wanted: Any) -> Check:
-    wanted = _text(wanted)
-    if not wanted:
-        return _equals("")
-    return _regex(wanted) or (lambda value: wanted in value)
-
-
-def _anything(wanted: Any) -> Check:
-    """A value out of a payload: no text equals a number, and ``true`` equals no 1."""
-    if wanted is None or isinstance(wanted, bool):
-        return lambda value: value is wanted
-    if isinstance(wanted, int | float):
-        return lambda value: value == wanted and type(value) is not bool
-    check = _name(wanted)
-    return lambda value: isinstance(value, str) and check(value)
-
-
-_COMPARED: Final = re.compile(r"(==|!=|>=|<=|>|<)\s*(\d{1,18})", re.ASCII)
-_OPERATORS: Final[Mapping[str, Callable[[int, int], bool]]] = {
-    "==": operator.eq, "!=": operator.ne, ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
-}  # fmt: skip
-
-
-def _count(wanted: Any) -> Check:
-    if isinstance(wanted, int) and not isinstance(wanted, bool):
-        return lambda value: bool(value == wanted)
-    found = _COMPARED.fullmatch(wanted.strip()) if isinstance(wanted, str) else None
-    if found is None:
-        raise wrong(f"expected a whole number or a comparison, not {kind_of(wanted)}", 'such as 429 or ">= 500"')
-    compare, number = _OPERATORS[found[1]], int(found[2])
-    # 0 means that the message does not say.
-    return lambda value: value != 0 and compare(value, number)
-
-
-def _text(wanted: Any) -> str:
-    if isinstance(wanted, str):
-        return wanted
-    if isinstance(wanted, int) and not isinstance(wanted, bool):
-        return str(wanted)  # an account or a version, written without quotes
-    raise wrong(f"expected a text, not {kind_of(wanted)}", "put quotes around it" if wanted is not None else "")
-
-
-def _regex(wanted: str) -> Check | None:
-    if len(wanted) > 2 and wanted[0] == wanted[-1] == "/":
-        return compile_regex(wanted[1:-1])
-    return None
-
-
-def _glob(wanted: str) -> Check:
-    if not re.search(r"[*?]", wanted):
-        return _equals(wanted)
-    head, star, tail = wanted.partition("*")
-    if star and not re.search(r"[*?]", head + tail):
-        # One star is what people write; two comparisons are several times cheaper than a regular expression.
-        least = len(head) + len(tail)
-        return lambda value: len(value) >= least and value.startswith(head) and value.endswith(tail)
-    return compile_glob(wanted)
-
-
 FIELDS: Final[Mapping[str, Field]] = {
-    "function": Field("fn", _function, "Name of the function; with a slash, service/name (FC 2.0)."),
-    "service": Field("service", _name, "Service of an FC 2.0 function."),
-    "qualifier": Field("qualifier", _name, "Version or alias, when the message names one."),
-    "region": Field("region", _name, "Region, when the message names it."),
-    "account": Field("account", _name, "Account id, when the message names it."),
-    "condition": Field("condition", _name, "The platform's word for what happened, such as InvocationError."),
-    "function_error": Field("function_error", _name, "Error class the platform reports; empty for its own faults."),
-    "invoke_count": Field("invoke_count", _count, "Attempts the platform made itself."),
-    "status_code": Field("status_code", _count, "HTTP status; 200 also for a function that failed."),
-    "source": Field("source", _name, "Name of the source the message came from."),
+    "function": Field("fn", function_name, "Name of the function; with a slash, service/name (FC 2.0)."),
+    "service": Field("service", any_text, "Service of an FC 2.0 function."),
+    "qualifier": Field("qualifier", any_text, "Version or alias, when the message names one."),
+    "region": Field("region", any_text, "Region, when the message names it."),
+    "account": Field("account", any_text, "Account id, when the message names it."),
+    "condition": Field("condition", any_text, "The platform's word for what happened, such as InvocationError."),
+    "outcome": Field(
+        "outcome",
+        one_word(outcome.value for outcome in Outcome),
+        "failed, succeeded or succeeded_or_stopped. A rule that mentions it is asked about successes, too.",
+    ),
+    "function_error": Field("function_error", any_text, "Error class the platform reports; empty for its own faults."),
+    "invoke_count": Field("invoke_count", any_count, "Attempts the platform made itself."),
+    "status_code": Field("status_code", any_count, "HTTP status; 200 also for a function that failed."),
+    "source": Field("source", any_text, "Name of the source the message came from."),
 }
-"""What ``match:`` can look at, beside ``error`` and ``payload``."""
+"""What ``match:`` can look at, beside ``error``, ``payload`` and ``labels``."""
 
 ERROR_FIELDS: Final[Mapping[str, Field]] = {
-    "type": Field("error.type", _name, "Class of the error the function reported."),
-    "message": Field("error.message", _message, "A part of the error's message, or a /regular expression/."),
+    "type": Field("error.type", any_text, "Class of the error the function reported."),
+    "message": Field("error.message", part_of_text, "A part of the error's message, or a /regular expression/."),
 }
 
 
 def payload_field(path: str) -> Field:
     """A value inside the event."""
-    return Field(f"payload.{path}", _anything, "")
+    return Field(f"payload.{path}", any_value, "")
 
 
-ERROR_DOC: Final = "The error the function reported."
-PAYLOAD_DOC: Final = "Values inside the event, by their path with dots; only for events that are JSON objects."
+def label_field(name: str) -> Field:
+    """A label of the function."""
+    return Field(f"labels.{name}", any_text, "")
 
-_OPERATOR_KEYS: Final = ("not", "any", "all")
+
+GROUPS: Final[Mapping[str, str]] = {
+    "error": "The error the function reported.",
+    "payload": "Values inside the event, by their path with dots; only for events that are JSON objects.",
+    "labels": "Labels that the configuration gives to the function.",
+}
+"""Keys whose values are mappings of fields."""
+
+REFERENCES: Final[Mapping[str, str]] = {
+    "window": "Name of a window that it must be in now; also a list, not, any or all.",
+    "use": "Name of a condition that must hold; also a list (any of them), not, any or all.",
+}
+"""Keys whose values are names of something defined in the file or in one it includes."""
+
+COMBINATIONS: Final[Mapping[str, str]] = {
+    "any": "A list of matches, one of which must hold.",
+    "all": "A list of matches, all of which must hold.",
+    "not": "A match that must not hold.",
+}
+"""Keys whose values are further matches."""
+
+KEYS: Final = (*FIELDS, *GROUPS, *REFERENCES, *COMBINATIONS)
+"""Every key of ``match:``."""
 
 
-def compile_match(value: Any) -> tuple[Matcher, ...]:
-    """Compile a rule's ``match:``; all of the matchers must hold.
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a rule may mention by name. A condition is compiled when it is first mentioned."""
+
+    windows: Mapping[str, Window] = field(default_factory=dict)
+    conditions: Mapping[str, Callable[[], tuple[Matcher, ...]]] = field(default_factory=dict)
+
+
+NO_NAMES: Final = Names()
+
+
+def compile_match(value: Any, names: Names = NO_NAMES) -> tuple[Matcher, ...]:
+    """Compile a ``match:``; all of the matchers must hold.
 
     Raises:
         Mistakes: all there are.
     """
-    mistakes: list[Mistake] = []
-    matchers: list[Matcher] = []
-    for key, wanted in _mapping(value, "match").items():
-        try:
-            if key == "error":
-                matchers += _collect(_mapping(wanted, key), ERROR_FIELDS, prefix="error.", path=(key,))
-            elif key == "payload":
-                inside = _mapping(wanted, key)
-                fields = {path: payload_field(path) for path in inside}
-                matchers += _collect(inside, fields, prefix="payload.", path=(key,))
-            else:
-                matchers += _collect({key: wanted}, FIELDS)
-        except Mistakes as error:
-            mistakes += error.mistakes
-    if mistakes:
-        raise Mistakes(mistakes)
+    compiler = _Compiler(names)
+    matchers = compiler.match(value, ())
+    if compiler.mistakes:
+        raise Mistakes(compiler.mistakes)
     return tuple(matchers)
 
 
-def _collect(
-    wanted: Mapping[str, Any], fields: Mapping[str, Field], *, prefix: str = "", path: Path = ()
-) -> list[Matcher]:
-    matchers: list[Matcher] = []
-    mistakes: list[Mistake] = []
-    for key, value in wanted.items():
-        field = fields.get(key)
-        if field is None:
-            hint = _UNKNOWN.get(key) or did_you_mean(key, fields if prefix else (*fields, "error", "payload"))
-            mistakes.append(
-                Mistake(f"unknown key {key[:60]!r} in {prefix or 'match.'}"[:-1], hint, (*path, key), key=True)
-            )
-            continue
+class _Compiler:
+    """Collects the mistakes; what it gives for a value with mistakes is of no use."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        self.mistakes: list[Mistake] = []
+
+    def match(self, wanted: Any, path: Path) -> list[Matcher]:
+        return [
+            matcher
+            for key, value in self.mapping(wanted, path).items()
+            for matcher in self.clause(key, value, (*path, key))
+        ]
+
+    def clause(self, key: str, wanted: Any, path: Path) -> list[Matcher]:
+        if key in FIELDS:
+            return [self.field(FIELDS[key], key, wanted, path)]
+        if key in GROUPS:
+            return self.group(key, wanted, path)
+        if key == "window":
+            return [self.window(wanted, path)]
+        if key == "use":
+            return [self.use(wanted, path)]
+        if key == "not":
+            return [_combined("not", self.match(wanted, path), wanted)]
+        if key in COMBINATIONS:
+            return [_combined(key, self.several(wanted, path), wanted)]
+        self.unknown(key, "match", KEYS, path)
+        return []
+
+    def field(self, field: Field, key: str, wanted: Any, path: Path) -> Matcher:
+        check = self.value(wanted, field.scalar, path)
+        return Matcher(field.name, f"{key}: {_shown(wanted)}", _test(field.name, check), wanted)
+
+    def group(self, key: str, wanted: Any, path: Path) -> list[Matcher]:
+        found: list[Matcher] = []
+        open_set = {"payload": payload_field, "labels": label_field}.get(key)
+        for name, value in self.mapping(wanted, path).items():
+            field = open_set(name) if open_set else ERROR_FIELDS.get(name)
+            if field is None:
+                self.unknown(name, f"match.{key}", ERROR_FIELDS, (*path, name))
+            else:
+                found.append(self.field(field, f"{key}.{name}", value, (*path, name)))
+        return found
+
+    def window(self, wanted: Any, path: Path) -> Matcher:
+        def scalar(name: Any) -> Check:
+            return _named(name, self.names.windows, "window").contains
+
+        check = self.value(wanted, scalar, path)
+        return Matcher("now", f"window: {_shown(wanted)}", lambda subject: check(subject["now"]), wanted)
+
+    def use(self, wanted: Any, path: Path) -> Matcher:
+        parts: list[Matcher] = []
+
+        def scalar(name: Any) -> Check:
+            condition = _named(name, self.names.conditions, "condition")()
+            parts.extend(condition)
+            return _every(condition)
+
+        return Matcher("use", f"use: {_shown(wanted)}", self.value(wanted, scalar, path), wanted, tuple(parts))
+
+    def several(self, wanted: Any, path: Path) -> list[Matcher]:
+        if not isinstance(wanted, list):
+            self.mistakes.append(Mistake(f"expected a list of matches, not {kind_of(wanted)}", "", path))
+            return []
+        if not wanted:
+            hint = "leave the key out to match everything"
+            self.mistakes.append(Mistake("an empty list matches nothing", hint, path))
+        parts = []
+        for index, each in enumerate(wanted):
+            inner = self.match(each, (*path, index))
+            parts.append(inner[0] if len(inner) == 1 else _combined("all", inner, each))
+        return parts
+
+    def mapping(self, wanted: Any, path: Path) -> dict[str, Any]:
+        if isinstance(wanted, dict):
+            return wanted
+        self.mistakes.append(Mistake(f"expected a mapping, not {kind_of(wanted)}", "", path))
+        return {}
+
+    def value(self, wanted: Any, scalar: Scalar, path: Path) -> Check:
         try:
-            check = _check(value, field.scalar, (*path, key))
+            return compile_value(wanted, scalar, path)
         except Mistakes as error:
-            mistakes += error.mistakes
-            continue
-        matchers.append(Matcher(field.name, f"{prefix}{key}: {_shown(value)}", _test(field.name, check)))
-    if mistakes:
-        raise Mistakes(mistakes)
-    return matchers
+            self.mistakes += error.mistakes
+            return bool
+
+    def unknown(self, key: str, where: str, known: Iterable[str], path: Path) -> None:
+        hint = _UNKNOWN.get(key) or did_you_mean(key, known)
+        self.mistakes.append(Mistake(f"unknown key {key[:60]!r} in {where}", hint, path, key=True))
 
 
 _UNKNOWN: Final = {
-    "outcome": "rules are only asked about failures",
     "error.message": "write error: {message: ...}",
     "error.type": "write error: {type: ...}",
+    "windows": "write window: NAME",
+    "conditions": "write use: NAME",
 }
 
+_Defined = TypeVar("_Defined")
 
-def _test(name: str, check: Check) -> Callable[[Subject], bool]:
+
+def _named(name: Any, known: Mapping[str, _Defined], kind: str) -> _Defined:
+    if not isinstance(name, str):
+        raise wrong(f"expected the name of a {kind}, not {kind_of(name)}")
+    if name not in known:
+        hint = did_you_mean(name, known) if known else f"define it under {kind}s, or include a file that does"
+        raise wrong(f"unknown {kind} {name!r}", hint)
+    return known[name]
+
+
+def _combined(key: str, parts: Sequence[Matcher], wanted: Any) -> Matcher:
+    every = _every(parts)
+    test = {"any": _some(parts), "all": every, "not": lambda subject: not every(subject)}[key]
+    return Matcher(key, f"{key}: {_shown(wanted)}", test, wanted, tuple(parts))
+
+
+def _every(parts: Sequence[Matcher]) -> Test:
+    tests = [part.test for part in parts]
+    return tests[0] if len(tests) == 1 else lambda subject: all(test(subject) for test in tests)
+
+
+def _some(parts: Sequence[Matcher]) -> Test:
+    tests = [part.test for part in parts]
+    return lambda subject: any(test(subject) for test in tests)
+
+
+def _test(name: str, check: Check) -> Test:
     root, _, path = name.partition(".")
+    if root == "labels":
+        return lambda subject: check(subject[root].get(path, ""))
     if root != "payload":
         return lambda subject: check(subject[name])
     keys = path.split(".")
@@ -211,77 +265,7 @@ def _test(name: str, check: Check) -> Callable[[Subject], bool]:
     return test
 
 
-def _check(wanted: Any, scalar: Callable[[Any], Check], path: Path) -> Check:
-    if isinstance(wanted, list):
-        return _any(wanted, scalar, path)
-    if isinstance(wanted, dict):
-        return _operators(wanted, scalar, path)
-    try:
-        return scalar(wanted)
-    except Mistakes as error:
-        raise Mistakes([Mistake(each.message, each.hint, path) for each in error.mistakes]) from None
-
-
-def _operators(wanted: Mapping[str, Any], scalar: Callable[[Any], Check], path: Path) -> Check:
-    strange = [key for key in wanted if key not in _OPERATOR_KEYS]
-    if strange or not wanted:
-        hint = "a mapping here holds not, any or all"
-        raise Mistakes([Mistake(f"unknown key {key[:60]!r}", hint, (*path, key), key=True) for key in strange]
-                       or [Mistake("expected something to match, not an empty mapping", hint, path)])  # fmt: skip
-    checks: list[Check] = []
-    for key, value in wanted.items():
-        here = (*path, key)
-        if key == "not":
-            checks.append(_not(_check(value, scalar, here)))
-        elif not isinstance(value, list):
-            raise Mistakes([Mistake(f"expected a list, not {kind_of(value)}", "", here)])
-        elif key == "any":
-            checks.append(_any(value, scalar, here))
-        else:
-            checks += _each(value, scalar, here)
-    return checks[0] if len(checks) == 1 else lambda value: all(check(value) for check in checks)
-
-
-def _not(check: Check) -> Check:
-    return lambda value: not check(value)
-
-
-def _any(wanted: list[Any], scalar: Callable[[Any], Check], path: Path) -> Check:
-    return _first(_each(wanted, scalar, path))
-
-
-def _first(checks: list[Check]) -> Check:
-    if len(checks) == 1:
-        return checks[0]
-
-    def check_any(value: Any) -> bool:
-        for check in checks:  # noqa: SIM110 - half the time of any() over a generator
-            if check(value):
-                return True
-        return False
-
-    return check_any
-
-
-def _each(wanted: list[Any], scalar: Callable[[Any], Check], path: Path) -> list[Check]:
-    if not wanted:
-        raise Mistakes([Mistake("an empty list matches nothing", "leave the key out to match everything", path)])
-    checks: list[Check] = []
-    mistakes: list[Mistake] = []
-    for index, item in enumerate(wanted):
-        try:
-            checks.append(_check(item, scalar, (*path, index)))
-        except Mistakes as error:
-            mistakes += error.mistakes
-    if mistakes:
-        raise Mistakes(mistakes)
-    return checks
-
-
-def _mapping(value: Any, name: str) -> dict[str, Any]:
-    if isinstance(value, dict):
-        return value
-    raise wrong(f"expected a mapping, not {kind_of(value)}", "", path=() if name == "match" else (name,))
+_MISSING: Final = object()
 
 
 def _shown(value: Any) -> str:

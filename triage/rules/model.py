@@ -128,11 +128,31 @@ Test = Callable[[Subject], bool]
 
 @dataclass(frozen=True, slots=True)
 class Matcher:
-    """One compiled clause of ``match:``. ``clause`` is its text for explanations, ``name`` the value it looks at."""
+    """One compiled clause of ``match:``.
+
+    Attributes:
+        name: the value it looks at; for one that combines others the word for how: any, all, not, use.
+        clause: its text, for explanations.
+        wanted: what is written there.
+        parts: the matchers that it combines.
+    """
 
     name: str
     clause: str
     test: Test = field(compare=False)
+    wanted: Any = None
+    parts: tuple[Matcher, ...] = ()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the vocabulary that it looks at."""
+        if self.name in _COMBINED:
+            return frozenset().union(*(part.names for part in self.parts))
+        root = self.name.partition(".")[0]
+        return frozenset((root if root in ("payload", "labels") else self.name,))
+
+
+_COMBINED: Final = ("any", "all", "not", "use")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +164,7 @@ class Rule:
         continues: what it does is done, and the rules after it are asked, too.
         expires: the last day (UTC) on which it is asked.
         review_by: when somebody should look whether it is still right.
-        successes: it is asked about results that are no failures, too.
+        names: of the vocabulary, those that ``match`` and ``when`` mention.
     """
 
     id: str
@@ -162,7 +182,12 @@ class Rule:
     continues: bool = False
     expires: date | None = None
     review_by: date | None = None
-    successes: bool = False
+    names: frozenset[str] = frozenset()
+
+    @property
+    def successes(self) -> bool:
+        """Whether it is asked about results that are no failures, too. Those cannot be run again, nor held."""
+        return "outcome" in self.names and self.rerun is None and self.hold is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +210,12 @@ class RuleSet:
     sources: tuple[SourceText, ...] = ()
     of_failures: tuple[Rule, ...] = field(init=False, compare=False, repr=False)
     of_successes: tuple[Rule, ...] = field(init=False, compare=False, repr=False)
+    names: frozenset[str] = field(init=False, compare=False, repr=False)
+    """Names of the vocabulary that rules mention which are asked at all."""
 
     def __post_init__(self) -> None:
         asked = tuple(rule for rule in self.rules if rule.mode is not Mode.OFF)
+        object.__setattr__(self, "names", frozenset().union(*(rule.names for rule in asked)))
         object.__setattr__(self, "of_failures", asked)
         object.__setattr__(self, "of_successes", tuple(rule for rule in asked if rule.successes))
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from triage.rules.keys import FILE, RULE, Key
-from triage.rules.matchers import ERROR_DOC, ERROR_FIELDS, FIELDS, PAYLOAD_DOC
+from triage.rules.keys import FILE, RULE, WINDOW, Key
+from triage.rules.matchers import COMBINATIONS, ERROR_FIELDS, FIELDS, GROUPS, REFERENCES
 
-_MATCH: Final = {"$ref": "#/$defs/matcher"}
-_MATCH_LIST: Final = {"type": "array", "items": _MATCH, "minItems": 1}
+_MATCH: Final = {"$ref": "#/$defs/match"}
+_MATCHES: Final = {"type": "array", "items": _MATCH, "minItems": 1}
+_VALUE: Final = {"$ref": "#/$defs/matcher"}
+_VALUES: Final = {"type": "array", "items": _VALUE, "minItems": 1}
 
 _ACTIONS: Final = ("rerun", "hold", "alert")
 
@@ -17,10 +19,10 @@ MATCHER: Final[Mapping[str, Any]] = {
     "description": "Equal; a glob with * or ?; a /regular expression/; a list (any of them); not, any or all.",
     "anyOf": [
         {"type": ["string", "number", "boolean", "null"]},
-        _MATCH_LIST,
+        _VALUES,
         {
             "type": "object",
-            "properties": {"not": _MATCH, "any": _MATCH_LIST, "all": _MATCH_LIST},
+            "properties": {"not": _VALUE, "any": _VALUES, "all": _VALUES},
             "additionalProperties": False,
             "minProperties": 1,
         },
@@ -32,17 +34,20 @@ def rules_schema() -> dict[str, Any]:
     """The schema, draft 2020-12. It finds unknown keys and wrong types; only the loader checks expressions and ids."""
     schema = _object(FILE)
     rule = _object(RULE)
-    rule["properties"]["match"] = {"description": RULE["match"].doc, **_match()}
+    rule["properties"]["match"] |= _MATCH
     rule["oneOf"] = [
         {"required": ["ignore"], "properties": dict.fromkeys((*_ACTIONS, "continue"), False)},
         {"properties": {"ignore": False}, "anyOf": [{"required": [name]} for name in _ACTIONS]},
     ]
+    schema["properties"]["conditions"] |= {"type": "object", "additionalProperties": _MATCH}
+    schema["properties"]["windows"] |= {"type": "object", "additionalProperties": _object(WINDOW)}
+    schema["anyOf"] = [{"required": [name]} for name in ("rules", "conditions", "windows")]
     schema["properties"]["rules"] |= {"type": "array", "items": {"$ref": "#/$defs/rule"}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Rule file of triage",
         **schema,
-        "$defs": {"rule": rule, "matcher": dict(MATCHER)},
+        "$defs": {"rule": rule, "match": _match(), "matcher": dict(MATCHER)},
     }
 
 
@@ -59,19 +64,20 @@ def _object(keys: Mapping[str, Key]) -> dict[str, Any]:
 
 
 def _match() -> dict[str, Any]:
-    fields = {name: {"description": field.doc, **_MATCH} for name, field in FIELDS.items()}
-    error = {name: {"description": field.doc, **_MATCH} for name, field in ERROR_FIELDS.items()}
-    return {
+    properties = {name: {"description": field.doc, **_VALUE} for name, field in FIELDS.items()}
+    groups: dict[str, Any] = {name: {"type": "object", "additionalProperties": _VALUE} for name in GROUPS}
+    groups["error"] = {
         "type": "object",
-        "properties": {
-            **fields,
-            "error": {
-                "description": ERROR_DOC,
-                "type": "object",
-                "properties": error,
-                "additionalProperties": False,
-            },
-            "payload": {"description": PAYLOAD_DOC, "type": "object", "additionalProperties": _MATCH},
-        },
+        "properties": {name: {"description": field.doc, **_VALUE} for name, field in ERROR_FIELDS.items()},
         "additionalProperties": False,
     }
+    references = dict.fromkeys(REFERENCES, _VALUE)
+    combinations = {"any": _MATCHES, "all": _MATCHES, "not": _MATCH}
+    sections: list[tuple[Mapping[str, str], Mapping[str, Any]]] = [
+        (GROUPS, groups),
+        (REFERENCES, references),
+        (COMBINATIONS, combinations),
+    ]
+    for docs, shapes in sections:
+        properties |= {name: {"description": docs[name], **shape} for name, shape in shapes.items()}
+    return {"type": "object", "properties": properties, "additionalProperties": False}

@@ -8,17 +8,18 @@ from typing import Any, Final
 from triage.errors import Problem
 from triage.rules.document import Document
 from triage.rules.keys import Key
+from triage.rules.matchers import NO_NAMES, Names
 from triage.rules.mistakes import Mistake, Mistakes, Path, did_you_mean, kind_of
 
 _MERGE: Final = "merge keys are not supported; what rules have in common belongs under defaults"
 
 
 def read_section(
-    document: Document, path: Path, keys: Mapping[str, Key], *, shape: str = ""
+    document: Document, path: Path, keys: Mapping[str, Key], *, shape: str = "", names: Names = NO_NAMES
 ) -> tuple[dict[str, Any], list[Problem]]:
     """The values of the mapping at ``path``, as their keys read them. What cannot be read is told and left out.
 
-    ``shape`` is the hint for a value that is no mapping at all.
+    ``shape`` is the hint for a value that is no mapping at all; ``names`` are what the values may mention.
     """
     written = document.value(path)
     if not isinstance(written, dict):
@@ -31,11 +32,11 @@ def read_section(
             hint = _MERGE if name == "<<" else did_you_mean(name, keys)
             problems.append(document.problem(path, Mistake(f"unknown key {name[:60]!r}", hint, (name,), key=True)))
         elif key.keys is not None:
-            values[name], more = read_section(document, (*path, name), key.keys)
+            values[name], more = read_section(document, (*path, name), key.keys, names=names)
             problems += more
-        elif key.read is not None:
+        else:
             try:
-                values[name] = key.read(value)
+                values[name] = key.value(value, names)
             except Mistakes as error:
                 problems += [document.problem((*path, name), each) for each in error.mistakes]
     for name, key in keys.items():

@@ -8,8 +8,10 @@ from datetime import timedelta
 from typing import Any, Final
 
 from triage.errors import Problem, RulesInvalid
+from triage.rules.definitions import RuleFile, define
 from triage.rules.document import Document, read_document
 from triage.rules.keys import ALERT, FILE, RULE, Key
+from triage.rules.matchers import NO_NAMES, Names
 from triage.rules.mistakes import Mistake, Path
 from triage.rules.model import (
     ABOUT_FAILURES,
@@ -36,7 +38,8 @@ def load_rules(sources: Sequence[SourceText]) -> RuleSet:
     """
     ordered = sorted(sources, key=lambda source: source.name)
     loader = _Loader()
-    rules = tuple(rule for source in ordered for rule in loader.file(source))
+    files = loader.files(ordered)
+    rules = tuple(rule for file in files for rule in loader.rules(file))
     if loader.problems:
         raise RulesInvalid(loader.problems)
     digest = hashlib.sha256()
@@ -54,23 +57,31 @@ class _Loader:
         self.problems: list[Problem] = []
         self.ids: dict[str, Place] = {}
 
-    def file(self, source: SourceText) -> list[Rule]:
-        document, problems = read_document(source)
-        self.problems += problems
-        if document is None:
-            return []
-        values = self.section(document, (), FILE)
-        defaults = values.get("defaults", {})
-        rules = []
-        for index in range(len(values.get("rules", ()))):
-            rule = self.rule(document, ("rules", index), defaults)
-            if rule is not None:
-                rules.append(rule)
-        return rules
+    def files(self, sources: Sequence[SourceText]) -> list[RuleFile]:
+        files: list[RuleFile] = []
+        for source in sources:
+            document, problems = read_document(source)
+            self.problems += problems
+            if document is None:
+                continue
+            values = self.section(document, (), FILE)
+            if isinstance(document.root, dict) and not {"rules", "conditions", "windows"} & document.root.keys():
+                self.report(document, (), Mistake("the key 'rules' is missing", FILE["rules"].doc))
+            files.append(RuleFile(document, values))
+        unread = {source.name for source in sources} - {file.document.source.name for file in files}
+        self.problems += define(files, unread)
+        return files
 
-    def rule(self, document: Document, path: Path, defaults: Mapping[str, Any]) -> Rule | None:
+    def rules(self, file: RuleFile) -> Iterator[Rule]:
+        for index in range(len(file.values.get("rules", ()))):
+            rule = self.rule(file, ("rules", index), file.values.get("defaults", {}))
+            if rule is not None:
+                yield rule
+
+    def rule(self, file: RuleFile, path: Path, defaults: Mapping[str, Any]) -> Rule | None:
+        document = file.document
         before = len(self.problems)
-        values = self.section(document, path, RULE)
+        values = self.section(document, path, RULE, names=file.names)
         written = document.value(path)
         if not isinstance(written, dict):
             return None
@@ -80,11 +91,13 @@ class _Loader:
             self.report(document, path, mistake)
         if len(self.problems) > before:
             return None
+        match, when = values.get("match", ()), values.get("when")
         return Rule(
             id=values["id"],
             place=place,
-            match=values.get("match", ()),
-            when=values.get("when"),
+            match=match,
+            when=when,
+            names=frozenset(when.names if when else ()).union(*(matcher.names for matcher in match)),
             rerun=_rerun_policy(values["rerun"]) if "rerun" in values else None,
             alert=_alert_policy(values, defaults),
             ignore=values.get("ignore"),
@@ -107,9 +120,11 @@ class _Loader:
             self.report(document, path, mistake)
         self.ids.setdefault(rule_id, place)
 
-    def section(self, document: Document, path: Path, keys: Mapping[str, Key]) -> dict[str, Any]:
+    def section(
+        self, document: Document, path: Path, keys: Mapping[str, Key], names: Names = NO_NAMES
+    ) -> dict[str, Any]:
         """Read a mapping by its table of keys; what cannot be read is reported and left out."""
-        values, problems = read_section(document, path, keys, shape=_SHAPE.get(path, ""))
+        values, problems = read_section(document, path, keys, shape=_SHAPE.get(path, ""), names=names)
         self.problems += problems
         return values
 

@@ -125,9 +125,10 @@ class RulesState:
 class Store(Protocol):
     """Durable state of one triage installation."""
 
-    async def load_facts(self, arrivals: Sequence[Arrival]) -> Snapshot:
+    async def load_facts(self, arrivals: Sequence[Arrival], *, rates_at: datetime | None = None) -> Snapshot:
         """Read, in one go, everything deciding this batch may need to know.
 
+        ``rates_at`` is the instant of the decision when rules mention rates of groups, which are only read then.
         A lineage is joined by request id or task id, or, for a result that overtook the answer to its own submit, by
         function and payload of an attempt whose submit is under way.
         """

@@ -53,19 +53,20 @@ def _refuse_newer(db: Database) -> None:
 _TYPES: Final[Mapping[str, type]] = {"": str, "int": int, "float": float, "bytes": bytes}
 
 
-def _create(db: Database, name: str, columns: str, **options: Any) -> None:
+def _create(db: Database, name: str, columns: str, key: tuple[str, ...] = (), **options: Any) -> None:
     """Create a strict table.
 
     Args:
-        columns: a list of ``name`` (text) and ``name:type``, with ``?`` where NULL is allowed; the first is the key.
+        columns: a list of ``name`` (text) and ``name:type``, with ``?`` where NULL is allowed.
+        key: columns of the key; the first one, when not given.
     """
     spec = [column.rstrip("?").partition(":") for column in columns.split()]
     types = {column: _TYPES[kind] for column, _, kind in spec}
-    key = spec[0][0]
+    key = key or (spec[0][0],)
     # An integer key that is NULL on insert is what makes SQLite choose one.
     required = {column for column, given in zip(types, columns.split(), strict=True) if not given.endswith("?")}
-    not_null = required - ({key} if types[key] is int else set())
-    db.table(name).create(types, pk=key, not_null=not_null, strict=True, **options)
+    not_null = required - (set(key) if types[key[0]] is int else set())
+    db.table(name).create(types, pk=key[0] if len(key) == 1 else key, not_null=not_null, strict=True, **options)
 
 
 @MIGRATIONS()
@@ -74,7 +75,9 @@ def m001_initial(db: Database) -> None:
     _create(db, "counters", "name value:int")
     _create(db, "meta", "key value")
     _create(db, "rule_sets", "digest loaded_at sources")
-    _create(db, "groups", "fingerprint function condition error_type message first_seen last_seen count:int")
+    _create(db, "groups", "fingerprint function condition error_type message first_seen last_seen back_since count:int")
+    _create(db, "group_minutes", "fingerprint minute:int count:int", key=("fingerprint", "minute"))
+    db.table("group_minutes").create_index(["minute"])
     _lineages(db)
     _envelopes(db)
     _alerts(db)
@@ -85,7 +88,7 @@ def _lineages(db: Database) -> None:
     _create(
         db,
         "lineages",
-        "root state attempt:int started_at updated_at rule_id version:int failures:int function payload_key",
+        "root state attempt:int started_at updated_at rule_id version:int failures:int manual:int function payload_key",
     )
     db.execute("CREATE INDEX idx_lineages_unknown ON lineages(payload_key) WHERE state = 'unknown'")
     _create(db, "lineage_links", "key root attempt:int", foreign_keys=[("root", "lineages", "root")])

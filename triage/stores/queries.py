@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from sqlite_utils import Database
 
 from triage.envelope import RequestId, parse_body
-from triage.facts import Arrival, GroupFacts, Snapshot
+from triage.facts import RATES, Arrival, Snapshot, recent_of
 from triage.reruns.lineage import payload_key
 from triage.rules.model import SourceText
 from triage.stores import FailureDetail, FailureFilter, FailureRow, QuarantineRow, RulesState, Totals, records
@@ -21,9 +22,12 @@ _SEEN: Final = "SELECT request_id, digest FROM envelopes WHERE request_id IN (SE
 _LINKED: Final = f"""
     SELECT k.key, {_LINEAGE} FROM lineage_links k JOIN lineages l USING (root)
     WHERE k.key IN (SELECT value FROM json_each(?))"""
-_GROUPS: Final = (
-    "SELECT fingerprint, first_seen, count FROM groups WHERE fingerprint IN (SELECT value FROM json_each(?))"
-)
+_GROUPS: Final = f"""
+    SELECT fingerprint, {", ".join(records.GROUP_FACTS)} FROM groups
+    WHERE fingerprint IN (SELECT value FROM json_each(?))"""
+_MINUTES: Final = """
+    SELECT fingerprint, minute, count FROM group_minutes
+    WHERE fingerprint IN (SELECT value FROM json_each(?)) AND minute BETWEEN ? AND ?"""
 # A submit is under way while its row is claimed, or when it had no answer. One that was answered by "later" is not.
 _ANY_UNDER_WAY: Final = """
     SELECT EXISTS (SELECT 1 FROM outbox WHERE kind = 'rerun' AND (lease_until IS NOT NULL OR state = 'unknown'))"""
@@ -37,14 +41,22 @@ _UNDER_WAY: Final = f"""
     ORDER BY started_at, root"""
 
 
-def load_facts(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> Snapshot:
+def load_facts(
+    connection: sqlite3.Connection, arrivals: Sequence[Arrival], *, rates_at: datetime | None = None
+) -> Snapshot:
     """Everything deciding this batch may need to know."""
     ids = _json(arrival.envelope.request_id for arrival in arrivals)
     prints = _json({arrival.fingerprint for arrival in arrivals})
+    recent = _recent(connection, prints, rates_at) if rates_at else {}
+    default = recent_of({}, rates_at) if rates_at else None
     snapshot = Snapshot(
         seen={RequestId(request_id): digest for request_id, digest in connection.execute(_SEEN, (ids,))},
         lineages={RequestId(key): lineage_of(rest) for key, *rest in connection.execute(_LINKED, (ids,))},
-        groups={key: GroupFacts(instant_of(at), count) for key, at, count in connection.execute(_GROUPS, (prints,))},
+        groups={
+            key: records.group_facts(row, recent=recent.get(key, default))
+            for key, *row in connection.execute(_GROUPS, (prints,))
+        },
+        rates=rates_at is not None,
     )
     strangers = [
         arrival
@@ -54,6 +66,14 @@ def load_facts(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> S
     if strangers and connection.execute(_ANY_UNDER_WAY).fetchone()[0]:
         _join_overtaking(connection, strangers, snapshot)
     return snapshot
+
+
+def _recent(connection: sqlite3.Connection, prints: str, now: datetime) -> dict[str, tuple[float, ...]]:
+    minute = records.minute(now)
+    found: dict[str, dict[int, int]] = {}
+    for key, at, count in connection.execute(_MINUTES, (prints, minute - max(RATES), minute)):
+        found.setdefault(key, {})[at] = count
+    return {key: recent_of(minutes, now) for key, minutes in found.items()}
 
 
 def _join_overtaking(connection: sqlite3.Connection, strangers: Sequence[Arrival], snapshot: Snapshot) -> None:

@@ -17,7 +17,7 @@ from triage.changes import AlertGroup, Decided, NewAlert, NewRow, OutboxRow, Qua
 from triage.decide import Alert, Effect, Hold, Rerun, Shadow
 from triage.envelope import Destination, Outcome, RequestId, parse_body
 from triage.errors import Problem
-from triage.facts import Arrival, Facts, GroupFacts, Lineage
+from triage.facts import NO_LABELS, Arrival, Facts, GroupFacts, Lineage
 from triage.rules.model import Rule, SourceText
 from triage.states import State
 from triage.stores import FailureDetail, FailureRow, QuarantineRow
@@ -66,6 +66,11 @@ def instant(at: datetime) -> str:
 def instant_of(value: str) -> datetime:
     """Undo `instant`."""
     return datetime.fromisoformat(value)
+
+
+def minute(at: datetime) -> int:
+    """The minute since the epoch that an instant is in."""
+    return int(at.timestamp() // 60)
 
 
 def text(value: str) -> str:
@@ -132,21 +137,27 @@ def decision_record(decided: Decided, *, now: datetime, rule_set: str) -> Record
         decision.reason.value,
         decision.rule.id if decision.rule else "",
         rule_set,
-        facts_json(decision.facts, now=now),
+        facts_json(decision.facts, decided.arrival.labels, now=now),
         effects_json(decision.effects, decision.rule),
         also_json(decision.also),
         shadow_json(decision.shadow),
     )
 
 
-def facts_json(facts: Facts, *, now: datetime) -> str:
+def facts_json(facts: Facts, labels: Mapping[str, str], *, now: datetime) -> str:
     """What deciding saw beside the envelope, enough to decide again (`recall`)."""
     group = lineage = "null"
+    more = f',"labels":{json_text(labels)}' if labels else ""
     if facts.group is not None:
-        group = f'{{"first_seen":"{instant(facts.group.first_seen)}","count":{facts.group.count}}}'
+        known = facts.group
+        recent = "" if known.recent is None else f',"recent":{list(known.recent)}'
+        group = (
+            f'{{"first_seen":"{instant(known.first_seen)}","count":{known.count},"last_seen":"{instant(known.last_seen)}"'
+            f',"back_since":"{instant(known.back_since)}"{recent}}}'
+        )
     if facts.lineage is not None:
         lineage = json_text(dict(zip(LINEAGE_FACTS, lineage_record(facts.lineage), strict=True)))
-    return f'{{"now":"{instant(now)}","lineage":{lineage},"group":{group}}}'
+    return f'{{"now":"{instant(now)}","lineage":{lineage},"group":{group}{more}}}'
 
 
 def effects_json(effects: Sequence[Effect], rule: Rule | None) -> str:
@@ -197,30 +208,44 @@ def recall(detail: FailureDetail) -> tuple[Arrival, Facts, datetime]:
         received_at=instant_of(stored["received_at"]),
         enqueued_at=instant_of(stored["enqueued_at"]) if stored["enqueued_at"] else None,
         fingerprint=stored["fingerprint"],
+        labels=detail.decision["facts"].get("labels", NO_LABELS),
     )
     return (arrival, *facts_of(detail.decision["facts"]))
 
 
 def facts_of(value: Mapping[str, Any]) -> tuple[Facts, datetime]:
     """Undo `facts_json`: what deciding saw, and when."""
-    group = value["group"] and GroupFacts(instant_of(value["group"]["first_seen"]), value["group"]["count"])
     lineage = value["lineage"] and lineage_of([value["lineage"][name] for name in LINEAGE_FACTS])
+    group = None
+    if (known := value["group"]) is not None:
+        recent = tuple(known["recent"]) if "recent" in known else None
+        group = group_facts([known[name] for name in GROUP_FACTS], recent=recent)
     return Facts(lineage=lineage, group=group), instant_of(value["now"])
 
 
-LINEAGE_FACTS: Final = ("root", "state", "attempt", "started_at", "rule_id", "version")
+GROUP_FACTS: Final = ("first_seen", "count", "last_seen", "back_since")
+
+
+def group_facts(row: Sequence[Any], *, recent: tuple[float, ...] | None) -> GroupFacts:
+    """A failure group from the values of `GROUP_FACTS`."""
+    first_seen, count, last_seen, back_since = row
+    return GroupFacts(instant_of(first_seen), count, instant_of(last_seen), instant_of(back_since), recent)
+
+
+LINEAGE_FACTS: Final = ("root", "state", "attempt", "started_at", "rule_id", "version", "manual")
 
 
 def lineage_record(lineage: Lineage) -> Record:
     """Values of `LINEAGE_FACTS`."""
     started_at = instant(lineage.started_at)
-    return (lineage.root, lineage.state.value, lineage.attempt, started_at, lineage.rule_id, lineage.version)
+    state, rule_id = lineage.state.value, lineage.rule_id
+    return (lineage.root, state, lineage.attempt, started_at, rule_id, lineage.version, lineage.manual)
 
 
 def lineage_of(row: Sequence[Any]) -> Lineage:
     """A lineage from the values of `LINEAGE_FACTS`."""
-    root, state, attempt, started_at, rule_id, version = row
-    return Lineage(RequestId(root), State(state), attempt, instant_of(started_at), rule_id, version)
+    root, state, attempt, started_at, rule_id, version, manual = row
+    return Lineage(RequestId(root), State(state), attempt, instant_of(started_at), rule_id, version, manual)
 
 
 def outbox_record(row: NewRow, *, now: datetime) -> Record:

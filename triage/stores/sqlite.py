@@ -69,8 +69,8 @@ class SqliteStore:
         """Write transactions committed so far; with the number of calls it tells how well commits are grouped."""
         return self._writer.transactions
 
-    async def load_facts(self, arrivals: Sequence[Arrival]) -> Snapshot:
-        return await self._writer.run(partial(queries.load_facts, arrivals=arrivals))
+    async def load_facts(self, arrivals: Sequence[Arrival], *, rates_at: datetime | None = None) -> Snapshot:
+        return await self._writer.run(partial(queries.load_facts, arrivals=arrivals, rates_at=rates_at))
 
     async def commit(self, batch: Commit) -> None:
         await self._writer.run(partial(writes.commit, batch=batch))

@@ -10,7 +10,7 @@ from typing import Final
 
 from triage.changes import AlertGroup, Changes, Commit, Decided, NewAlert, NewRow
 from triage.errors import StoreConflict
-from triage.facts import Lineage
+from triage.facts import RATES, SILENCE, Lineage
 from triage.states import Event, State, advance
 from triage.stores import records
 from triage.stores.records import Record, instant, is_failure
@@ -23,7 +23,8 @@ def insert(table: str, columns: Sequence[str], conflict: str = "") -> str:
 
 
 _LINEAGE: Final = (
-    "root", "state", "attempt", "rule_id", "updated_at", "failures", "started_at", "function", "payload_key", "version",
+    "root", "state", "attempt", "rule_id", "updated_at", "failures", "manual", "started_at", "function", "payload_key",
+    "version",
 )  # fmt: skip
 _LAST_ID: Final = """
     SELECT max(coalesce((SELECT max(id) FROM envelopes), 0), coalesce((SELECT max(id) FROM decisions), 0))"""
@@ -32,7 +33,7 @@ _INSERT_DECISION: Final = insert("decisions", ("id", *records.DECISION))
 _INSERT_LINEAGE: Final = insert("lineages", _LINEAGE)
 _UPDATE_LINEAGE: Final = """
     UPDATE lineages SET state = ?, attempt = ?, rule_id = ?, updated_at = ?, failures = failures + ?,
-        version = version + 1
+        manual = ?, version = version + 1
     WHERE root = ? AND version = ?"""
 _INSERT_LINK: Final = insert("lineage_links", ("key", "root", "attempt"), "ON CONFLICT DO NOTHING")
 _INSERT_ROW: Final = insert("outbox", records.OUTBOX, "ON CONFLICT (key) DO NOTHING")
@@ -51,10 +52,15 @@ _INSERT_ALERT: Final = insert("alerts", records.ALERT)
 _INSERT_QUARANTINED: Final = insert("quarantine", records.QUARANTINE)
 _INSERT_CONFLICT: Final = insert("conflicts", records.CONFLICT, "ON CONFLICT DO NOTHING")
 _UPSERT_FAILURE_GROUP: Final = """
-    INSERT INTO groups (fingerprint, function, condition, error_type, message, first_seen, last_seen, count)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO groups (fingerprint, function, condition, error_type, message, first_seen, last_seen, back_since, count)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (fingerprint) DO UPDATE SET message = excluded.message, count = count + excluded.count,
+        back_since = CASE WHEN last_seen <= ? THEN excluded.back_since ELSE back_since END,
         last_seen = max(last_seen, excluded.last_seen)"""
+_COUNT_MINUTE: Final = """
+    INSERT INTO group_minutes (fingerprint, minute, count) VALUES (?, ?, ?)
+    ON CONFLICT (fingerprint, minute) DO UPDATE SET count = count + excluded.count"""
+_FORGET_MINUTES: Final = "DELETE FROM group_minutes WHERE minute < ?"
 _SET_META: Final = insert("meta", ("key", "value"), "ON CONFLICT (key) DO UPDATE SET value = excluded.value")
 _COUNT: Final = """
     INSERT INTO counters (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"""
@@ -123,12 +129,12 @@ def _write_lineages(connection: sqlite3.Connection, lineages: Sequence[NewLineag
     new: list[Record] = []
     moved: list[Record] = []
     for lineage, failures, function, key in lineages:
-        state, attempt = lineage.state.value, lineage.attempt
+        state, attempt, manual = lineage.state.value, lineage.attempt, lineage.manual
         if lineage.version == 0:
             start = instant(lineage.started_at)
-            new.append((lineage.root, state, attempt, lineage.rule_id, at, failures, start, function, key, 1))
+            new.append((lineage.root, state, attempt, lineage.rule_id, at, failures, manual, start, function, key, 1))
         else:
-            moved.append((state, attempt, lineage.rule_id, at, failures, lineage.root, lineage.version))
+            moved.append((state, attempt, lineage.rule_id, at, failures, manual, lineage.root, lineage.version))
     _insert_new(connection, _INSERT_LINEAGE, new, what="lineage")
     if moved and connection.executemany(_UPDATE_LINEAGE, moved).rowcount != len(moved):
         raise StoreConflict("a lineage has changed since it was read")
@@ -200,14 +206,17 @@ def _mark_told(connection: sqlite3.Connection, group: str, flush: int, *, now: d
 def _write_failure_groups(connection: sqlite3.Connection, failures: Sequence[Decided], *, now: datetime) -> None:
     counts = Counter(item.arrival.fingerprint for item in failures)
     newest = {item.arrival.fingerprint: item.arrival.envelope for item in failures}
-    at = instant(now)
+    at, silent = instant(now), instant(now - SILENCE)
     rows: list[Record] = []
     for key, envelope in newest.items():
         kind, message = envelope.error.type, envelope.error.message
         limit = records.MESSAGE_LIMIT
         words = (envelope.function.label, envelope.condition, kind[:limit], message[:limit])
-        rows.append((key, *map(records.text, words), at, at, counts[key]))
+        rows.append((key, *map(records.text, words), at, at, at, counts[key], silent))
     connection.executemany(_UPSERT_FAILURE_GROUP, rows)
+    minute = records.minute(now)
+    connection.executemany(_COUNT_MINUTE, [(key, minute, count) for key, count in counts.items()])
+    connection.execute(_FORGET_MINUTES, (minute - max(RATES),))
 
 
 def save_rule_set(connection: sqlite3.Connection, digest: str, sources: str, *, now: datetime) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from triage.changes import Commit, GroupView, NewAlert, OutboxRow, RowFacts, RowKind, WaitingAlert
 from triage.envelope import parse_body
 from triage.errors import Problem, StoreUnavailable
-from triage.facts import Arrival, GroupFacts, Lineage, Snapshot
+from triage.facts import Arrival, Lineage, Snapshot, recent_of
 from triage.reruns.lineage import payload_key
 from triage.rules.model import Cause, SourceText
 from triage.stores import FailureDetail, FailureFilter, FailureRow, QuarantineRow, React, RulesState, Totals, records
@@ -32,9 +32,9 @@ class MemoryStore:
         self.unavailable = ""
         self._tokens = count(1)
 
-    async def load_facts(self, arrivals: Sequence[Arrival]) -> Snapshot:
+    async def load_facts(self, arrivals: Sequence[Arrival], *, rates_at: datetime | None = None) -> Snapshot:
         tables = self._open()
-        snapshot = Snapshot()
+        snapshot = Snapshot(rates=rates_at is not None)
         for arrival in arrivals:
             request_id = arrival.envelope.request_id
             if (stored := tables.envelopes.get(request_id)) is not None:
@@ -42,7 +42,10 @@ class MemoryStore:
             if (link := tables.links.get(request_id)) is not None:
                 snapshot.lineages[request_id] = _lineage(tables.lineages[link["root"]])
             if (group := tables.groups.get(arrival.fingerprint)) is not None:
-                snapshot.groups[arrival.fingerprint] = GroupFacts(instant_of(group["first_seen"]), group["count"])
+                minutes = tables.group_minutes.get(arrival.fingerprint, {})
+                recent = recent_of(minutes, rates_at) if rates_at else None
+                row = [group[name] for name in records.GROUP_FACTS]
+                snapshot.groups[arrival.fingerprint] = records.group_facts(row, recent=recent)
         self._join_overtaking(arrivals, snapshot)
         return snapshot
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from triage.changes import Changes, Commit, Decided, NewAlert, NewRow, OutboxRow, Settle
 from triage.errors import StoreConflict
-from triage.facts import Lineage
+from triage.facts import RATES, SILENCE, Lineage
 from triage.rules.model import SourceText
 from triage.states import Event, State, advance
 from triage.stores import records
@@ -38,6 +38,8 @@ class Tables:
     conflicts: dict[int, Row] = field(default_factory=dict)
     quarantine: dict[int, Row] = field(default_factory=dict)
     groups: dict[str, Row] = field(default_factory=dict)
+    group_minutes: dict[str, Mapping[int, int]] = field(default_factory=dict)
+    """Failures per minute since the epoch, by fingerprint."""
     counters: Counter[str] = field(default_factory=Counter)
     rule_sets: dict[str, tuple[SourceText, ...]] = field(default_factory=dict)
     last_good: str | None = None
@@ -138,7 +140,11 @@ class Tables:
     def _count_failure(self, item: Decided, *, now: datetime) -> None:
         envelope, at, key = item.arrival.envelope, instant(now), item.arrival.fingerprint
         self.counters["failures"] += 1
-        known = self.groups.get(key, {"first_seen": at, "count": 0})
+        known = self.groups.get(key, {"first_seen": at, "last_seen": at, "back_since": at, "count": 0})
+        minutes = self.group_minutes.get(key, {})
+        minute = records.minute(now)
+        kept = {past: count for past, count in minutes.items() if past >= minute - max(RATES)}
+        self.group_minutes[key] = {**kept, minute: kept.get(minute, 0) + 1}
         self.groups[key] = {
             "fingerprint": key,
             "function": envelope.function.label,
@@ -146,7 +152,8 @@ class Tables:
             "error_type": envelope.error.type,
             "message": envelope.error.message,
             "first_seen": known["first_seen"],
-            "last_seen": at,
+            "back_since": at if known["last_seen"] <= instant(now - SILENCE) else known["back_since"],
+            "last_seen": max(at, known["last_seen"]),
             "count": known["count"] + 1,
         }
 
