@@ -79,7 +79,7 @@ class Consumer:
         more), ``committed`` is called after each commit (it wakes the outbox).
         """
         self._intakes, self._store, self._rules, self._clock = intakes, store, rules, clock
-        self._batch, self._quarantine, self._committed = batch, quarantine, committed
+        self._quarantine, self._committed = quarantine, committed
         self._group = min(_GROUP, batch)
         self._queue: asyncio.Queue[list[Taken]] = asyncio.Queue(batch // self._group)
         self._held: dict[int, Taken] = {}
@@ -127,7 +127,7 @@ class Consumer:
         while True:
             batch = await self._queue.get()
             groups = 1
-            while len(batch) + self._group <= self._batch and not self._queue.empty():
+            while not self._queue.empty():  # it holds a batch at most
                 batch = batch + self._queue.get_nowait()
                 groups += 1
             try:

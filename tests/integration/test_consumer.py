@@ -326,6 +326,30 @@ def test_nothing_is_extended_once_its_acknowledgement_has_begun():
     asyncio.run(scenario())
 
 
+def test_what_is_acknowledged_during_a_renewal_is_not_renewed_any_more():
+    class Slow(FakeSource):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.renewing = asyncio.Event()
+
+        async def extend(self, delivery, by):
+            await self.renewing.wait()
+            return await super().extend(delivery, by)
+
+    async def scenario():
+        async with World(store=Gate(), source=Slow).running() as w:
+            ids = w.source.put(*bodies(40))
+            await w.after(11)
+            w.store.opened.set()
+            await w.after()
+            assert sorted(w.source.acked) == sorted(ids)
+            w.source.renewing.set()
+            await w.after()
+            assert w.source.extends == 16, "those that were on the wire already"
+
+    asyncio.run(scenario())
+
+
 def test_a_lease_that_is_lost_is_given_up():
     async def scenario():
         async with World(store=Gate()).running() as w:
