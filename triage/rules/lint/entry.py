@@ -51,7 +51,7 @@ class Entry:
         """A finding at a path from the rule; where nothing is written, at the nearest that is."""
         while path and (*self.path, *path) not in self.document.values:
             path = path[:-1]
-        problem = self.document.problem(self.path, Mistake(message, mend, path))
+        problem = self.document.problem(self.path, Mistake(message, mend, path or ("id",)))
         return Finding(code, problem, self.rule.id)
 
 

@@ -6,6 +6,7 @@ the rule file (scalars, lists, not, any, all), since a compiled one is a black b
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -40,17 +41,19 @@ class Form(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """What a value must look like. ``scalar`` belongs to ``IS``, ``parts`` to the other forms."""
+    """What a value must look like. ``scalar`` belongs to ``IS``, ``parts`` to the other forms; ``kind`` tells how
+    scalars are read.
+    """
 
     field: Field
     form: Form
     scalar: Any = None
     parts: tuple[Pattern, ...] = ()
+    kind: Kind = dataclasses.field(init=False, compare=False, repr=False)
 
-    @property
-    def kind(self) -> Kind:
-        """How its scalars are read."""
-        return _KINDS.get(self.field.name, Kind.ANYTHING if self.field.name.startswith("payload.") else Kind.NAME)
+    def __post_init__(self) -> None:
+        other = Kind.ANYTHING if self.field.name.startswith("payload.") else Kind.NAME
+        object.__setattr__(self, "kind", _KINDS.get(self.field.name, other))
 
     def accepts(self, value: Any) -> bool:
         """Whether a value fits."""

@@ -112,7 +112,9 @@ def _catch_all_first(entry: Entry, after: Sequence[Entry]) -> Finding:
 
 
 def _shadowed(entries: Sequence[Entry]) -> Iterator[Finding]:
-    patterns = {entry.rule.id: entry.patterns() for entry in entries}
+    patterns = {
+        entry.rule.id: {name: each for name, each in entry.patterns().items() if not always(each)} for entry in entries
+    }
     for index, later in enumerate(entries):
         for earlier in entries[:index]:
             if not _covers(earlier, later, patterns):
@@ -137,6 +139,5 @@ def _covers(wide: Entry, narrow: Entry, patterns: dict[str, dict[str, Pattern]])
         return False
     asked = patterns[narrow.rule.id]
     return wide.opaque <= narrow.opaque and all(
-        always(pattern) or (name in asked and implies(asked[name], pattern))
-        for name, pattern in patterns[rule.id].items()
+        name in asked and implies(asked[name], pattern) for name, pattern in patterns[rule.id].items()
     )

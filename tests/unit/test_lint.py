@@ -1,0 +1,197 @@
+"""Lint finds what is planted, where it is, and nothing else; what it claims for certain is certain."""
+
+import re
+from datetime import date
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from triage.rulefiles import default_rules_dir, read_rules
+from triage.rules.lint import CODES, lint
+from triage.rules.lint.patterns import always, disjoint, implies, never, pattern
+from triage.rules.matchers import ERROR_FIELDS, FIELDS, payload_field
+from triage.rules.model import SourceText
+from triage.rules.source import load_rules
+
+TODAY = date(2026, 3, 1)
+RECEIVERS = ("default", "oncall")
+DATA = Path(__file__).parents[1] / "data" / "lint"
+PLANTED = sorted(DATA.glob("*.yaml"))
+
+
+def lint_text(*texts, receivers=RECEIVERS):
+    sources = [SourceText(f"{number}.yaml", text) for number, text in enumerate(texts)]
+    return lint(load_rules(sources), today=TODAY, receivers=receivers)
+
+
+def marked(text):
+    """(line, column, code) of each comment below a line: a caret under what is wrong, and the code."""
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        if found := re.fullmatch(r"#( *)\^ (R\d{3})", line):
+            above = next(n for n in range(number, 0, -1) if not re.match(r"# *\^", lines[n - 1]))
+            yield above, len(found[1]) + 2, found[2]
+
+
+@pytest.mark.parametrize("file", PLANTED, ids=lambda file: file.stem)
+def test_what_is_planted_is_found_where_it_is(file):
+    text = file.read_text()
+
+    found = lint_text(text)
+
+    assert sorted((each.problem.line, each.problem.column, each.code) for each in found) == sorted(marked(text))
+    assert all(each.problem.message and each.problem.hint and each.problem.excerpt for each in found)
+
+
+def test_every_code_is_planted():
+    assert {code for file in PLANTED for _, _, code in marked(file.read_text())} == set(CODES)
+
+
+def test_nothing_is_found_in_the_shipped_rules():
+    assert lint(load_rules(read_rules(default_rules_dir())), today=TODAY, receivers=["default"]) == []
+
+
+def test_receivers_are_only_looked_at_when_they_are_known():
+    text = (DATA / "unknown-receiver.yaml").read_text()
+
+    assert lint_text(text, receivers=None) == []
+
+
+def test_a_file_without_rules_has_no_findings():
+    assert lint_text("version: 1\nrules: []\n") == []
+
+
+def test_findings_stand_in_the_order_of_files_and_lines():
+    rule = (
+        "version: 1\nrules:\n  - {id: %s, match: {function: %s, status_code: 200}, alert: {group_by: error_message}}\n"
+    )
+
+    found = lint_text(rule % ("a", "a"), rule % ("b", "b"))
+
+    places = [(each.problem.file, each.problem.line, each.problem.column) for each in found]
+    assert places == sorted(places)
+    assert {each.problem.file for each in found} == {"0.yaml", "1.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        # What is not certain is not told.
+        ("match: {function: 'img-*'}", "match: {function: 'i*'}"),
+        ("match: {function: 'img-*'}", "match: {condition: x}"),
+        ("match: {function: img}", "match: {function: media/img, condition: x}"),  # it is certain, see below
+        ("match: {function: media/*}", "match: {function: img}"),
+        ("match: {error: {message: '/out$/'}}", "match: {error: {message: timed out}}"),
+        ("match: {error: {message: timed out}}", "match: {error: {message: out}}"),
+        ("match: {payload: {a: '*'}}", "match: {payload: {a: 1}}"),
+        ("match: {payload: {a: 1}}", "match: {payload: {a: [1, 2]}}"),
+        ("match: {status_code: '>= 500'}", "match: {status_code: '>= 499'}"),
+        ("when: group.count > 1", "match: {function: a}"),
+        ("when: group.count > 1", "when: group.count > 2"),
+        ("mode: shadow", "match: {function: a}"),
+        ("mode: off", "match: {function: a}"),
+        ("expires: 2027-01-01", "match: {function: a}"),
+        ("continue: true", "match: {function: a}"),
+    ],
+)
+def test_a_rule_counts_as_shadowed_only_when_that_is_certain(first, second):
+    rules = [
+        f"  - {{id: {name}, {body}, owner: o, runbook: 'https://r.example', alert: {{}}}}"
+        for name, body in (("a", first), ("b", second), ("z", "labels: {}"))
+    ]
+
+    found = lint_text("version: 1\nrules:\n" + "\n".join(rules))
+
+    assert [each.code for each in found] == (["R002"] if "media/img" in second else [])
+
+
+LITERALS = {
+    "condition": ["", "a", "ab", "b", "*", "a*", "*b", "a?", "/a/", "/^a.b$/", 7],
+    "function": ["a", "s/a", "a*", "s/*", "*/a", "*", "/a$/", "b"],
+    "message": ["", "a", "ab", "b", "*", "/a/", "/^b/", "/a.*b/"],
+    "status_code": [0, 1, 200, 201, "> 199", "<= 200", "!= 200", "< 1", "== 500"],
+    "payload": [None, True, 1, 1.0, 0, "1", "a", "a*", "*", "/a/", False],
+}
+VALUES = {
+    "condition": ["", "a", "ab", "b", "axb", "ba", "7", "aa"],
+    "function": ["a", "s/a", "s/ab", "t/a", "b", "ab", "t/b", "s/s"],
+    "message": ["", "a", "ab", "b", "axb", "ba", "*", "c\nab"],
+    "status_code": [0, 100, 199, 200, 201, 499, 500, 501, 599],
+    "payload": [None, True, False, 0, 1, 1.0, 2, "1", "a", "ab", "", [1], {"a": 1}],
+}
+NAMES = {
+    "condition": FIELDS["condition"],
+    "function": FIELDS["function"],
+    "message": ERROR_FIELDS["message"],
+    "status_code": FIELDS["status_code"],
+    "payload": payload_field("x"),
+}
+
+
+def written(field):
+    """Any value that may stand in ``match:`` for a field."""
+    scalar = st.sampled_from(LITERALS[field])
+    return st.recursive(
+        scalar,
+        lambda inner: st.one_of(
+            st.lists(inner, min_size=1, max_size=3),
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "not": inner,
+                    "any": st.lists(inner, min_size=1, max_size=2),
+                    "all": st.lists(inner, min_size=1, max_size=2),
+                },
+            ).filter(bool),
+        ),
+        max_leaves=6,
+    )
+
+
+def several(field):
+    return st.tuples(st.just(field), written(field), written(field))
+
+
+@given(st.one_of(*map(several, NAMES)))
+def test_what_is_claimed_of_patterns_holds_for_every_value(drawn):
+    field, first, second = drawn
+    one, other = pattern(NAMES[field], first), pattern(NAMES[field], second)
+    fits = [(one.accepts(value), other.accepts(value)) for value in VALUES[field]]
+
+    assert not (never(one) and any(a for a, _ in fits))
+    assert not (always(one) and not all(a for a, _ in fits))
+    assert not (implies(one, other) and any(a and not b for a, b in fits))
+    assert not (disjoint(one, other) and any(a and b for a, b in fits))
+
+
+@given(st.one_of(*map(several, NAMES)))
+def test_a_pattern_agrees_with_what_the_loader_makes_of_it(drawn):
+    from triage.rules.matchers import compile_match
+
+    field, first, _ = drawn
+    name = NAMES[field].name
+    match = {"message": {"error": {"message": first}}, "payload": {"payload": {"x": first}}}.get(field, {field: first})
+    (matcher,) = compile_match(match)
+
+    for value in VALUES[field]:
+        subject = {name: value, "payload": {"x": value}}
+        assert matcher.test(subject) == pattern(NAMES[field], first).accepts(value)
+
+
+@pytest.mark.timeout(20)
+def test_huge_lists_do_not_take_long():
+    names = ", ".join(f"f{number}" for number in range(3_000))
+    rules = "\n".join(f"  - {{id: r{number}, match: {{function: [{names}]}}, alert: {{}}}}" for number in range(4))
+
+    assert "R003" in {each.code for each in lint_text("version: 1\nrules:\n" + rules)}
+
+
+@pytest.mark.timeout(20)
+def test_many_rules_do_not_take_long():
+    rules = "\n".join(
+        f"  - {{id: r{n}, match: {{function: 'f{n}-*', condition: c{n % 7}}}, alert: {{}}}}" for n in range(200)
+    )
+
+    assert {each.code for each in lint_text("version: 1\nrules:\n" + rules)} == {"R005", "R019", "R020"}
