@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Callable
@@ -53,6 +54,10 @@ async def _run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     async with build(settings, clock=SystemClock()) as app:
+        # What is loaded by now lives as long as the process. Walking all of it again and again, as the collector
+        # would while envelopes come and go, costs a tenth of the time of a drain.
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 50)
         rules = app.rules.current()
         log.info(
             "running: sources %s; %d rules (%s); store %s",

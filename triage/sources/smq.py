@@ -210,15 +210,22 @@ class SmqSource:
 
     async def _ask_patiently(self, operation: Operation, query: dict[str, str], body: bytes = b"") -> Answer:
         """Try up to three times, well inside a lease; receiving is not tried again here, its loop does that."""
+        try:
+            return await self._client.ask(operation, query, body=body)
+        except Temporary as error:
+            if error.retry_after is not None:
+                raise
 
         async def sleep(seconds: float) -> None:
             await self._clock.sleep(timedelta(seconds=seconds))
 
+        # Set up only when it is needed: for every delete of a drain it would cost as much as signing the request.
         retrying = AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, Temporary) and error.retry_after is None),
-            stop=stop_after_attempt(3) | stop_after_delay(10),
+            stop=stop_after_attempt(2) | stop_after_delay(10),
             wait=wait_exponential_jitter(multiplier=0.2, max=2, jitter=0.2),
             sleep=sleep,
             reraise=True,
         )
+        await sleep(0.2 + 0.2 * self._jitter())
         return await retrying(self._client.ask, operation, query, body=body)
