@@ -286,6 +286,70 @@ def test_groups_count_failures_from_the_first_on(run):
         asked = arrive("r-5", error="id 5")
         group = (await store.load_facts([asked])).groups[asked.fingerprint]
         assert (group.first_seen, group.count) == (NOW, 4)
+        assert (group.last_seen, group.back_since, group.recent) == (NOW + HOUR, NOW, None)
+
+    run(scenario)
+
+
+def test_rates_of_groups_come_from_the_last_hour_when_they_are_asked_for(run):
+    async def scenario(store):
+        for minute in (0, 1, 58, 59, 59, 60):
+            await ingest(
+                store, *(arrive(f"r-{minute}-{n}", error=f"id {n}") for n in range(10)), now=NOW + minute * MINUTE
+            )
+        await ingest(store, arrive("other", function="quite-another"), now=NOW + 60 * MINUTE)
+        asked, stranger = arrive("r", error="id 1"), arrive("s", function="unheard-of")
+        now = NOW + 60.5 * MINUTE
+        snapshot = await store.load_facts([asked, stranger], rates_at=now)
+        assert snapshot.rates
+        assert stranger.fingerprint not in snapshot.groups
+        # the second delivery of minute 59 brought nothing new; half of the minutes 59 and 0 is within 1 m and 60 m
+        assert snapshot.groups[asked.fingerprint].recent == (15, 30, 30, 45)
+        later = await store.load_facts([asked], rates_at=NOW + 3 * HOUR)
+        assert later.groups[asked.fingerprint].recent == (0, 0, 0, 0)
+        decisions = decide_batch([asked, arrive("r2", error="id 2")], snapshot, ALERT, now=now)
+        assert decisions[1].facts.group.recent == (16, 31, 31, 46)
+
+    run(scenario)
+
+
+def test_a_group_is_back_after_a_day_of_silence(run):
+    async def scenario(store):
+        day = 24 * HOUR
+        asked = arrive("asked")
+        for n, at in enumerate((0 * day, day - SECOND, 2 * day - SECOND, 2 * day)):
+            await ingest(store, arrive(f"r-{n}"), now=NOW + at)
+        group = (await store.load_facts([asked])).groups[asked.fingerprint]
+        assert (group.first_seen, group.back_since, group.last_seen) == (NOW, NOW + 2 * day - SECOND, NOW + 2 * day)
+
+    run(scenario)
+
+
+def test_what_deciding_saw_can_be_recalled(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"))
+        again = replace(arrive("r-2"), labels={"team": "media \ud800"})
+        snapshot = await store.load_facts([again], rates_at=NOW + 100 * SECOND)
+        (decision,) = decide_batch([again], snapshot, ALERT, now=NOW + 100 * SECOND)
+        item = decided(again, decision)
+        await store.commit(Commit(NOW + 100 * SECOND, "rs-2", (item,)))
+        known, facts, now = recall(await store.failure("r-2"))
+        assert (facts, now) == (decision.facts, NOW + 100 * SECOND)
+        assert facts.group.recent == (pytest.approx(1 / 3), 1, 1, 1)
+        assert known.labels == {"team": "media ?"}
+
+    run(scenario)
+
+
+def test_reruns_that_people_asked_for_are_counted(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), rules=RERUN)
+        task = task_id("r-1", 1)
+        known = (await store.load_facts([arrive(task)])).lineages[task]
+        assert known.manual == 0
+        await store.commit(commit_of(success("s"), Changes((replace(known, attempt=2, manual=1),))))
+        assert (await store.load_facts([arrive(task)])).lineages[task].manual == 1
+        assert (await store.failure("r-1")).lineage["manual"] == 1
 
     run(scenario)
 
@@ -886,7 +950,18 @@ def test_a_failure_is_shown_with_all_that_happened_to_it(run):
         assert detail.decision["rule_set"] == "rs-1"
         assert [effect["kind"] for effect in detail.decision["effects"]] == ["rerun"]
         assert set(detail.lineage) == {
-            *("root", "state", "attempt", "started_at", "updated_at", "rule_id", "version", "failures", "manual", "function"),
+            *(
+                "root",
+                "state",
+                "attempt",
+                "started_at",
+                "updated_at",
+                "rule_id",
+                "version",
+                "failures",
+                "manual",
+                "function",
+            ),
             *("payload_key", "members", "alerts"),
         }
         members = [(m["request_id"], m["attempt"], m["outcome"]) for m in detail.lineage["members"]]

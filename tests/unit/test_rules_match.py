@@ -27,6 +27,8 @@ SUBJECT = {
     "error.type": "java.lang.OutOfMemoryError",
     "error.message": "what? 2*3 timed out after 60 seconds\nat /var/task",
     "source": "smq",
+    "outcome": "failed",
+    "labels": {"team": "media", "tier.x": "1"},
     "payload": {"a": {"b": 3, "list": [1]}, "yes": True, "one": 1, "text": "3", "none": None, "x.y": 1},
 }
 
@@ -104,6 +106,24 @@ SUBJECT = {
         ({"payload": {"a.list.0": 1}}, False),
         ({"payload": {"a.b": [1, 2, 3], "yes": False}}, False),
         ({}, True),
+        # outcomes and labels
+        ({"outcome": "failed"}, True),
+        ({"outcome": ["succeeded", "succeeded_or_stopped"]}, False),
+        ({"outcome": {"not": "succeeded*"}}, True),
+        ({"labels": {"team": "med*", "tier.x": [1, 2]}}, True),
+        ({"labels": {"team": "ops"}}, False),
+        ({"labels": {"tier": "1"}}, False),
+        ({"labels": {"tier": {"not": "1"}}}, True),
+        ({"labels": {"tier": ""}}, True),
+        # matches inside a match
+        ({"any": [{"region": "x"}, {"service": "media", "condition": "Inv*"}]}, True),
+        ({"any": [{"region": "x"}, {"service": "media", "condition": "x"}]}, False),
+        ({"all": [{"region": "cn-*"}, {"any": [{"service": "x"}, {"service": "media"}]}]}, True),
+        ({"not": {"region": "cn-*", "service": "x"}}, True),
+        ({"not": {"region": "cn-*", "service": "media"}}, False),
+        ({"not": {}}, False),
+        ({"any": [{}]}, True),
+        ({"not": {"payload": {"a.b": 3}}, "region": "*"}, False),
     ],
 )
 def test_matching(match, expected):
@@ -163,9 +183,17 @@ YAML_VALUES = st.recursive(
     max_leaves=5,
 )  # fmt: skip
 MATCHES = st.dictionaries(
-    st.sampled_from([*FIELDS, "error", "payload"]),
+    st.sampled_from([*FIELDS, "error", "payload", "labels"]),
     YAML_VALUES | st.dictionaries(st.sampled_from(["type", "message", "a", "a.b"]), YAML_VALUES, max_size=3),
     max_size=3,
+)
+MATCHES = st.recursive(
+    MATCHES,
+    lambda inner: (
+        st.dictionaries(st.sampled_from(["any", "all"]), st.lists(inner, max_size=3), max_size=2)
+        | st.dictionaries(st.sampled_from(["not", "window", "use"]), inner, max_size=2)
+    ),
+    max_leaves=4,
 )
 TEXTS = st.text(st.characters(), max_size=6)  # lone surrogates, too
 SUBJECTS = st.fixed_dictionaries(
@@ -176,7 +204,7 @@ SUBJECTS = st.fixed_dictionaries(
             max_leaves=4,
         ) if name == "payload" else TEXTS
         for name, kind in VOCABULARY.items()
-        if kind in ("STRING", "INT", "DYN")
+        if kind in ("STRING", "INT", "DYN") and not name.startswith("group.")
     }
 )  # fmt: skip
 
@@ -187,7 +215,7 @@ def test_a_match_is_refused_at_load_or_never_raises(match, subject):
         matchers = compile_match(match)
     except Mistakes:
         return
-    subject |= {"outcome": "failed"}
+    subject |= {"outcome": "failed", "labels": {"a": "x"}, "now": NOW}
     rule = Rule("r", Place("r.yaml", 1), matchers)
 
     (step,) = trace([rule], subject)
