@@ -8,8 +8,6 @@ kept aside instead of being lost.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 import re
@@ -19,11 +17,11 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any, Final, NewType
-from xml.parsers import expat
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import from_json
 
+from triage.body import is_md5_of, md5_of, plain, topic_json, topic_xml
 from triage.errors import InvalidEnvelope
 
 RequestId = NewType("RequestId", str)
@@ -285,9 +283,9 @@ def parse_body(raw: bytes, *, md5: str | None = None, destination: Destination =
     """
     if len(raw) > MAX_BODY:
         raise InvalidEnvelope("too_large", detail=f"{len(raw)} bytes; at most {MAX_BODY} are read")
-    if md5 and not _is_md5_of(raw, md5):
-        raise InvalidEnvelope("md5_mismatch", detail=f"MessageBodyMD5 is {md5[:64]}, the body's is {_md5(raw)}")
-    message, body = _unwrap(_plain(raw))
+    if md5 and not is_md5_of(raw, md5):
+        raise InvalidEnvelope("md5_mismatch", detail=f"MessageBodyMD5 is {md5[:64]}, the body's is {md5_of(raw)}")
+    message, body = _unwrap(plain(raw))
     context, response = message.requestContext, message.responseContext
     outcome = outcome_of(message, destination)
     response_payload, function_error = message.responsePayload or "", response.functionError or ""
@@ -310,106 +308,24 @@ def parse_body(raw: bytes, *, md5: str | None = None, destination: Destination =
     )
 
 
-def _md5(data: bytes) -> str:
-    return hashlib.md5(data, usedforsecurity=False).hexdigest().upper()
-
-
-def _is_md5_of(raw: bytes, md5: str) -> bool:
-    if md5.upper() == _md5(raw):
-        return True
-    try:
-        return md5.upper() == _md5(base64.b64decode(raw))
-    except binascii.Error:
-        return False
-
-
-def _plain(raw: bytes) -> bytes:
-    """Take off a byte order mark, white space and base64."""
-    text = raw.removeprefix(b"\xef\xbb\xbf").strip()
-    if not text:
-        raise InvalidEnvelope("empty", detail="the body is empty")
-    if text[:1] in b"{[<":
-        return text
-    try:
-        # Line breaks are allowed inside (RFC 2045 folds at 76 characters); any other stranger is not.
-        decoded = base64.b64decode(text.replace(b"\r", b"").replace(b"\n", b""), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidEnvelope(
-            "not_base64",
-            where="byte 0",
-            detail=f"starts with {text[:12]!r}: neither JSON nor base64 ({error})",
-        ) from None
-    decoded = decoded.removeprefix(b"\xef\xbb\xbf").strip()
-    if decoded[:1] not in (b"{", b"<"):
-        raise InvalidEnvelope("not_json", detail="base64 of something that is no JSON object")
-    return decoded
-
-
 def _unwrap(body: bytes) -> tuple[DestinationMessage, bytes]:
     """Validate; on failure see whether an SMQ topic wrapped the message, and look inside, once."""
     inner: bytes | None = None
     if body.startswith(b"<"):
-        inner = _topic_xml(body)
+        inner = topic_xml(body)
     else:
         try:
             return DestinationMessage.model_validate_json(body), body
         except ValidationError as error:
             failure = error
-        inner = _topic_json(body)
+        inner = topic_json(body)
         if inner is None:
             raise _schema_error(body, failure) from None
-    inner = _plain(inner)
+    inner = plain(inner)
     try:
         return DestinationMessage.model_validate_json(inner), inner
     except ValidationError as error:
         raise _schema_error(inner, error) from None
-
-
-def _topic_json(body: bytes) -> bytes | None:
-    """The ``Message`` of an SMQ topic's JSON form, or None when it is no such thing."""
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(data, dict) and "TopicName" in data and isinstance(data.get("Message"), str):
-        message: str = data["Message"]
-        return message.encode("utf-8", "surrogatepass")
-    return None
-
-
-def _topic_xml(body: bytes) -> bytes:
-    """The ``Message`` of an SMQ topic's XML form (``<Notification>``). A DTD is refused: it is how XML bombs start."""
-    parts: list[str] = []
-    path: list[str] = []
-
-    def start(name: str, _attributes: dict[str, str]) -> None:
-        path.append(name.rpartition(":")[2])
-        if len(path) > 8:
-            raise InvalidEnvelope("bad_wrapper", detail="XML nested deeper than 8")
-
-    def text(data: str) -> None:
-        if path[1:] == ["Message"]:
-            parts.append(data)
-
-    def doctype(*_: Any) -> None:
-        raise InvalidEnvelope("bad_wrapper", detail="XML with a DTD is refused")
-
-    parser = expat.ParserCreate()
-    parser.StartElementHandler = start
-    parser.EndElementHandler = lambda _name: path.pop()
-    parser.CharacterDataHandler = text
-    parser.StartDoctypeDeclHandler = doctype
-    try:
-        parser.Parse(body, True)  # noqa: FBT003 - expat takes no keyword
-    except expat.ExpatError as error:
-        raise InvalidEnvelope(
-            "bad_wrapper",
-            where=f"line {error.lineno}, column {error.offset}",
-            detail=expat.ErrorString(error.code),
-        ) from None
-    if not parts:
-        raise InvalidEnvelope("bad_wrapper", detail="XML without a Message element: not an SMQ topic's form")
-    return "".join(parts).encode()
 
 
 def _schema_error(body: bytes, error: ValidationError) -> InvalidEnvelope:
