@@ -195,3 +195,28 @@ def test_many_rules_do_not_take_long():
     )
 
     assert {each.code for each in lint_text("version: 1\nrules:\n" + rules)} == {"R005", "R019", "R020"}
+
+
+PAGE = Path(__file__).parents[2].joinpath("docs", "reference", "lint.md").read_text(encoding="utf-8")
+SECTIONS = dict(zip(*[iter(re.split(r"^## (R\d{3} .*)$", PAGE, flags=re.MULTILINE)[1:])] * 2, strict=True))
+
+
+def test_the_page_has_a_section_for_every_code():
+    assert list(SECTIONS) == [f"{code} {each.name}" for code, each in CODES.items()]
+    for code, each in CODES.items():
+        assert f"| [{code}](#{code.lower()}-{each.name}) | {each.name} | {each.level} |" in PAGE
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_the_examples_on_the_page_are_as_they_are_said_to_be(code):
+    bad, good = re.findall(r"^```yaml\n(.*?)^```$", SECTIONS[f"{code} {CODES[code].name}"], re.MULTILINE | re.DOTALL)
+
+    assert code in {each.code for each in lint_text("version: 1\nrules:\n" + bad)}
+    assert code not in {each.code for each in lint_text("version: 1\nrules:\n" + good)}
+
+
+def test_what_the_page_allows_is_allowed():
+    example = re.search(r"^```yaml\n(version.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[1]
+
+    assert "R017" not in {each.code for each in lint_text(example)}
+    assert "R017" in {each.code for each in lint_text(example.replace("lint: allow", "lint: all"))}

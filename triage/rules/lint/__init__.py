@@ -47,7 +47,7 @@ def lint(rules: RuleSet, *, today: date, receivers: Collection[str] | None = Non
     return sorted(found, key=lambda each: (each.problem.file, each.problem.line, each.problem.column, each.code))
 
 
-_ALLOW: Final = re.compile(r"#\s*lint:\s*allow((?:[\s,]+R\d{3})+)")
+_ALLOW: Final = re.compile(r"#.*\blint:\s*allow((?:[\s,]+R\d{3})+)")
 
 
 def _allowed(entries: Sequence[Entry]) -> Iterator[tuple[str, str, str]]:
