@@ -244,13 +244,11 @@ def _alert(reason: Reason, cause: Cause, rule: Rule | None) -> _Act:
 def _learn(snapshot: Snapshot, arrival: Arrival, decision: Decision, *, now: datetime) -> None:
     request_id: RequestId = arrival.envelope.request_id
     snapshot.seen[request_id] = arrival.envelope.digest
-    if decision.lineage is not None:
-        root = decision.lineage.root
-        changed = decision.lineage.written()
-        for member, known in snapshot.lineages.items():
-            if known.root == root:
-                snapshot.lineages[member] = changed
-        snapshot.lineages[request_id] = changed
+    if decision.lineage is not None and decision.lineage.version:
+        # Other results of the same re-run may follow in this batch. A lineage that begins here has none yet, and must
+        # not be searched for: a batch may hold thousands.
+        root, changed = decision.lineage.root, decision.lineage.written()
+        snapshot.lineages.update({member: changed for member, known in snapshot.lineages.items() if known.root == root})
     if arrival.envelope.outcome is Outcome.FAILED:
         group = snapshot.groups.get(arrival.fingerprint)
         snapshot.groups[arrival.fingerprint] = group.grown(now) if group else first_failure(now, rates=snapshot.rates)

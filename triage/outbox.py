@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 _IDLE: Final = timedelta(seconds=5)
 """How long a row that another process wrote (the command line, a replica) may wait until it is seen."""
 
+_UNREACHABLE: Final = timedelta(minutes=15)
+"""How long the provider may be out of reach before an overdue result is told without having asked."""
+
 
 class Invoker(Protocol):
     """What the outbox needs of Function Compute. `triage.cloud.fc.FcClient` is it."""
@@ -176,11 +179,13 @@ class Outbox:
         try:
             task = await self._invoker.get_task(function_of(row.payload), row.payload["task_id"])
         except (Temporary, Permanent) as error:
-            note = f"asked how the task ended: {error}"
-            if row.kind is RowKind.EXPECT and row.attempts > 3:
-                return lambda facts: resolved(row, facts, status=None, now=self._clock.now())
-            due_at = self._clock.now() + timedelta(seconds=min(5 * 2**row.attempts, 600))
-            return lambda _facts: Settle.retry(due_at=due_at, note=note)
+            note, now = f"asked how the task ended: {error}", self._clock.now()
+            since = datetime.fromisoformat(row.payload.get("unreachable_since", now.isoformat()))
+            if row.kind is RowKind.EXPECT and now - since >= _UNREACHABLE:
+                return lambda facts: resolved(row, facts, status=None, now=now)
+            payload = {**row.payload, "unreachable_since": since.isoformat()}
+            due_at = now + timedelta(seconds=min(5 * 2 ** min(row.attempts, 7), 600))
+            return lambda _facts: Settle.retry(due_at=due_at, note=note, payload=payload)
         status = task.status if task else None
         return lambda facts: resolved(row, facts, status=status, now=self._clock.now())
 

@@ -71,7 +71,7 @@ def test_the_text_says_what_since_when_how_often_tried_and_who():
         "Error: Function timed out after 60 seconds",
         "Count: 1234 since 2026-03-01 11:57:00 UTC, last 2026-03-01 12:00:00 UTC (5 told before)",
         "Outcome: 1200 of 1234 failed; re-run without success, no attempt or time is left",
-        "Outcome: 34 of 1234 failed; not re-run",
+        "Outcome: 34 of 1234 failed; told at once, as the rule wants",
         "Runbook: https://wiki.example/media",
         "Owner: media-team · rule: tell",
         "  req-1 at 2026-03-01 12:00:00 UTC, re-run 2 times",

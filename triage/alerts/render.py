@@ -14,7 +14,7 @@ from triage.changes import GroupView, WaitingAlert
 from triage.rules.model import Cause
 
 _CAUSES = {
-    Cause.FAILED: ("failed", "not re-run"),
+    Cause.FAILED: ("failed", "told at once, as the rule wants"),
     Cause.EXHAUSTED: ("failed", "re-run without success, no attempt or time is left"),
     Cause.REFUSED: ("failed", "the re-run was refused"),
     Cause.UNKNOWN: ("failed", "it cannot be found out whether the re-run was taken; it is held for you"),
