@@ -22,7 +22,7 @@ from pydantic_core import from_json
 from triage.backtest.replay import Recorded, Ruling
 from triage.envelope import Destination, Envelope, ErrorInfo, FunctionRef, Outcome, RequestId, parse_body
 from triage.errors import StoreUnavailable
-from triage.facts import Arrival
+from triage.facts import NO_LABELS, Arrival
 from triage.rules.model import Cause, SourceText
 from triage.stores.records import MESSAGE_LIMIT, facts_of, instant, instant_of, sources_of
 from triage.stores.worker import unavailable
@@ -136,10 +136,11 @@ class History:
 
     def _recorded(self, row: Sequence[Any], causes: Sequence[str]) -> Recorded:
         *_, facts, rule_set, reason, rule_id, effects, also, shadow, _ = row
-        saw, now = facts_of(from_json(facts))
+        known = from_json(facts)
+        saw, now = facts_of(known)
         decided = from_json(effects) if len(effects) > 2 else ()
         return Recorded(
-            arrival=self._arrival(row),
+            arrival=self._arrival(row, known.get("labels", NO_LABELS)),
             facts=saw,
             now=now,
             rule_set=rule_set,
@@ -148,7 +149,7 @@ class History:
             later=_later(causes, decided) if causes else (),
         )
 
-    def _arrival(self, row: Sequence[Any]) -> Arrival:
+    def _arrival(self, row: Sequence[Any], labels: Mapping[str, str]) -> Arrival:
         (request_id, function, service, qualifier, region, account, condition, outcome, error_type, message,
          invoke_count, status_code, received_at, source, message_id, fingerprint, *_, body) = row  # fmt: skip
         if _cut(message) or _cut(error_type) or _large(invoke_count) or _large(status_code):
@@ -178,6 +179,7 @@ class History:
             received_at=instant_of(received_at),
             enqueued_at=None,
             fingerprint=fingerprint,
+            labels=labels,
         )
 
     def _whole(self, request_id: str, outcome: str) -> Envelope:

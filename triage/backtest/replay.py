@@ -8,7 +8,7 @@ made at, and a result comes as much later as the rules under test would have run
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -80,19 +80,18 @@ class Replayed:
     Attributes:
         told_later: receivers of the alerts that follow from how the recorded re-run or hold ended.
         open_end: a re-run of which no outcome is recorded.
+        unrecorded: a rule wanted to know something that was not recorded, because no rule mentioned it then.
     """
 
     ruling: Ruling | None
     absence: Absence | None = None
     told_later: tuple[str, ...] = ()
     open_end: bool = False
+    unrecorded: bool = False
 
 
-RulesFor = Callable[[Recorded], "Shortlist"]
-
-
-def replay(story: Sequence[Recorded], rules: RulesFor) -> list[Replayed]:
-    """Decide a story again; by the rules it was decided by, the outcome is what is recorded.
+def replay(story: Sequence[Recorded], rules: Sequence[RuleSet]) -> list[Replayed]:
+    """Decide a story again, each result by its rules; by those it was decided by, the outcome is what is recorded.
 
     What each decision saw is taken from the record, since most of it (the group's count, say) does not depend on the
     rules. Where they re-run at another time, the result comes as much later or earlier. Where they do not re-run at
@@ -101,11 +100,11 @@ def replay(story: Sequence[Recorded], rules: RulesFor) -> list[Replayed]:
     replayed: list[Replayed] = []
     shift = timedelta(0)
     absence: Absence | None = None
-    for item in story:
+    for item, asked in zip(story, rules, strict=True):
         if absence is not None:
             replayed.append(Replayed(None, absence))
             continue
-        decision = rules(item).decide(item.arrival, item.facts, now=item.now + shift)
+        decision = decide(item.arrival, item.facts, asked, now=item.now + shift)
         planned = _planned(decision)
         if planned is not None and item.planned is not None and planned[0] == item.planned[0]:
             shift = planned[1] - item.planned[1]
@@ -113,9 +112,23 @@ def replay(story: Sequence[Recorded], rules: RulesFor) -> list[Replayed]:
             absence = Absence.UNKNOWN
         elif item.planned is not None:
             absence = Absence.NOT_MADE
-        told = _told_later(decision, item.later) if item.later and absence is None else ()
-        replayed.append(Replayed(Ruling.of(decision), None, told, absence is Absence.UNKNOWN))
+        replayed.append(
+            Replayed(
+                ruling=Ruling.of(decision),
+                told_later=_told_later(decision, item.later) if item.later and absence is None else (),
+                open_end=absence is Absence.UNKNOWN,
+                unrecorded=bool(decision.errors) and _asks_in_vain(decision),
+            )
+        )
     return replayed
+
+
+def _asks_in_vain(decision: Decision) -> bool:
+    return any(clause.actual.endswith(_UNRECORDED) for clause in decision.errors)
+
+
+_UNRECORDED: Final = "was not recorded with this decision"
+"""How the text of `triage.facts.Unrecorded` ends."""
 
 
 def _planned(decision: Decision) -> tuple[int, datetime] | None:
@@ -133,11 +146,11 @@ def _told_later(decision: Decision, causes: Iterable[Cause]) -> tuple[str, ...]:
     return tuple(receiver for cause in causes if cause in policy.on for receiver in policy.to)
 
 
-_COARSE: Final = (
-    "fn", "service", "qualifier", "region", "account", "condition", "outcome", "status_code", "function_error",
-    "error.type", "source",
+_COARSE: Final = frozenset(
+    {"fn", "service", "qualifier", "region", "account", "condition", "outcome", "status_code", "function_error",
+     "error.type", "source"}
 )  # fmt: skip
-"""Names whose values many envelopes share, and which are the envelope's own: they fix what some clauses say."""
+"""Names whose values many envelopes share, and which are the envelope's own: they settle what some clauses say."""
 
 _MOST_KINDS: Final = 20_000
 
@@ -145,18 +158,15 @@ _MOST_KINDS: Final = 20_000
 class Shortlist:
     """A rule set that remembers, for each kind of envelope, which of its rules can match at all.
 
-    Leaving out a rule one of whose clauses does not hold changes no decision, so this is speed and nothing else.
+    Leaving out a rule one of whose clauses does not hold changes no decision: this is speed, and nothing else.
     """
 
-    def __init__(self, rules: RuleSet) -> None:
-        self.rules = rules
+    def __init__(self, rules: RuleSet, pool: dict[tuple[int, ...], RuleSet]) -> None:
+        """``pool``: shared by several, so that the same rules (see `shared`) are the same object for all of them."""
+        self.rules, self._pool = rules, pool
         self._known: dict[tuple[object, ...], RuleSet] = {}
 
-    def decide(self, arrival: Arrival, facts: Facts, *, now: datetime) -> Decision:
-        """As `triage.decide.decide` does by all of the rules."""
-        return decide(arrival, facts, self.possible(arrival), now=now)
-
-    def possible(self, arrival: Arrival) -> RuleSet:
+    def of(self, arrival: Arrival) -> RuleSet:
         """The rules that may match such an envelope, depending on what else is known."""
         envelope = arrival.envelope
         kind = (
@@ -170,21 +180,19 @@ class Shortlist:
         )
         found = self._known.get(kind)
         if found is None:
-            subject = Subject(arrival, Facts(), now=arrival.received_at)
-            rules = tuple(rule for rule in self.rules.rules if _possible(rule, subject))
             if len(self._known) >= _MOST_KINDS:
                 self._known.clear()
-            found = self._known[kind] = RuleSet(rules, self.rules.digest)
+            found = self._known[kind] = self._possible(arrival)
         return found
 
-
-def alike(story: Sequence[Recorded], one: RulesFor, other: RulesFor) -> bool:
-    """Whether both give the same replay for sure, because the rules that may match are the same objects (`shared`)."""
-    for item in story:
-        these, those = one(item).possible(item.arrival).rules, other(item).possible(item.arrival).rules
-        if these is not those and list(map(id, these)) != list(map(id, those)):
-            return False
-    return True
+    def _possible(self, arrival: Arrival) -> RuleSet:
+        subject = Subject(arrival, Facts(), now=arrival.received_at)
+        rules = tuple(
+            rule
+            for rule in self.rules.rules
+            if all(matcher.test(subject) for matcher in rule.match if matcher.names <= _COARSE)
+        )
+        return self._pool.setdefault(tuple(map(id, rules)), RuleSet(rules, self.rules.digest))
 
 
 def shared(rules: RuleSet, known: RuleSet) -> RuleSet:
@@ -215,7 +223,3 @@ def _written(sources: Sequence[SourceText]) -> tuple[str, dict[tuple[str, str], 
             texts[source.name, rule["id"]] = json.dumps(rule, sort_keys=True)
         base[source.name] = content
     return json.dumps(base, sort_keys=True, default=str), texts
-
-
-def _possible(rule: Rule, subject: Subject) -> bool:
-    return all(matcher.test(subject) for matcher in rule.match if matcher.name in _COARSE)

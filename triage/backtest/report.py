@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from triage.backtest.replay import Absence, Recorded, Replayed, Ruling
 from triage.envelope import Outcome
@@ -37,7 +37,7 @@ class Defect:
     request_id: str
     rule_set: str
     recorded: Ruling
-    again: Ruling | None
+    again: Ruling
 
 
 @dataclass(slots=True)
@@ -52,7 +52,8 @@ class Report:
             those before. What is in parentheses is no rule but the reason there is none.
         open_ends: re-runs that only the rules after would make, so that no outcome is recorded.
         not_made: re-runs that only the rules before made; ``healed`` of them succeeded in the end.
-        moved: results that would have come at another time.
+        left_out: results of re-runs that are not decided under the rules after, and why.
+        unrecorded: decisions under the rules after that wanted a value which was not recorded.
     """
 
     limit: int = 20
@@ -68,6 +69,7 @@ class Report:
     open_ends: int = 0
     not_made: int = 0
     healed: int = 0
+    unrecorded: int = 0
     left_out: Counter[Absence] = field(default_factory=Counter)
     changes: list[Change] = field(default_factory=list)
     defective: int = 0
@@ -99,20 +101,30 @@ class Report:
                 self._change(item, old, new, deeds, deeds_of(item, new))
             if new.open_end and not old.open_end:
                 self.open_ends += 1
+            self.unrecorded += new.unrecorded
             if new.absence is not None and old.absence is None:
                 self.left_out[new.absence] += 1
         self._count_not_made(story, before, after)
 
-    def disagree(self, item: Recorded, again: Replayed) -> None:
+    def disagree(self, item: Recorded, again: Ruling) -> None:
         """Count a decision that is not given again by its own rules."""
         self.defective += 1
         if len(self.defects) < self.limit:
-            defect = Defect(item.arrival.envelope.request_id, item.rule_set, item.ruling, again.ruling)
-            self.defects.append(defect)
+            self.defects.append(Defect(item.arrival.envelope.request_id, item.rule_set, item.ruling, again))
 
     def merge(self, other: Report) -> None:
         """Add a report about stories that come after these."""
-        for name in ("stories", "envelopes", "failures", "changed", "open_ends", "not_made", "healed", "defective"):
+        for name in (
+            "stories",
+            "envelopes",
+            "failures",
+            "changed",
+            "open_ends",
+            "not_made",
+            "healed",
+            "unrecorded",
+            "defective",
+        ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("rule_sets", "unkept", "left_out", "_before", "_after"):
             getattr(self, name).update(getattr(other, name))
@@ -159,6 +171,11 @@ class Report:
                 return
 
 
+_NUMBERS: Final = (
+    "stories", "envelopes", "failures", "changed", "open_ends", "not_made", "healed", "unrecorded", "defective",
+)  # fmt: skip
+
+
 def deeds_of(item: Recorded, replayed: Replayed) -> tuple[Deed, ...]:
     """What one decision does; what is told later because of how a re-run ended counts, too."""
     if replayed.ruling is None:
@@ -202,3 +219,77 @@ def _healed(rest: Iterable[Recorded]) -> bool:
     return any(
         item.ruling.reason == "healed" or (item.ruling.reason == "ambiguous" and not item.later) for item in rest
     )
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report with stable names, for programs."""
+    return {
+        "covered": {
+            "envelopes": report.envelopes,
+            "failures": report.failures,
+            "stories": report.stories,
+            "first": report.first,
+            "last": report.last,
+            "rule_sets": dict(report.rule_sets),
+        },
+        "changed": report.changed,
+        "unchanged": report.envelopes - report.changed,
+        "before": _deeds_json(report.before),
+        "after": _deeds_json(report.after),
+        "by_rule": [
+            {"before": before, "after": after, "decisions": count, **_deeds_json(deeds)}
+            for (before, after), (count, deeds) in ranked(report)
+        ],
+        "changes": [
+            {
+                "request_id": change.request_id,
+                "received_at": change.received_at,
+                "function": change.function,
+                "before": _replayed_json(change.before),
+                "after": _replayed_json(change.after),
+            }
+            for change in report.changes
+        ],
+        "not_known": {
+            "reruns_without_outcome": report.open_ends,
+            "reruns_not_made": report.not_made,
+            "of_them_had_succeeded": report.healed,
+            "results_left_out": {str(absence): count for absence, count in report.left_out.items()},
+            "values_not_recorded": report.unrecorded,
+            "rule_sets_not_kept": dict(report.unkept),
+        },
+        "defects": {
+            "decisions": report.defective,
+            "first": [
+                {
+                    "request_id": defect.request_id,
+                    "rule_set": defect.rule_set,
+                    "recorded": _ruling_json(defect.recorded),
+                    "again": _ruling_json(defect.again),
+                }
+                for defect in report.defects
+            ],
+        },
+    }
+
+
+def ranked(report: Report) -> list[tuple[tuple[str, str], tuple[int, Deeds]]]:
+    """What changes by rule, the most first."""
+    return sorted(report.by_rule.items(), key=lambda item: (-item[1][0], item[0]))
+
+
+def _deeds_json(deeds: Deeds) -> dict[str, Any]:
+    alerts = {receiver: count for (kind, receiver), count in sorted(deeds.items()) if kind == "alert"}
+    kinds = {"reruns": "rerun", "held": "hold", "ignored": "ignore"}
+    return {**{name: deeds[kind, ""] for name, kind in kinds.items()}, "alerts": alerts}
+
+
+def _replayed_json(replayed: Replayed) -> dict[str, Any] | None:
+    told = {"told_later": list(replayed.told_later)} if replayed.told_later else {}
+    return {**_ruling_json(replayed.ruling), **told} if replayed.ruling else {"absence": str(replayed.absence)}
+
+
+def _ruling_json(ruling: Ruling) -> dict[str, Any]:
+    rule = {"reason": ruling.reason, "rule": ruling.rule_id, "effects": effects_of(ruling)}
+    also = json.loads(ruling.also)
+    return {**rule, "also": also} if also else rule

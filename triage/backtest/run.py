@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from triage.backtest.history import Choice, History
-from triage.backtest.replay import Recorded, Replayed, RulesFor, Shortlist, alike, replay, shared
+from triage.backtest.replay import Recorded, Replayed, Shortlist, replay, shared
 from triage.backtest.report import Report
 from triage.errors import RulesInvalid, StoreUnavailable
 from triage.rules.model import Mode, RuleSet, SourceText
@@ -96,7 +96,7 @@ def run(backtest: Backtest, *, jobs: int) -> Iterator[Progress]:
         except BrokenProcessPool as error:
             raise StoreUnavailable("a process of the back-test has died (out of memory?); try --jobs 1") from error
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 Part = tuple[int, int, int]
@@ -114,7 +114,8 @@ class _Comparison:
 
     def __init__(self, backtest: Backtest) -> None:
         self.backtest = backtest
-        self.after = Shortlist(backtest.after.load())
+        self._pool: dict[tuple[int, ...], RuleSet] = {}
+        self.after = Shortlist(backtest.after.load(), self._pool)
         self.before = self._shortlist(backtest.before.load()) if backtest.before else None
         self.history = History(backtest.store, backtest.choice)
         self._kept: dict[str, Shortlist | None] = {self.after.rules.digest: self.after}
@@ -138,27 +139,23 @@ class _Comparison:
         return report
 
     def _compare(self, story: Sequence[Recorded], report: Report) -> None:
-        after: RulesFor = lambda _: self.after  # noqa: E731
-        before = self._before(story)
-        if before is None:
+        after = [self.after.of(item.arrival) for item in story]
+        kept = [self.before or self._recorded(item.rule_set) for item in story]
+        before = [each.of(item.arrival) for each, item in zip(kept, story, strict=True) if each]
+        if len(before) < len(story):
             report.unkept.update(item.rule_set for item in story)
             report.add(story, [Replayed(item.ruling) for item in story], replay(story, after))
             return
         old = replay(story, before)
-        if all(before(item).rules.digest == item.rule_set for item in story):
+        if all(each and each.rules.digest == item.rule_set for each, item in zip(kept, story, strict=True)):
             for item, again in zip(story, old, strict=True):
                 if again.ruling is not None and not again.ruling.repeats(item.ruling):
-                    report.disagree(item, again)
-        report.add(story, old, old if alike(story, before, after) else replay(story, after))
-
-    def _before(self, story: Sequence[Recorded]) -> RulesFor | None:
-        if (rules := self.before) is not None:
-            return lambda _: rules
-        kept = {each.rules.digest: each for item in story if (each := self._recorded(item.rule_set))}
-        return (lambda item: kept[item.rule_set]) if all(item.rule_set in kept for item in story) else None
+                    report.disagree(item, again.ruling)
+        same = all(these is those for these, those in zip(before, after, strict=True))
+        report.add(story, old, old if same else replay(story, after))
 
     def _shortlist(self, rules: RuleSet) -> Shortlist:
-        return Shortlist(shared(rules, self.after.rules))
+        return Shortlist(shared(rules, self.after.rules), self._pool)
 
     def _recorded(self, digest: str) -> Shortlist | None:
         """The rules that a stored decision was made by; None when they are not kept, or can no longer be read."""

@@ -16,6 +16,7 @@ class _Entry(NamedTuple):
 COMMANDS: Final = {
     "check": _Entry("rules_check", "Find mistakes in rule files, and what is hardly meant."),
     "test": _Entry("rules_cases", "Run the test cases beside the rules."),
+    "backtest": _Entry("rules_backtest", "Show what other rules would have made of stored failures."),
     "schema": _Entry("rules_schema", "Print the JSON Schema of rule and case files."),
 }
 """Every command: its module in ``triage.cli``, in which it has its own name, and one line."""
