@@ -420,7 +420,7 @@ def test_an_overdue_result_nobody_can_be_asked_about_is_told():
         async with world.running() as w:
             await w.after(5)
             w.functions.question_failures.extend([Temporary("unreachable")] * 99)
-            await w.after(1800)
+            await w.after(2400)
             assert (w.state(), w.causes()) == (State.ALERTED, [Cause.OVERDUE])
 
     run(scenario)
