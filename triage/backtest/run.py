@@ -22,8 +22,8 @@ from triage.rules.source import load_rules
 CHUNK: Final = 4096
 """Stored envelopes that are read, and reported, at a time."""
 
-_WORTH_IT: Final = 4 * CHUNK
-"""Envelopes from which on starting further processes pays."""
+_WORTH_IT: Final = 4
+"""Parts from which on starting further processes pays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +72,12 @@ class Progress:
     report: Report
 
 
-def run(backtest: Backtest, *, jobs: int) -> Iterator[Progress]:
+def run(backtest: Backtest, *, jobs: int, chunk: int = CHUNK) -> Iterator[Progress]:
     """Run it; gives the report of each part, in order, to be merged.
 
     Args:
-        jobs: processes at most.
+        jobs: processes at most; one for few envelopes.
+        chunk: envelopes of one part, about.
 
     Raises:
         RulesInvalid: rules to compare cannot be loaded.
@@ -84,8 +85,8 @@ def run(backtest: Backtest, *, jobs: int) -> Iterator[Progress]:
     """
     with _Comparison(backtest) as comparison:
         low, high = comparison.history.span()
-        parts = [(start, min(start + CHUNK - 1, high), high) for start in range(low, high + 1, CHUNK)]
-        if jobs == 1 or high - low < _WORTH_IT:
+        parts = [(start, min(start + chunk - 1, high), high) for start in range(low, high + 1, chunk)]
+        if jobs == 1 or len(parts) < _WORTH_IT:
             reports: Iterator[Report] = map(comparison.compare, parts)
             yield from _progress(parts, reports)
             return
