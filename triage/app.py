@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-from functools import partial
 from typing import Final
 
 import aiohttp
@@ -17,13 +16,11 @@ from triage.cloud.credentials import ChainCredentials, CredentialsProvider, Stat
 from triage.cloud.fc import FcClient
 from triage.cloud.signing import Credentials
 from triage.consumer import Consumer, Intake
-from triage.errors import Problem, RulesInvalid
 from triage.notify import AppriseNotifier, ReceiverConfig
 from triage.outbox import Outbox, Retries
 from triage.rulebook import RuleBook
-from triage.rulefiles import default_rules_dir, located, read_rules
-from triage.rules.model import AlertPolicy, RuleSet, SourceText
-from triage.rules.source import load_rules
+from triage.rulefiles import default_rules_dir
+from triage.rules.model import AlertPolicy
 from triage.settings import LocalSource as LocalSettings
 from triage.settings import Settings
 from triage.settings import SmqSource as SmqSettings
@@ -92,11 +89,7 @@ async def build(settings: Settings, *, clock: Clock, write: Callable[[str], None
         store = await SqliteStore.open(settings.store.path)
         stack.push_async_callback(store.close)
         rules = await RuleBook.open(
-            settings.rules or default_rules_dir(),
-            read=partial(read_rule_set, settings),
-            check=partial(check_rules, settings=settings),
-            store=store,
-            clock=clock,
+            settings.rules or default_rules_dir(), receivers=settings.receivers, store=store, clock=clock
         )
         session = await stack.enter_async_context(_session())
         credentials = credentials_of(settings, clock)
@@ -132,44 +125,6 @@ async def build(settings: Settings, *, clock: Clock, write: Callable[[str], None
             committed=outbox.poke,
         )
         yield App(settings=settings, store=store, rules=rules, consumer=consumer, outbox=outbox)
-
-
-def read_rule_set(settings: Settings) -> RuleSet:
-    """The configured rules, or the shipped ones, checked against the configured receivers.
-
-    Raises:
-        RulesInvalid: with everything that is wrong, each with its place.
-    """
-    path = settings.rules or default_rules_dir()
-    try:
-        return check_rules(read_rules(path), settings)
-    except RulesInvalid as error:
-        raise RulesInvalid([located(problem, path) for problem in error.problems]) from None
-
-
-def check_rules(sources: Sequence[SourceText], settings: Settings) -> RuleSet:
-    """Rules from their texts, checked against the configured receivers.
-
-    Raises:
-        RulesInvalid: with everything that is wrong, each with its place.
-    """
-    rules = load_rules(sources)
-    known = ", ".join(sorted(settings.receivers))
-    problems = [
-        Problem(
-            rule.place.file,
-            rule.place.line,
-            rule.place.column,
-            f"rule {rule.id!r} tells {receiver!r}, which is no configured receiver",
-            f"configured: {known}; add [receivers.{receiver}]",
-        )
-        for rule in rules.rules
-        for receiver in (rule.alert.to if rule.alert else ())
-        if receiver not in settings.receivers
-    ]
-    if problems:
-        raise RulesInvalid(problems)
-    return rules
 
 
 def credentials_of(settings: Settings, clock: Clock) -> CredentialsProvider:

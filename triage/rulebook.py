@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Final
 
 from triage.clock import Clock
 from triage.effects import rules_alert
 from triage.errors import Problem, ProblemsError, RulesInvalid, StoreUnavailable
-from triage.rules.model import AlertPolicy, RuleSet, SourceText
+from triage.rulecheck import check_rules, read_rule_set
+from triage.rules.model import AlertPolicy, RuleSet
 from triage.rulewatch import Signature, signature, watch_rules
 from triage.stores import Store
 
@@ -52,32 +53,36 @@ class RuleBook:
         cls,
         path: Path,
         *,
-        read: Callable[[], RuleSet],
-        check: Callable[[Sequence[SourceText]], RuleSet],
+        receivers: Collection[str],
         store: Store,
         clock: Clock,
+        read: Callable[..., RuleSet] = read_rule_set,
     ) -> RuleBook:
         """Put the rules at ``path`` in force, or, when they cannot be used, the last good set that the store keeps.
 
         Args:
             path: the folder or file to watch.
-            read: reads and checks what is at ``path``. Called in a thread.
-            check: does the same with the texts of a kept set.
+            receivers: those that rules may name.
+            read: reads and checks what is there, as `read_rule_set` does; called in a thread.
 
         Raises:
             RulesInvalid, ConfigInvalid: the rules cannot be used, and no kept set can either.
             StoreUnavailable: the set could not be kept.
         """
+
+        def read_now() -> RuleSet:
+            return read(path, receivers=receivers, today=clock.now().date())
+
         seen = await asyncio.to_thread(signature, path)
         try:
-            rules = await _load(path, read)
+            rules = await _load(path, read_now)
         except ProblemsError as error:
-            rules = await _last_good(store, check, error)
-            book = cls(path, rules, read=read, store=store, clock=clock, seen=seen)
+            rules = await _last_good(store, error, receivers=receivers, today=clock.now().date())
+            book = cls(path, rules, read=read_now, store=store, clock=clock, seen=seen)
             await book._refuse(error.problems)
             return book
         await store.save_rule_set(rules.digest, rules.sources, now=clock.now())
-        return cls(path, rules, read=read, store=store, clock=clock, seen=seen)
+        return cls(path, rules, read=read_now, store=store, clock=clock, seen=seen)
 
     def current(self) -> RuleSet:
         """The set in force."""
@@ -140,14 +145,14 @@ async def _load(path: Path, read: Callable[[], RuleSet]) -> RuleSet:
         raise RulesInvalid([Problem(str(path), 0, 0, f"cannot be loaded: {type(error).__name__}: {error}")]) from error
 
 
-async def _last_good(store: Store, check: Callable[[Sequence[SourceText]], RuleSet], error: ProblemsError) -> RuleSet:
+async def _last_good(store: Store, error: ProblemsError, *, receivers: Collection[str], today: date) -> RuleSet:
     """The last good set of the store; without one that can be used, ``error`` is raised."""
     kept = await store.rule_set()
     if kept is None:
         raise error
     digest, sources = kept
     try:
-        return await asyncio.to_thread(check, sources)
+        return await asyncio.to_thread(check_rules, sources, receivers=receivers, today=today)
     except RulesInvalid as worse:
         old = [replace(each, file=f"the last good set {digest[:12]}: {each.file}") for each in worse.problems]
         raise RulesInvalid([*error.problems, *old]) from worse

@@ -88,7 +88,7 @@ async def watch_rules(
         notices = await _notice(notices, path, stop=stop, clock=clock)
         if await asyncio.to_thread(signature, path) == seen:
             continue
-        before, seen = seen, await _at_rest(path, quiet, clock)
+        before, seen = seen, await _at_rest(path, quiet, stop=stop, clock=clock)
         if notices is not None and seen.folder != before.folder:
             notices.close()  # it watches the old folder
             notices = None
@@ -120,10 +120,10 @@ async def _notice(notices: _Notices | None, path: Path, *, stop: asyncio.Event, 
     return notices
 
 
-async def _at_rest(path: Path, quiet: timedelta, clock: Clock) -> Signature:
+async def _at_rest(path: Path, quiet: timedelta, *, stop: asyncio.Event, clock: Clock) -> Signature:
     found = await asyncio.to_thread(signature, path)
     for _ in range(_QUIET_TRIES):
-        await clock.sleep(quiet)
+        await clock.wait(stop, quiet)
         before, found = found, await asyncio.to_thread(signature, path)
         if found == before:
             break
