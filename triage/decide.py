@@ -209,14 +209,7 @@ def _rerun(rule: Rule, policy: RerunPolicy, lineage: Lineage, *, now: datetime) 
     attempt = lineage.attempt + 1
     if attempt > policy.max_attempts:
         return _alert(Reason.ATTEMPTS_EXHAUSTED, Cause.EXHAUSTED, rule)
-    due_at = now + next_delay(
-        first=policy.after,
-        factor=policy.factor,
-        longest=policy.max_delay,
-        jitter=policy.jitter,
-        attempt=attempt,
-        spread=spread_of(f"{lineage.root}/{attempt}"),
-    )
+    due_at = rerun_due(policy, lineage, now=now)
     if due_at > lineage.started_at + policy.give_up_after:
         return _alert(Reason.TOO_OLD, Cause.EXHAUSTED, rule)
     if rule.hold is not None:
@@ -225,6 +218,19 @@ def _rerun(rule: Rule, policy: RerunPolicy, lineage: Lineage, *, now: datetime) 
     if rule.alert is not None and Cause.FAILED in rule.alert.on:
         effects += (Alert(Cause.FAILED, rule.alert, rule),)
     return Reason.MATCHED, effects, Event.RERUN
+
+
+def rerun_due(policy: RerunPolicy, lineage: Lineage, *, now: datetime) -> datetime:
+    """When the next re-run of a lineage would be due."""
+    attempt = lineage.attempt + 1
+    return now + next_delay(
+        first=policy.after,
+        factor=policy.factor,
+        longest=policy.max_delay,
+        jitter=policy.jitter,
+        attempt=attempt,
+        spread=spread_of(f"{lineage.root}/{attempt}"),
+    )
 
 
 def _hold(rule: Rule, policy: HoldPolicy, *, now: datetime) -> _Act:

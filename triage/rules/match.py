@@ -77,13 +77,14 @@ def trace(rules: Sequence[Rule], subject: Subject) -> list[Step]:
         if decided or not (failed or rule.successes):
             steps.append(Step(rule, Verdict.NOT_ASKED))
             continue
-        step = _step(rule, subject)
+        step = judge(rule, subject)
         steps.append(step)
         decided = step.verdict is Verdict.MATCHED and not rule.continues
     return steps
 
 
-def _step(rule: Rule, subject: Subject) -> Step:
+def judge(rule: Rule, subject: Subject) -> Step:
+    """What comes of one rule when it is asked by itself."""
     if rule.mode is Mode.OFF:
         return Step(rule, Verdict.OFF, Clause(rule.id, "mode: off", ""))
     if _expired(rule, subject):
