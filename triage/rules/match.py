@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from triage.rules.model import Clause, Match, Matcher, Mode, Rule, Subject
+from triage.rules.model import COMBINED, Clause, Match, Matcher, Mode, Rule, Subject
 
 
 def matching(rules: Sequence[Rule], subject: Subject) -> Match:
@@ -112,7 +112,7 @@ def _failing(rule: Rule, matcher: Matcher, subject: Subject) -> Clause:
 
 
 def _leaves(matcher: Matcher) -> set[str]:
-    return set().union(*map(_leaves, matcher.parts)) if matcher.parts else {matcher.name}
+    return set().union(*map(_leaves, matcher.parts)) if matcher.name in COMBINED else {matcher.name}
 
 
 def _shown(subject: Subject, name: str) -> str:

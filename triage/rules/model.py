@@ -146,13 +146,14 @@ class Matcher:
     @property
     def names(self) -> frozenset[str]:
         """Names of the vocabulary that it looks at."""
-        if self.name in _COMBINED:
+        if self.name in COMBINED:
             return frozenset().union(*(part.names for part in self.parts))
         root = self.name.partition(".")[0]
         return frozenset((root if root in ("payload", "labels") else self.name,))
 
 
-_COMBINED: Final = ("any", "all", "not", "use")
+COMBINED: Final = ("any", "all", "not", "use")
+"""Names of matchers that look at no value themselves."""
 
 
 @dataclass(frozen=True, slots=True)
