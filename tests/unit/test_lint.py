@@ -220,3 +220,32 @@ def test_what_the_page_allows_is_allowed():
 
     assert "R017" not in {each.code for each in lint_text(example)}
     assert "R017" in {each.code for each in lint_text(example.replace("lint: allow", "lint: all"))}
+
+
+def test_one_name_may_mean_two_things_in_two_files():
+    one = "version: 1\nconditions: {c: {function: '%s'}}\nwindows: {w: {hours: '%s'}}\nrules:\n"
+    rule = "  - {id: %s, match: {%s}, alert: {}, owner: o, runbook: 'https://r.example'}\n"
+    rest = "  - {id: rest, alert: {}, owner: o, runbook: 'https://r.example'}\n"
+    for match in ("use: c", "use: [c]", "not: {use: c}, function: x", "window: w", "window: {not: w}"):
+        first = one % ("img-*", "09:00-18:00") + rule % ("a", match)
+        second = one % ("vid-*", "10:00-18:00") + rule % ("z", match) + rest
+
+        codes = [(each.rule_id, each.code) for each in lint_text(first, second)]
+
+        assert not {("z", "R002"), ("z", "R003")} & set(codes), match
+        same = [each.code for each in lint_text(first, second.replace("vid-*", "img-*").replace("10:00", "09:00"))]
+        assert "R003" in same, match
+
+
+def test_what_an_included_file_defines_may_mention_what_only_that_file_knows():
+    shared = "version: 1\nconditions:\n  c: {use: d, window: w}\n  d: {function: 'img-*'}\nwindows: {w: {hours: '09:00-18:00'}}\n"
+    rules = "version: 1\ninclude: 0.yaml\nrules:\n  - {id: a, match: {use: c}, alert: {}}\n  - {id: b, match: {use: [c], any: [{use: c}]}, alert: {}}\n"
+
+    assert {each.code for each in lint_text(shared, rules)} == {"R005", "R019", "R020"}
+    assert [each.code for each in lint_text(shared)] == ["R023"]
+
+
+def test_a_word_in_quotes_is_no_window():
+    text = "version: 1\nrules:\n  - {id: a, when: 'error.message.contains(\"windows.nt\")', alert: {}}\n"
+
+    assert "R023" not in {each.code for each in lint_text(text)}

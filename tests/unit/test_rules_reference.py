@@ -1,5 +1,6 @@
 """The reference page and the JSON Schema say what the loader does."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import pytest
 
 from triage.errors import RulesInvalid
 from triage.facts import VOCABULARY
-from triage.rulefiles import default_rules_dir, read_rules
+from triage.rulefiles import default_rules_dir, read_cases, read_rules
 from triage.rules import keys
+from triage.rules.case_schema import cases_schema
+from triage.rules.cases import load_cases
 from triage.rules.document import read_document
 from triage.rules.matchers import ERROR_FIELDS, KEYS
 from triage.rules.model import SourceText
@@ -139,3 +142,39 @@ def test_the_schema_refuses_what_the_loader_refuses(rule):
     with pytest.raises(RulesInvalid):
         load_rules([SourceText("x", text)])
     assert not validate(rules_schema(), plain(text), rules_schema())
+
+
+@pytest.mark.parametrize(
+    ("name", "schema", "option"), [("rules", rules_schema, ""), ("cases", cases_schema, " --cases")]
+)
+def test_the_shipped_schemas_are_those_of_the_code(name, schema, option):
+    shipped = json.loads((default_rules_dir() / f"{name}.schema.json").read_text(encoding="utf-8"))
+
+    assert shipped == schema(), f"triage rules schema{option} > rules/{name}.schema.json"
+
+
+@pytest.mark.parametrize("text", [each.text for each in read_cases(default_rules_dir()) if each.name.endswith(".yaml")])
+def test_the_schema_takes_the_shipped_cases(text):
+    assert validate(cases_schema(), plain(text), cases_schema())
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "{envelope: {}, expect: {}}",
+        "{name: a, expect: {}}",
+        "{name: a, envelope: {}, message: {}, expect: {}}",
+        "{name: a, envelope: {functon: x}, expect: {}}",
+        "{name: a, envelope: {status_code: many}, expect: {}}",
+        "{name: a, envelope: {}, lineage: {age: 1h}, expect: {}}",
+        "{name: a, envelope: {}, expect: {rerun: {after: 5}}}",
+        "{name: a, envelope: {}, expect: {alert: {severity: bad}}}",
+        "{name: a, envelope: {}, expect: {alert: [{cause: bad}]}}",
+        "{name: a, envelope: {}, expect: {nothing: 1}}",
+    ],
+)
+def test_the_schema_refuses_the_cases_that_the_loader_refuses(case):
+    text = f"version: 1\ncases: [{case}]\n"
+    with pytest.raises(RulesInvalid):
+        load_cases([SourceText("a.test.yaml", text)])
+    assert not validate(cases_schema(), plain(text), cases_schema())

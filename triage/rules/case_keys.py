@@ -10,7 +10,17 @@ from triage.envelope import Destination, Outcome
 from triage.facts import SPANS
 from triage.rules.keys import CAUSES, DURATION_SCHEMA, SEVERITIES, Key
 from triage.rules.mistakes import kind_of, wrong
-from triage.rules.readers import list_of, number, one_of, parse_duration, read_flag, read_name, read_text, whole
+from triage.rules.readers import (
+    list_of,
+    number,
+    one_of,
+    parse_duration,
+    read_flag,
+    read_labels,
+    read_name,
+    read_text,
+    whole,
+)
 
 NOW: Final = "2026-01-05T12:00:00Z"
 """When a case happens that does not say: a Monday."""
@@ -153,6 +163,11 @@ CASE: Final[Mapping[str, Key]] = {
         {"enum": [each.value for each in Destination]},
     ),
     "source": Key("Name of the source it came from. Default: local.", read_name, _TEXT),
+    "labels": Key(
+        "Labels of the function, which the configuration gives it otherwise.",
+        read_labels,
+        {"type": "object", "additionalProperties": _TEXT},
+    ),
     "lineage": Key("The message is the result of a re-run.", keys=LINEAGE),
     "group": Key("Failures like it were seen before.", keys=GROUP),
     "now": Key(f"When it is decided. Default: {NOW}, a Monday.", _instant, {"type": "string"}),

@@ -141,7 +141,12 @@ class _Loader:
             name=values["name"],
             place=Place(document.source.name, *document.line(path)),
             arrival=arrival(
-                envelope, source=values.get("source", "local"), message_id="case", received_at=now, enqueued_at=None
+                envelope,
+                source=values.get("source", "local"),
+                message_id="case",
+                received_at=now,
+                enqueued_at=None,
+                labels=values.get("labels", {}),
             ),
             facts=_facts(values, now=now),
             now=now,

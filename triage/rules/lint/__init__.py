@@ -12,9 +12,10 @@ from typing import Final
 
 from triage.rules.lint.actions import action_findings
 from triage.rules.lint.care import care_findings
-from triage.rules.lint.clauses import clause_findings
-from triage.rules.lint.entry import Entry, entries_of
+from triage.rules.lint.clauses import clause_findings, text_findings
+from triage.rules.lint.entry import Defined, Entry, conditions_of, entries_of
 from triage.rules.lint.findings import CODES, Finding
+from triage.rules.lint.names import name_findings
 from triage.rules.lint.reach import reach_findings
 from triage.rules.model import RuleSet
 
@@ -31,13 +32,16 @@ def lint(rules: RuleSet, *, today: date, receivers: Collection[str] | None = Non
         today: to compare dates with.
         receivers: those configured; None when that is not known.
     """
-    entries = entries_of(rules)
-    findings: list[Finding] = [*reach_findings(entries)]
+    entries, defined = entries_of(rules)
+    conditions = list(conditions_of(defined))
+    findings: list[Finding] = [*reach_findings(entries, conditions), *name_findings(entries, defined, today=today)]
+    for condition in conditions:
+        findings += text_findings(condition)
     for entry in entries:
         findings += clause_findings(entry)
         findings += action_findings(entry, receivers=receivers)
     findings += care_findings(entries, today=today)
-    allowed = set(_allowed(entries))
+    allowed = set(_allowed(entries, defined))
     found = [
         each
         for each in findings
@@ -50,16 +54,20 @@ def lint(rules: RuleSet, *, today: date, receivers: Collection[str] | None = Non
 _ALLOW: Final = re.compile(r"#.*\blint:\s*allow((?:[\s,]+R\d{3})+)")
 
 
-def _allowed(entries: Sequence[Entry]) -> Iterator[tuple[str, str, str]]:
+def _allowed(entries: Sequence[Entry], defined: Defined) -> Iterator[tuple[str, str, str]]:
     """(file, rule id or nothing, code) of each permission."""
-    documents = {entry.document.source.name: entry.document for entry in entries}
-    for file, document in documents.items():
-        owners = [(entry.last_line, entry.rule.id) for entry in entries if entry.document is document]
-        first = min(entry.rule.place.line for entry in entries if entry.document is document)
+    for file, document in defined.documents.items():
+        rules = [entry for entry in entries if entry.document is document]
         lines = document.source.text.split("\n")
-        above_first = next((n for n in range(first - 1, 0, -1) if not lines[n - 1].lstrip().startswith("#")), 0)
+        whole = _lines_before(rules[0].rule.place.line, lines) if rules else len(lines)
         for number, line in enumerate(lines, start=1):
             if found := _ALLOW.search(line):
-                rule_id = "" if number <= above_first else next((own for last, own in owners if number <= last), None)
+                of_rule = next((each.rule.id for each in rules if number <= each.last_line), None)
+                rule_id = "" if number <= whole else of_rule
                 if rule_id is not None:
                     yield from ((file, rule_id, code) for code in re.findall(r"R\d{3}", found[1]))
+
+
+def _lines_before(first: int, lines: Sequence[str]) -> int:
+    """How many lines stand before a rule and the comments above it."""
+    return next((number for number in range(first - 1, 0, -1) if not lines[number - 1].lstrip().startswith("#")), 0)

@@ -27,10 +27,17 @@ FUNCTION_ERRORS: Final = ("InvocationError", "HandledInvocationError", "Unhandle
 
 
 def action_findings(entry: Entry, *, receivers: Collection[str] | None) -> Iterator[Finding]:
-    """R012 to R018."""
+    """R012 to R018, and R025."""
     rule = entry.rule
     if rule.rerun is not None:
         yield from _rerun(entry, rule.rerun)
+    if rule.hold is not None and Cause.HELD not in (rule.alert.on if rule.alert else ()):
+        yield entry.finding(
+            "R025",
+            f"nobody is told that a decision is awaited until {show_duration(rule.hold.length)} have passed",
+            "add alert: {} to the rule: it tells at once",
+            ("hold",),
+        )
     if rule.alert is not None:
         if receivers is not None:
             yield from _receivers(entry, rule.alert.to, receivers)

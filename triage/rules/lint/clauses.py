@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from triage.rules.lint.entry import Clause, Entry
+from triage.rules.lint.entry import Clause, Entry, Written
 from triage.rules.lint.findings import Finding
 from triage.rules.lint.patterns import Kind, Pattern, always, is_regex
 from triage.rules.matchers import FIELDS
@@ -23,18 +23,24 @@ _MANY: Final = 1_000_000
 
 
 def clause_findings(entry: Entry) -> Iterator[Finding]:
-    """R007 to R011."""
-    for clause in entry.clauses:
-        name = clause.pattern.field.name
-        if name == FIELDS["status_code"].name:
-            yield from _status(entry, clause)
-        elif name == FIELDS["invoke_count"].name:
+    """R007 to R011 of a rule."""
+    yield from text_findings(entry)
+    for clause in entry.mentioned:
+        if clause.pattern.field.name == FIELDS["invoke_count"].name and not clause.negated:
             yield from _cap(entry, clause)
-        elif name in (FIELDS["condition"].name, FIELDS["function_error"].name):
-            yield from _misspelt(entry, clause)
-        yield from _texts(entry, clause)
     if entry.rule.when is not None:
         yield from _when(entry, entry.rule.when.text)
+
+
+def text_findings(written: Written) -> Iterator[Finding]:
+    """R007 and R009 to R011, of a rule or a condition."""
+    for clause in written.mentioned:
+        name = clause.pattern.field.name
+        if name == FIELDS["status_code"].name and not clause.negated:
+            yield from _status(written, clause)
+        elif name in (FIELDS["condition"].name, FIELDS["function_error"].name):
+            yield from _misspelt(written, clause)
+        yield from _texts(written, clause)
 
 
 _STATUS: Final = (
@@ -47,9 +53,9 @@ _CAP: Final = (
 )
 
 
-def _status(entry: Entry, clause: Clause) -> Iterator[Finding]:
+def _status(written: Written, clause: Clause) -> Iterator[Finding]:
     if clause.pattern.accepts(200) and not always(clause.pattern):
-        yield entry.finding("R007", *_STATUS, clause.path)
+        yield written.finding("R007", *_STATUS, clause.path)
 
 
 def _cap(entry: Entry, clause: Clause) -> Iterator[Finding]:
@@ -64,7 +70,7 @@ def _when(entry: Entry, text: str) -> Iterator[Finding]:
         yield entry.finding("R008", *_CAP, ("when",))
 
 
-def _misspelt(entry: Entry, clause: Clause) -> Iterator[Finding]:
+def _misspelt(written: Written, clause: Clause) -> Iterator[Finding]:
     for leaf in clause.pattern.leaves():
         text = str(leaf.scalar)
         if text in CONDITIONS or is_regex(text) or re.search(r"[*?]", text):
@@ -73,18 +79,18 @@ def _misspelt(entry: Entry, clause: Clause) -> Iterator[Finding]:
         near = difflib.get_close_matches(text.lower(), folded, n=1, cutoff=0.88)
         if near:
             message = f"{text[:60]!r} is nearly {folded[near[0]]!r}, a word that the platform uses"
-            yield entry.finding("R011", message, f"write {folded[near[0]]}, if that is meant", clause.path)
+            yield written.finding("R011", message, f"write {folded[near[0]]}, if that is meant", clause.path)
 
 
-def _texts(entry: Entry, clause: Clause) -> Iterator[Finding]:
+def _texts(written: Written, clause: Clause) -> Iterator[Finding]:
     for leaf in clause.pattern.leaves():
         if not isinstance(leaf.scalar, str):
             continue
         if is_regex(leaf.scalar):
-            yield from _plain_regex(entry, clause, leaf)
+            yield from _plain_regex(written, clause, leaf)
         elif leaf.kind is Kind.MESSAGE and "*" in leaf.scalar:
             wanted = re.escape(leaf.scalar.strip("*")).replace(r"\*", ".*").replace("\\ ", " ")
-            yield entry.finding(
+            yield written.finding(
                 "R009",
                 "in a message a star stands for itself, and the text is looked for anywhere in it",
                 f"for any characters between write '/{wanted}/'" if ".*" in wanted else "leave the stars out",
@@ -92,7 +98,7 @@ def _texts(entry: Entry, clause: Clause) -> Iterator[Finding]:
             )
 
 
-def _plain_regex(entry: Entry, clause: Clause, leaf: Pattern) -> Iterator[Finding]:
+def _plain_regex(written: Written, clause: Clause, leaf: Pattern) -> Iterator[Finding]:
     """A regular expression with nothing in it that a plain text or a glob could not say."""
     pattern = leaf.scalar[1:-1]
     begins, ends = pattern.startswith("^"), pattern.endswith("$")
@@ -105,4 +111,4 @@ def _plain_regex(entry: Entry, clause: Clause, leaf: Pattern) -> Iterator[Findin
         simple = plain
     else:
         simple = f"{'' if begins else '*'}{plain}{'' if ends else '*'}"
-    yield entry.finding("R010", "the regular expression is a plain text", f'write "{simple}"', clause.path)
+    yield written.finding("R010", "the regular expression is a plain text", f'write "{simple}"', clause.path)

@@ -1,91 +1,206 @@
-"""A rule together with what is written of it: where, and which patterns its ``match:`` consists of."""
+"""A rule, or a named condition, together with what is written of it: where, and which patterns it consists of."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from triage.rules.document import Document, read_document
 from triage.rules.lint.findings import Finding
 from triage.rules.lint.patterns import Pattern, every, pattern
-from triage.rules.matchers import ERROR_FIELDS, FIELDS, Field, payload_field
+from triage.rules.matchers import COMBINATIONS, ERROR_FIELDS, FIELDS, Field, label_field, payload_field
 from triage.rules.mistakes import Mistake, Path
 from triage.rules.model import Rule, RuleSet
 
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One pattern of ``match:``; ``path`` leads to it from the rule."""
+    """One pattern; ``path`` leads to where it is mentioned. ``negated`` when that is inside a ``not`` of matches."""
 
     path: Path
     pattern: Pattern
+    negated: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it looks at, in the words of ``match:``."""
+        return _WORDS.get(self.pattern.field.name, self.pattern.field.name.replace(".", " ", 1))
+
+
+_WORDS: Final = {field.name: key for key, field in FIELDS.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Written:
+    """A place in a file that holds patterns: ``mentioned`` are all of them, however they are combined."""
+
+    document: Document
+    path: Path
+    rule_id: str
+    mentioned: tuple[Clause, ...]
+
+    def finding(self, code: str, message: str, mend: str, path: Path = ("id",)) -> Finding:
+        """A finding at a path from here; where nothing is written, at the nearest that is."""
+        while path and (*self.path, *path) not in self.document.values:
+            path = path[:-1]
+        here = path or (("id",) if self.rule_id else ())
+        return Finding(code, self.document.problem(self.path, Mistake(message, mend, here)), self.rule_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Written):
     """A rule of a file.
 
     Attributes:
-        clauses: its patterns.
-        opaque: what else stands in its ``match:``, as text: only good to see that it is the same elsewhere.
+        clauses: patterns all of which must hold.
+        opaque: what else must hold, as text: only good to see that the same is asked elsewhere.
         last_line: of what is written of it.
     """
 
     rule: Rule
-    document: Document
-    path: Path
     clauses: tuple[Clause, ...]
     opaque: frozenset[str]
     last_line: int
 
     def patterns(self) -> dict[str, Pattern]:
-        """What each value must look like, by its name."""
+        """What each value must look like, by its name. A rule that does not mention ``outcome`` sees failures only."""
         found: dict[str, list[Pattern]] = {}
         for clause in self.clauses:
             found.setdefault(clause.pattern.field.name, []).append(clause.pattern)
+        if not self.rule.successes:
+            found["outcome"] = [pattern(FIELDS["outcome"], "failed")]
         return {name: every(parts[0].field, parts) for name, parts in found.items()}
 
-    def finding(self, code: str, message: str, mend: str, path: Path = ("id",)) -> Finding:
-        """A finding at a path from the rule; where nothing is written, at the nearest that is."""
-        while path and (*self.path, *path) not in self.document.values:
-            path = path[:-1]
-        problem = self.document.problem(self.path, Mistake(message, mend, path or ("id",)))
-        return Finding(code, problem, self.rule.id)
+
+@dataclass(frozen=True, slots=True)
+class Defined:
+    """What rule files define by name, as written."""
+
+    documents: Mapping[str, Document]
+
+    def meaning(self, kind: str, name: str, file: str) -> tuple[Any, str]:
+        """What a condition or window is that a file mentions, and the file that defines it: it has names of its own.
+
+        (None, "") when there is none.
+        """
+        included = self.documents[file].root.get("include") or []
+        files = [file, *(included if isinstance(included, list) else [included])]
+        return next(((named[name], each) for each in files if name in (named := self.of(each, kind))), (None, ""))
+
+    def of(self, file: str, kind: str) -> dict[str, Any]:
+        """What a file itself defines: its ``conditions`` or ``windows``."""
+        return self.documents[file].root.get(kind) or {}
+
+    def resolved(self, value: Any, file: str) -> Any:
+        """A match with every name replaced by what it stands for: another file may mean something else by it."""
+        if isinstance(value, list):
+            return [self.resolved(each, file) for each in value]
+        if not isinstance(value, dict):
+            return value
+        found = {}
+        for key, each in value.items():
+            if key in _NAMED:
+                found[key] = self._meant(each, _NAMED[key], file)
+            else:
+                found[key] = self.resolved(each, file) if key in COMBINATIONS else each
+        return found
+
+    def _meant(self, value: Any, kind: str, file: str) -> Any:
+        if isinstance(value, list):
+            return [self._meant(each, kind, file) for each in value]
+        if isinstance(value, dict):
+            return {key: self._meant(each, kind, file) for key, each in value.items()}
+        return self.resolved(*self.meaning(kind, value, file))
 
 
-def entries_of(rules: RuleSet) -> list[Entry]:
-    """All rules of a set, in order."""
+_NAMED: Final = {"use": "conditions", "window": "windows"}
+
+
+def entries_of(rules: RuleSet) -> tuple[list[Entry], Defined]:
+    """All rules of a set, in order, and what the files define."""
     by_place = {(rule.place.file, rule.place.line, rule.place.column): rule for rule in rules.rules}
+    read = {source.name: read_document(source)[0] for source in rules.sources}
+    defined = Defined({name: document for name, document in read.items() if document is not None})
     entries = []
-    for source in rules.sources:
-        document, _ = read_document(source)
-        if document is None or not isinstance(document.root, dict):
-            continue
+    for name, document in defined.documents.items():
         last_lines = _last_lines(document)
         for index, written in enumerate(document.root.get("rules") or ()):
             path: Path = ("rules", index)
-            rule = by_place[source.name, *document.line(path)]
+            rule = by_place[name, *document.line(path)]
             match = written.get("match", {})
-            clauses = tuple(Clause(("match", *where), pattern(field, value)) for where, field, value in _fields(match))
-            entries.append(Entry(rule, document, path, clauses, frozenset(_opaque(match)), last_lines[index]))
-    return entries
+            held, opaque = _conjunction(match, ("match",), name, defined)
+            mentioned = tuple(_mentioned(match, ("match",)))
+            entries.append(Entry(document, path, rule.id, mentioned, rule, held, opaque, last_lines[index]))
+    return entries, defined
 
 
-def _fields(match: Mapping[str, Any]) -> Iterator[tuple[Path, Field, Any]]:
+def conditions_of(defined: Defined) -> Iterator[Written]:
+    """The named conditions of all files."""
+    for file, document in defined.documents.items():
+        for name, match in defined.of(file, "conditions").items():
+            yield Written(document, ("conditions", name), "", tuple(_mentioned(match, ())))
+
+
+def _conjunction(
+    match: Mapping[str, Any], path: Path, file: str, defined: Defined
+) -> tuple[tuple[Clause, ...], frozenset[str]]:
+    """The patterns of a match all of which must hold, those of ``all`` and ``use: NAME`` included; and the rest."""
+    clauses = [Clause(where, pattern(field, value)) for where, field, value in _fields(match, path)]
+    opaque: set[str] = set()
+    for key, value in match.items():
+        here = (*path, key)
+        if key == "all":
+            for index, each in enumerate(value):
+                more, rest = _conjunction(each, (*here, index), file, defined)
+                clauses += more
+                opaque |= rest
+        elif key == "use" and isinstance(value, str):
+            condition, home = defined.meaning("conditions", value, file)
+            more, rest = _conjunction(condition, here, home, defined)
+            # What a condition consists of stands elsewhere: its place is where it is used.
+            clauses += [Clause(here, clause.pattern) for clause in more]
+            opaque |= rest
+        elif key in (*COMBINATIONS, *_NAMED):
+            opaque.add(json.dumps(defined.resolved({key: value}, file), sort_keys=True))
+    return tuple(clauses), frozenset(opaque)
+
+
+def _mentioned(match: Mapping[str, Any], path: Path, *, negated: bool = False) -> Iterator[Clause]:
+    yield from (Clause(where, pattern(field, value), negated) for where, field, value in _fields(match, path))
+    for key in COMBINATIONS:
+        inner = match.get(key, [])
+        for index, each in enumerate(inner if isinstance(inner, list) else [inner]):
+            here: Path = (*path, key, index) if isinstance(inner, list) else (*path, key)
+            yield from _mentioned(each, here, negated=negated or key == "not")
+
+
+def _fields(match: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Field, Any]]:
+    groups = {"error": ERROR_FIELDS.__getitem__, "payload": payload_field, "labels": label_field}
     for key, value in match.items():
         if key in FIELDS:
-            yield (key,), FIELDS[key], value
-        elif key == "error":
-            yield from (((key, name), ERROR_FIELDS[name], each) for name, each in value.items())
-        elif key == "payload":
-            yield from (((key, name), payload_field(name), each) for name, each in value.items())
+            yield (*path, key), FIELDS[key], value
+        elif key in groups:
+            yield from (((*path, key, name), groups[key](name), each) for name, each in value.items())
 
 
-def _opaque(match: Mapping[str, Any]) -> Iterator[str]:
-    known = (*FIELDS, "error", "payload")
-    return (json.dumps([key, value], sort_keys=True) for key, value in match.items() if key not in known)
+def names_used(match: Mapping[str, Any], kind: str) -> Iterator[str]:
+    """Names of conditions (kind ``use``) or windows (``window``) that a match mentions."""
+    if kind in match:
+        yield from _texts(match[kind])
+    for key in COMBINATIONS:
+        inner = match.get(key, [])
+        for each in inner if isinstance(inner, list) else [inner]:
+            yield from names_used(each, kind)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
 
 
 def _last_lines(document: Document) -> dict[int, int]:

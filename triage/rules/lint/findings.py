@@ -48,6 +48,9 @@ CODES: Final[Mapping[str, Code]] = {
     "R020": Code("no-runbook", Level.WARNING),
     "R021": Code("review-due", Level.WARNING),
     "R022": Code("expired", Level.WARNING),
+    "R023": Code("unused-name", Level.WARNING),
+    "R024": Code("window-over", Level.WARNING),
+    "R025": Code("untold-hold", Level.WARNING),
 }
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from triage.envelope import Outcome
 from triage.rules.matchers import ERROR_FIELDS, FIELDS, Field
 from triage.rules.regex import compile_regex
 
@@ -28,6 +29,7 @@ class Kind(StrEnum):
     MESSAGE = "message"
     COUNT = "count"
     ANYTHING = "anything"  # out of a payload: of any type
+    WORD = "word"  # of a closed set
 
 
 class Form(StrEnum):
@@ -80,7 +82,9 @@ _KINDS: Final[Mapping[str, Kind]] = {
     FIELDS["invoke_count"].name: Kind.COUNT,
     FIELDS["status_code"].name: Kind.COUNT,
     ERROR_FIELDS["message"].name: Kind.MESSAGE,
+    FIELDS["outcome"].name: Kind.WORD,
 }
+_WORDS: Final = [outcome.value for outcome in Outcome]
 
 
 def pattern(field: Field, written: Any) -> Pattern:
@@ -121,8 +125,8 @@ def never(one: Pattern) -> bool:
 
 def always(one: Pattern) -> bool:
     """Every value fits."""
-    if one.kind is Kind.COUNT:
-        return all(one.accepts(value) for value in _counts(one))
+    if one.kind in (Kind.COUNT, Kind.WORD):
+        return all(one.accepts(value) for value in _candidates(one) or ())
     if one.form is Form.IS:
         return one.kind in (Kind.NAME, Kind.FUNCTION) and bool(re.fullmatch(r"\*+", str(one.scalar)))
     if one.form is Form.NOT:
@@ -179,7 +183,9 @@ def _small(one: Pattern) -> bool:
 
 
 def _candidates(one: Pattern, *others: Pattern) -> list[Any] | None:
-    """Values that tell for all whether they fit ``one``: those it lists, or around the numbers it compares with."""
+    """Values that tell for all whether they fit ``one``: those it lists, a closed set, or around its numbers."""
+    if one.kind is Kind.WORD:
+        return _WORDS
     return _counts(one, *others) if one.kind is Kind.COUNT else _listed(one)
 
 

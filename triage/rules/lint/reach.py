@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from triage.rules.lint.entry import Clause, Entry
+from triage.envelope import Outcome
+from triage.rules.lint.entry import Entry, Written
 from triage.rules.lint.findings import Finding
 from triage.rules.lint.patterns import Kind, Pattern, always, implies, never
-from triage.rules.matchers import FIELDS
+from triage.rules.matchers import ERROR_FIELDS, FIELDS
+from triage.rules.mistakes import Path
 from triage.rules.model import Mode
 
 
-def reach_findings(entries: Sequence[Entry]) -> Iterator[Finding]:
+def reach_findings(entries: Sequence[Entry], conditions: Sequence[Written]) -> Iterator[Finding]:
     """R001 to R006."""
+    for condition in conditions:
+        yield from _impossible(condition)
     dead = set()
     for entry in entries:
-        found = [*_never(entry)]
+        alone = [*_impossible(entry)]
+        found = alone or [*_contradicted(entry)]
         if found:
             dead.add(entry.rule.id)
         yield from found
@@ -24,10 +29,10 @@ def reach_findings(entries: Sequence[Entry]) -> Iterator[Finding]:
     live = [entry for entry in entries if entry.rule.mode is not Mode.OFF and entry.rule.id not in dead]
     catch_all = next((entry for entry in live if _takes_all(entry)), None)
     if catch_all is not None:
-        after = live[live.index(catch_all) + 1 :]
+        after = [entry for entry in live[live.index(catch_all) + 1 :] if not entry.rule.successes]
         if after:
             yield _catch_all_first(catch_all, after)
-        live = live[: live.index(catch_all) + 1]
+        live = [entry for entry in live if entry not in after]
     elif entries:
         yield entries[-1].finding(
             "R005",
@@ -37,23 +42,38 @@ def reach_findings(entries: Sequence[Entry]) -> Iterator[Finding]:
     yield from _shadowed(live)
 
 
-def _never(entry: Entry) -> Iterator[Finding]:
+_MEND: Final = "it never matches; where one of several is meant, write a list"
+
+
+def _impossible(written: Written) -> Iterator[Finding]:
+    """Patterns that nothing fits, wherever they are mentioned."""
+    for clause in written.mentioned:
+        if not clause.negated and never(clause.pattern):
+            yield written.finding("R001", f"no {clause.name} is like this", _MEND, clause.path)
+
+
+def _contradicted(entry: Entry) -> Iterator[Finding]:
+    """Patterns that contradict each other."""
     found = entry.patterns()
     for name, whole in found.items():
-        clauses = [clause for clause in entry.clauses if clause.pattern.field.name == name]
-        alone = [clause for clause in clauses if never(clause.pattern)]
-        for clause in alone:
-            yield entry.finding("R001", f"no {_word(clause)} is like this", _MEND, clause.path)
-        if not alone and never(whole):
-            message = f"no {_word(clauses[-1])} is like this and like the clause before"
-            yield entry.finding("R001", message, _MEND, clauses[-1].path)
+        if never(whole):
+            last = [clause for clause in entry.clauses if clause.pattern.field.name == name][-1]
+            message = f"no {last.name} is like this and like the other clause for it"
+            yield entry.finding("R001", message, _MEND, last.path)
     function, service = found.get(FIELDS["function"].name), found.get(FIELDS["service"].name)
     if function and service and _other_service(function, service):
-        place = next(clause.path for clause in entry.clauses if clause.pattern.field is FIELDS["service"])
-        yield entry.finding("R001", "the function that is asked for is in another service", _MEND, place)
+        message = "the function that is asked for is in another service"
+        yield entry.finding("R001", message, _MEND, _place(entry, service))
+    outcome = found.get(FIELDS["outcome"].name)
+    if outcome is not None and not outcome.accepts(Outcome.FAILED.value):
+        for field in ERROR_FIELDS.values():
+            if field.name in found and not found[field.name].accepts(""):
+                place = _place(entry, found[field.name])
+                yield entry.finding("R001", "a result that is no failure has no error", _MEND, place)
 
 
-_MEND: Final = "the rule never matches; a list means: one of them"
+def _place(entry: Entry, pattern: Pattern) -> Path:
+    return next(clause.path for clause in entry.clauses if clause.pattern.field == pattern.field)
 
 
 def _other_service(function: Pattern, service: Pattern) -> bool:
@@ -72,13 +92,9 @@ def _negated(pattern: Pattern) -> bool:
     return pattern.form.value == "not" or any(_negated(part) for part in pattern.parts)
 
 
-def _word(clause: Clause) -> str:
-    return " ".join(str(each) for each in clause.path[1:])
-
-
 def _constant(entry: Entry) -> Iterator[Finding]:
     when = entry.rule.when
-    if when is None or when.names:
+    if when is None or when.names or "windows." in when.text:
         return
     if when.evaluate({}) is True:
         mend = "leave `when` out, or ask for something"
@@ -96,7 +112,11 @@ def _takes_all(entry: Entry) -> bool:
         and rule.expires is None
         and not rule.continues
         and not entry.opaque
-        and all(always(clause.pattern) for clause in entry.clauses)
+        and all(
+            always(clause.pattern)
+            or (clause.pattern.kind is Kind.WORD and clause.pattern.accepts(Outcome.FAILED.value))
+            for clause in entry.clauses
+        )
     )
 
 
@@ -135,9 +155,17 @@ def _covers(wide: Entry, narrow: Entry, patterns: dict[str, dict[str, Pattern]])
     rule = wide.rule
     if rule.mode is not Mode.LIVE or rule.continues or rule.expires is not None:
         return False
-    if rule.when is not None and (narrow.rule.when is None or rule.when.text != narrow.rule.when.text):
+    if rule.when is not None and not _same_expression(wide, narrow):
         return False
     asked = patterns[narrow.rule.id]
     return wide.opaque <= narrow.opaque and all(
         name in asked and implies(asked[name], pattern) for name, pattern in patterns[rule.id].items()
     )
+
+
+def _same_expression(wide: Entry, narrow: Entry) -> bool:
+    one, other = wide.rule.when, narrow.rule.when
+    if one is None or other is None or one.text != other.text:
+        return False
+    # Another file may mean another window by the same name.
+    return wide.document is narrow.document or "windows" not in one.text
