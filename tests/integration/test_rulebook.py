@@ -14,13 +14,15 @@ import pytest
 from triage.clock import SystemClock
 from triage.consumer import Consumer, Intake
 from triage.errors import ConfigInvalid, RulesInvalid
-from triage.rulebook import RuleBook
+from triage.notify import AppriseNotifier, ReceiverConfig
+from triage.outbox import Outbox
+from triage.rulebook import ALERT, RuleBook
 from triage.rulecheck import read_rule_set
 from triage.rulefiles import default_rules_dir
 from triage.rules.model import SourceText
 from triage.rules.source import load_rules
 from triage.stores.sqlite import SqliteStore
-from triage.testing import FakeSource, ManualClock, MemoryStore
+from triage.testing import FakeFunctions, FakeSource, ManualClock, MemoryStore
 
 RULES = """\
 version: 1
@@ -304,6 +306,31 @@ def test_the_same_mistake_is_logged_each_time_and_told_once(folder, log):
             assert not await book.reload()
             await log.until(f"{folder}/a.yaml:1:")
         assert len(store.tables.alerts) == 1
+
+    asyncio.run(main())
+
+
+def test_what_is_wrong_reaches_the_default_receiver_in_one_message(folder, log):
+    told = []
+    notifier = AppriseNotifier.load({"default": ReceiverConfig(("console:",))}, write=told.append)
+
+    async def main():
+        store, clock = MemoryStore(), ManualClock(make.NOW)
+        book = await opened(folder, store, clock=clock)
+        for version in (2, 3):
+            (folder / "a.yaml").write_text(f"version: {version}\nrules: []\n")
+            assert not await book.reload()
+        functions = FakeFunctions(clock, FakeSource(clock=clock))
+        outbox, stop = Outbox(store=store, invoker=functions, notifier=notifier, clock=clock), asyncio.Event()
+        running = asyncio.create_task(outbox.run(stop))
+        await clock.advance(ALERT.group_wait)
+        stop.set()
+        await running
+        (text,) = told
+        assert text.startswith(
+            f"[warning] rule files cannot be used: {folder}/a.yaml:1:10: expected 1, not the number 3"
+        )
+        assert "× 2 #" in text.splitlines()[0]
 
     asyncio.run(main())
 
