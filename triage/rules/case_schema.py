@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from triage.rules import case_keys
-from triage.rules.schema import _object
+from triage.rules.schema import object_schema
 
 
 def cases_schema() -> dict[str, Any]:
     """The schema, draft 2020-12."""
-    schema = _object(case_keys.FILE)
-    case = _object(case_keys.CASE)
+    schema = object_schema(case_keys.FILE)
+    case = object_schema(case_keys.CASE)
     case["oneOf"] = [{"required": [form]} for form in ("envelope", "message", "file")]
-    alert = _object(case_keys.ALERT)
+    alert = object_schema(case_keys.ALERT)
     alerts = {"anyOf": [alert, {"type": "array", "items": alert, "minItems": 1}]}
     case["properties"]["expect"]["properties"]["alert"] |= alerts
     schema["properties"]["cases"] |= {"type": "array", "items": case, "minItems": 1}

@@ -32,15 +32,15 @@ MATCHER: Final[Mapping[str, Any]] = {
 
 def rules_schema() -> dict[str, Any]:
     """The schema, draft 2020-12. It finds unknown keys and wrong types; only the loader checks expressions and ids."""
-    schema = _object(FILE)
-    rule = _object(RULE)
+    schema = object_schema(FILE)
+    rule = object_schema(RULE)
     rule["properties"]["match"] |= _MATCH
     rule["oneOf"] = [
         {"required": ["ignore"], "properties": dict.fromkeys((*_ACTIONS, "continue"), False)},
         {"properties": {"ignore": False}, "anyOf": [{"required": [name]} for name in _ACTIONS]},
     ]
     schema["properties"]["conditions"] |= {"type": "object", "additionalProperties": _MATCH}
-    schema["properties"]["windows"] |= {"type": "object", "additionalProperties": _object(WINDOW)}
+    schema["properties"]["windows"] |= {"type": "object", "additionalProperties": object_schema(WINDOW)}
     schema["anyOf"] = [{"required": [name]} for name in ("rules", "conditions", "windows")]
     schema["properties"]["rules"] |= {"type": "array", "items": {"$ref": "#/$defs/rule"}}
     return {
@@ -51,11 +51,12 @@ def rules_schema() -> dict[str, Any]:
     }
 
 
-def _object(keys: Mapping[str, Key]) -> dict[str, Any]:
+def object_schema(keys: Mapping[str, Key]) -> dict[str, Any]:
+    """The schema of a mapping with these keys."""
     return {
         "type": "object",
         "properties": {
-            name: {"description": key.doc, **(_object(key.keys) if key.keys else key.schema)}
+            name: {"description": key.doc, **(object_schema(key.keys) if key.keys else key.schema)}
             for name, key in keys.items()
         },
         "required": [name for name, key in keys.items() if key.required],
