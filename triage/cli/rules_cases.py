@@ -92,7 +92,8 @@ def _sum(results: Sequence[CaseResult], covered: Coverage) -> str:
     shown = covered.total - len(covered.uncovered)
     share = 100 * shown // covered.total if covered.total else 100
     passed = f"{len(results) - failed} passed" + (f", {failed} failed" if failed else "")
-    return f"{len(results)} cases: {passed}; coverage {share}% ({shown} of {covered.total})"
+    cases = "1 case" if len(results) == 1 else f"{len(results)} cases"
+    return f"{cases}: {passed}; coverage {share}% ({shown} of {covered.total})"
 
 
 def _uncovered(covered: Coverage, path: Path) -> Iterator[str]:
