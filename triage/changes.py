@@ -44,6 +44,7 @@ class NewRow:
     """An outbox row to insert; ignored when a row with its key exists (``key`` is the idempotency key).
 
     ``root`` names the lineage and ``group`` the alert group it belongs to; either may be empty. ``payload`` is JSON.
+    ``anew``: a row with its key takes its values and starts again.
     """
 
     key: str
@@ -52,6 +53,7 @@ class NewRow:
     payload: Mapping[str, Any] = field(default_factory=dict)
     root: str = ""
     group: str = ""
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,17 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Deed:
+    """What a person did, and why: kept for ever. ``root`` and ``request_id`` say to which failure."""
+
+    by: str
+    action: str
+    reason: str
+    root: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """What a step writes beside its own row.
 
@@ -104,6 +117,7 @@ class Changes:
     cancel: tuple[str, ...] = ()
     told: tuple[str, int] | None = None
     flushed: tuple[str, int, int] | None = None
+    deeds: tuple[Deed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +195,10 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A message that is no envelope: kept raw, with the place and the reason."""
+    """A message that is no envelope: kept raw, with the place and the reason, once however often it comes.
+
+    ``alert``, if any, is raised when it is kept for the first time.
+    """
 
     source: str
     message_id: str
@@ -190,6 +207,7 @@ class Quarantined:
     reason: str
     where: str
     detail: str
+    alert: NewAlert | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +220,7 @@ class Commit:
     duplicates: tuple[Arrival, ...] = ()
     conflicts: tuple[Arrival, ...] = ()
     quarantined: tuple[Quarantined, ...] = ()
-    alerts: tuple[NewAlert, ...] = ()
-    """Alerts that belong to no envelope: the quarantine's."""
+    """A message that is kept already (same source, same message id) counts as a duplicate."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -151,7 +151,8 @@ class Consumer:
 
     async def _commit(self, batch: Sequence[Taken]) -> None:
         now = self._clock.now()
-        arrivals, quarantined = read_batch(batch, now=now)
+        arrivals, unread = read_batch(batch, now=now)
+        quarantined = tuple(replace(item, alert=self._quarantine_alert(item)) for item in unread)
         pause = timedelta(milliseconds=500)
         conflicts = 0
         while True:
@@ -166,7 +167,6 @@ class Consumer:
                     duplicates=_with(Reason.DUPLICATE, arrivals, decisions),
                     conflicts=_with(Reason.CONFLICT, arrivals, decisions),
                     quarantined=quarantined,
-                    alerts=self._quarantine_alerts(quarantined),
                 )
                 await self._store.commit(commit)
             except StoreConflict:
@@ -183,18 +183,15 @@ class Consumer:
                 _report(commit)
                 return
 
-    def _quarantine_alerts(self, quarantined: Iterable[Quarantined]) -> tuple[NewAlert, ...]:
+    def _quarantine_alert(self, item: Quarantined) -> NewAlert | None:
         if self._quarantine is None:
-            return ()
-        return tuple(
-            quarantine_alert(
-                source=item.source,
-                reason=item.reason,
-                detail=f"{item.where}: {item.detail}" if item.where else item.detail,
-                policy=self._quarantine,
-                entry=item.message_id,
-            )
-            for item in quarantined
+            return None
+        return quarantine_alert(
+            source=item.source,
+            reason=item.reason,
+            detail=f"{item.where}: {item.detail}" if item.where else item.detail,
+            policy=self._quarantine,
+            entry=item.message_id,
         )
 
     async def _ack(self, source: Source, items: Sequence[Taken]) -> None:

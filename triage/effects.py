@@ -17,6 +17,7 @@ from triage.changes import (
     AlertGroup,
     Changes,
     Decided,
+    Deed,
     Link,
     NewAlert,
     NewRow,
@@ -31,7 +32,7 @@ from triage.errors import Problem
 from triage.facts import Arrival, Lineage
 from triage.reruns.backoff import next_delay, spread_of
 from triage.reruns.lineage import TaskId, payload_key, task_id
-from triage.rules.model import AlertPolicy, Cause, Rule, Severity
+from triage.rules.model import AlertPolicy, Cause, RerunPolicy, Rule, Severity
 from triage.states import TRANSITIONS, Event, State, advance
 
 ASK_AGAIN: Final = timedelta(seconds=5)
@@ -42,6 +43,9 @@ ABSENT_AFTER: Final = timedelta(seconds=30)
 
 _ASK_FOR: Final = timedelta(minutes=15)
 """A submit without an answer is asked about for at least this long, also when its time is up."""
+
+MANUAL: Final = RerunPolicy(max_attempts=100, give_up_after=timedelta(hours=6))
+"""How a task is run again that a person says so of, where no rule says how."""
 
 _STILL_RUNNING: Final = timedelta(minutes=1)
 """How often the provider is asked about a task whose result is overdue but which is still running."""
@@ -80,6 +84,9 @@ def decided(arrival: Arrival, decision: Decision) -> Decided:
             # The result is here: nobody need wait for it, nor submit what evidently was submitted.
             task = task_id(lineage.root, answered)
             cancel = (_expect_key(task), _resolve_key(task), task)
+    before = decision.facts.lineage
+    if before is not None and before.state is State.HELD and lineage.state is not State.HELD:
+        cancel += (_hold_key(lineage.root),)
     changes = Changes((lineage,), tuple(links), tuple(rows), tuple(alerts), cancel)
     return Decided(arrival, decision, changes, payload_key(envelope.function.label, envelope.request_payload))
 
@@ -252,6 +259,37 @@ def _awaiting(row: OutboxRow, facts: RowFacts) -> Lineage | None:
     return lineage if lineage.state in (State.RERUN_PENDING, State.UNKNOWN) else None
 
 
+def released(row: OutboxRow, facts: RowFacts, *, rerun: bool, by: str, reason: str, now: datetime) -> Settle:
+    """A person has decided about a held failure: run it again, or leave it."""
+    lineage = facts.lineage
+    if lineage is None or lineage.state is not State.HELD:
+        return Settle.dead(note="no longer held")
+    action = "rerun" if rerun else "ignore"
+    deed = Deed(by, action, reason, lineage.root, row.payload["request_id"])
+    note = f"{action}, says {by}: {reason}"
+    if not rerun:
+        moved = lineage.moved(advance(lineage.state, Event.IGNORE))
+        return Settle.done(note=note, changes=Changes((moved,), deeds=(deed,)))
+    attempt = lineage.attempt + 1
+    task = task_id(lineage.root, attempt)
+    moved = replace(lineage.moved(advance(lineage.state, Event.RERUN), attempt=attempt), manual=lineage.manual + 1)
+    submit = NewRow(
+        key=task,
+        kind=RowKind.RERUN,
+        due_at=now,
+        root=lineage.root,
+        payload={
+            "request_id": row.payload["request_id"],
+            "attempt": attempt,
+            **row.payload["rerun"],
+            "give_up_at": (now + MANUAL.give_up_after).isoformat(),
+            "alert": row.payload["alert"],
+        },
+    )
+    link = Link(task, lineage.root, attempt)
+    return Settle.done(note=note, changes=Changes((moved,), (link,), (submit,), deeds=(deed,)))
+
+
 def unanswered(row: OutboxRow, facts: RowFacts) -> Settle:
     """Nobody has decided about a held failure in time. That is always told, or it would be held for ever."""
     return _ended(row, facts, Event.OVERDUE, Cause.HELD, f"nobody decided in time: {row.payload['reason']}")
@@ -282,18 +320,24 @@ def _rerun_row(arrival: Arrival, lineage: Lineage, effect: Rerun, rule: Rule | N
         payload={
             "request_id": arrival.envelope.request_id,
             "attempt": effect.attempt,
-            "function": _function(arrival.envelope.function, policy.qualifier),
+            **_rerun_plan(arrival, policy),
             "give_up_at": (lineage.started_at + policy.give_up_after).isoformat(),
-            "expect_within": policy.expect_within.total_seconds(),
-            "idempotent": policy.idempotent,
             "alert": _alert_plan(arrival, rule),
         },
     )
 
 
+def _rerun_plan(arrival: Arrival, policy: RerunPolicy) -> dict[str, Any]:
+    return {
+        "function": _function(arrival.envelope.function, policy.qualifier),
+        "expect_within": policy.expect_within.total_seconds(),
+        "idempotent": policy.idempotent,
+    }
+
+
 def _hold_row(arrival: Arrival, lineage: Lineage, effect: Hold, rule: Rule | None) -> NewRow:
     return NewRow(
-        key=_hold_key(arrival.envelope.request_id),
+        key=_hold_key(lineage.root),
         kind=RowKind.HOLD,
         due_at=effect.due_at,
         root=lineage.root,
@@ -301,8 +345,10 @@ def _hold_row(arrival: Arrival, lineage: Lineage, effect: Hold, rule: Rule | Non
             "request_id": arrival.envelope.request_id,
             "attempt": lineage.attempt,
             "reason": effect.policy.reason,
+            "rerun": _rerun_plan(arrival, (rule.rerun if rule else None) or MANUAL),
             "alert": _alert_plan(arrival, rule),
         },
+        anew=True,
     )
 
 
@@ -380,8 +426,8 @@ def _expect_key(task: TaskId) -> str:
     return f"expect:{task}"
 
 
-def _hold_key(request_id: str) -> str:
-    return f"hold:{request_id}"
+def _hold_key(root: str) -> str:
+    return f"hold:{root}"
 
 
 def _resolve_key(task: TaskId) -> str:

@@ -26,12 +26,12 @@ from triage.changes import (
     Settle,
 )
 from triage.decide import Decision, Reason, decide, decide_batch
-from triage.effects import decided, lost, refused, rules_alert, submitted
+from triage.effects import decided, lost, refused, released, rules_alert, submitted, unanswered
 from triage.envelope import Destination, parse_body
 from triage.errors import Problem, StoreConflict, StoreUnavailable
 from triage.facts import Lineage, arrival
 from triage.reruns.lineage import task_id
-from triage.rules.model import AlertPolicy, Cause, Place, RerunPolicy, Rule, RuleSet, SourceText
+from triage.rules.model import AlertPolicy, Cause, HoldPolicy, Place, RerunPolicy, Rule, RuleSet, SourceText
 from triage.states import State
 from triage.stores import FailureFilter, RulesState, Totals
 from triage.stores.records import recall
@@ -135,8 +135,8 @@ def row(key, *, due=NOW, kind=RowKind.NOTIFY, payload=None, root="", group=""):
     return NewRow(key, kind, due, payload or {}, root, group)
 
 
-def garbage(body=b"\xff\x00{", *, reason="not_utf8", detail="no text", at=NOW):
-    return Quarantined("queue", "m-9", at, body, reason, "byte 0", detail)
+def garbage(body=b"\xff\x00{", *, reason="not_utf8", detail="no text", at=NOW, message_id="m-9", source="queue"):
+    return Quarantined(source, message_id, at, body, reason, "byte 0", detail)
 
 
 async def claim(store, *, now=NOW, limit=10):
@@ -718,7 +718,8 @@ def test_a_changed_policy_holds_for_the_group_from_its_next_alert_on(run):
         changed = replace(group, severity="critical", labels={"function": "job", "owner": "us"}, group_interval=HOUR)
         for number, known in enumerate((group, changed)):
             alert = NewAlert(known, "", f"r-{number}", Cause.QUARANTINED, "why")
-            await store.commit(Commit(NOW + number * SECOND, "", alerts=(alert,)))
+            unread = replace(garbage(message_id=f"m-{number}"), alert=alert)
+            await store.commit(Commit(NOW + number * SECOND, "", quarantined=(unread,)))
         claimed = await claim_one(store, now=NOW + WAIT)
         view = (await look(store, claimed)).group
         assert view.group == changed
@@ -726,6 +727,63 @@ def test_a_changed_policy_holds_for_the_group_from_its_next_alert_on(run):
             ("r-1", Cause.QUARANTINED, "why", 0),
             ("r-0", Cause.QUARANTINED, "why", 0),
         ]
+
+    run(scenario)
+
+
+HOLD = RuleSet(
+    (Rule("ask", Place("r.yaml", 1), hold=HoldPolicy("why", HOUR), alert=AlertPolicy(to=("boss",))),), "rs-3"
+)
+
+
+def says(*, rerun):
+    return lambda row, facts: released(row, facts, rerun=rerun, by="kim", reason="looked \ud800", now=NOW + MINUTE)
+
+
+def test_a_held_failure_is_released_once(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), rules=HOLD)
+        assert (await store.failure("r-1")).row.state == "held"
+        assert await store.settle_now("hold:r-1", says(rerun=True), now=NOW + MINUTE)
+        assert not await store.settle_now("hold:r-1", says(rerun=False), now=NOW + MINUTE)
+        assert not await store.settle_now("hold:unheard-of", says(rerun=False), now=NOW)
+        detail = await store.failure("r-1")
+        assert (detail.row.state, detail.lineage["attempt"], detail.lineage["manual"]) == ("rerun_pending", 1, 1)
+        deeds = [(deed["by"], deed["action"], deed["reason"], deed["request_id"]) for deed in detail.lineage["deeds"]]
+        assert deeds == [("kim", "rerun", "looked ?", "r-1")]
+        assert detail.lineage["deeds"][0]["at"] == "2026-07-04T12:01:00.000000Z"
+        assert [(row["kind"], row["state"]) for row in detail.outbox] == [("hold", "done"), ("rerun", "pending")]
+        assert task_id("r-1", 1) in (await store.load_facts([arrive(task_id("r-1", 1))])).lineages
+
+    run(scenario)
+
+
+def test_a_person_s_word_wins_over_a_claim(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), rules=HOLD)
+        due = await store.claim_due(now=NOW + HOUR, lease=LEASE, limit=9)
+        (claimed,) = [row for row in due if row.key == "hold:r-1"]
+        assert await store.settle_now(claimed.key, says(rerun=False), now=NOW + HOUR)
+        assert not await store.settle(claimed, lambda facts: unanswered(claimed, facts), now=NOW + HOUR)
+        assert (await store.failure("r-1")).row.state == "ignored"
+
+    run(scenario)
+
+
+def test_what_is_held_again_waits_anew(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), rules=HOLD)
+        link = Changes(links=tuple(Link(key, "r-1", 0) for key in ("again", "good", "bad")))
+        await store.commit(commit_of(success("carrier"), link))
+        await ingest(store, arrive("again"), rules=HOLD, now=NOW + MINUTE)
+        assert [row["due_at"] for row in (await store.failure("r-1")).outbox] == ["2026-07-04T13:01:00.000000Z"]
+        await ingest(store, success("good"), rules=HOLD, now=NOW + MINUTE)
+        assert [row["state"] for row in (await store.failure("r-1")).outbox] == ["cancelled"]
+        await ingest(store, arrive("bad"), rules=HOLD, now=NOW + 2 * MINUTE)
+        detail = await store.failure("r-1")
+        assert [(row["state"], row["due_at"][11:16]) for row in detail.outbox] == [("pending", "13:02")]
+        assert detail.row.state == "held"
+        assert await store.settle_now("hold:r-1", says(rerun=False), now=NOW)
 
     run(scenario)
 
@@ -962,7 +1020,7 @@ def test_a_failure_is_shown_with_all_that_happened_to_it(run):
                 "manual",
                 "function",
             ),
-            *("payload_key", "members", "alerts"),
+            *("payload_key", "members", "deeds", "alerts"),
         }
         members = [(m["request_id"], m["attempt"], m["outcome"]) for m in detail.lineage["members"]]
         assert members == [("r-1", 0, "failed"), ("child", 1, "failed")]
@@ -1010,7 +1068,7 @@ def test_a_stored_decision_can_be_made_again(run):
 def test_quarantined_messages_are_kept_raw(run):
     async def scenario(store):
         first = garbage(bytes(range(256)))
-        second = garbage(b"", reason="empty", detail="lone \ud800", at=NOW + SECOND)
+        second = garbage(b"", reason="empty", detail="lone \ud800", at=NOW + SECOND, message_id="m-10")
         await ingest(store, quarantined=[first])
         await ingest(store, quarantined=[second])
         newest, oldest = await store.quarantined(limit=5)
@@ -1020,6 +1078,23 @@ def test_quarantined_messages_are_kept_raw(run):
         assert await store.quarantined(limit=1) == [newest]
         assert await store.quarantine_entry(oldest.id) == oldest
         assert (await store.totals()).quarantined == 2
+
+    run(scenario)
+
+
+def test_a_quarantined_message_that_comes_again_is_a_duplicate(run):
+    async def scenario(store):
+        group = AlertGroup("g", ("a",), "warning", {}, WAIT, INTERVAL)
+        first = replace(garbage(), alert=NewAlert(group, "", "m-9", Cause.QUARANTINED))
+        await ingest(store, quarantined=[first, first])
+        await ingest(
+            store, quarantined=[first, garbage(source="other"), garbage(message_id=""), garbage(message_id="")]
+        )
+        totals = await store.totals()
+        assert (totals.received, totals.quarantined, totals.duplicates) == (6, 4, 2)
+        assert len(await store.quarantined(limit=9)) == 4
+        claimed = await claim_one(store, now=NOW + WAIT)
+        assert (await look(store, claimed)).group.causes == {Cause.QUARANTINED: 1}
 
     run(scenario)
 
@@ -1092,8 +1167,9 @@ def test_a_closed_store_says_so(run):
 # --- sums -----------------------------------------------------------------------------------------------------------
 
 STEPS = st.one_of(
-    st.tuples(st.just("fail"), st.integers(0, 5), st.sampled_from(["x", "y"]), st.sampled_from([RERUN, ALERT])),
-    st.tuples(st.just("result"), st.integers(0, 5), st.booleans(), st.sampled_from([RERUN, ALERT])),
+    st.tuples(st.just("fail"), st.integers(0, 5), st.sampled_from(["x", "y"]), st.sampled_from([RERUN, ALERT, HOLD])),
+    st.tuples(st.just("result"), st.integers(0, 5), st.booleans(), st.sampled_from([RERUN, ALERT, HOLD])),
+    st.tuples(st.just("release"), st.integers(0, 5), st.booleans()),
     st.tuples(st.just("garbage"), st.integers(1, 3)),
     st.tuples(st.just("act"), st.sampled_from(["yes", "no", "later", "lost", "crash"])),
     st.tuples(st.just("pass"), st.sampled_from([MINUTE, HOUR])),
@@ -1106,6 +1182,8 @@ def reaction(claimed, answer, now):
         return lambda _facts: Settle.retry(due_at=now + MINUTE, note="later", delivery="failed")
     if claimed.kind is RowKind.FLUSH:
         return lambda facts: flush(facts, now=now)
+    if claimed.kind is RowKind.HOLD:
+        return lambda facts: unanswered(claimed, facts)
     if claimed.kind is RowKind.NOTIFY:
         told = Changes(told=(claimed.group, claimed.payload["flush"]))
         return done(delivery="sent", changes=told) if answer == "yes" else lambda _facts: Settle.dead(note="gone")
@@ -1132,11 +1210,13 @@ async def play(store, steps):
                 ended = success(request_id, at=now) if good else arrive(request_id, at=now)
                 await ingest(store, ended, rules=rules, now=now)
             case "garbage", number:
-                await ingest(store, quarantined=[garbage()] * number, now=now)
+                await ingest(store, quarantined=[garbage(message_id=f"m-{n}") for n in range(number)], now=now)
             case "act", answer:
                 for claimed in await store.claim_due(now=now, lease=LEASE, limit=3):
                     if answer != "crash":
                         assert await store.settle(claimed, reaction(claimed, answer, now), now=now)
+            case "release", number, rerun:
+                await store.settle_now(f"hold:r-{number}", says(rerun=rerun), now=now)
             case "pass", duration:
                 now += duration
     listed = await store.failures(FailureFilter(limit=1000))
@@ -1151,6 +1231,9 @@ def test_the_sums_add_up_and_every_store_agrees(tmp_path_factory, opened, steps)
         expected = await play(MemoryStore(), steps)
         async with opened(tmp_path_factory.mktemp("store")) as store:
             totals, listed = await play(store, steps)
+            for request_id, state, *_ in listed:  # what is held has its row, and only that
+                rows = [row for row in (await store.failure(request_id)).outbox if row["kind"] == "hold"]
+                assert (state == "held") == any(row["state"] == "pending" for row in rows)
         assert (totals, listed) == expected
         assert totals.received == totals.decided + totals.duplicates + totals.conflicts + totals.quarantined
         assert totals.failures == sum(totals.states.values()) == len(listed)

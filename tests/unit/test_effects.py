@@ -17,13 +17,15 @@ from triage.effects import (
     postponed,
     quarantine_alert,
     refused,
+    released,
     resolved,
     submitted,
+    unanswered,
 )
 from triage.envelope import Destination, FunctionRef
 from triage.facts import Facts, Lineage
 from triage.reruns.lineage import task_id
-from triage.rules.model import AlertPolicy, Cause
+from triage.rules.model import AlertPolicy, Cause, HoldPolicy, Severity
 from triage.states import State
 
 NOW = make.NOW
@@ -266,3 +268,88 @@ def test_a_resolved_result_is_neither_waited_for_nor_submitted_again(status):
 def test_a_deadline_of_an_answered_attempt_does_nothing(now_facts):
     settle = resolved(expect_row(), now_facts, status="Failed", now=LATER)
     assert (settle.state, settle.changes.lineages, settle.changes.alerts) == (RowState.DONE, (), ())
+
+
+# ---------------------------------------------------------------- what is held
+
+
+HELD = HoldPolicy("was it paid?", timedelta(hours=4))
+
+
+def hold_row(**rule) -> OutboxRow:
+    rules = make.rules(make.rule("ask", more={"hold": HELD}, **rule))
+    arrival = make.arrived()
+    changes = decided(arrival, decide(arrival, Facts(), rules, now=NOW)).changes
+    (new,) = changes.rows
+    assert (new.kind, new.key, new.due_at, new.anew) == (RowKind.HOLD, "hold:r1", NOW + timedelta(hours=4), True)
+    return make.claimed(new)
+
+
+def test_a_person_may_have_it_run_again_as_the_rule_says():
+    rerun = replace(make.RERUN, qualifier="large", idempotent=True, expect_within=timedelta(hours=2))
+    row = hold_row(rerun=rerun, alert=make.ALERT)
+    settle = released(row, facts(State.HELD, 0), rerun=True, by="kim", reason="it was not", now=LATER)
+    (submit,) = settle.changes.rows
+    assert (settle.state, settle.note) == (RowState.DONE, "rerun, says kim: it was not")
+    assert (submit.key, submit.kind, submit.due_at, submit.root) == (task_id("r1", 1), RowKind.RERUN, LATER, "r1")
+    assert set(submit.payload) == set(rerun_row().payload)
+    assert (submit.payload["expect_within"], submit.payload["idempotent"]) == (7200, True)
+    assert function_of(submit.payload).qualifier == "large"
+    (moved,) = settle.changes.lineages
+    assert (moved.state, moved.attempt, moved.manual) == (State.RERUN_PENDING, 1, 1)
+    assert [(link.key, link.attempt) for link in settle.changes.links] == [(submit.key, 1)]
+    (deed,) = settle.changes.deeds
+    assert (deed.by, deed.action, deed.reason, deed.root) == ("kim", "rerun", "it was not", "r1")
+
+
+def test_a_person_may_leave_it():
+    settle = released(hold_row(), facts(State.HELD, 0), rerun=False, by="kim", reason="paid", now=LATER)
+    assert (settle.changes.lineages[0].state, settle.changes.rows) == (State.IGNORED, ())
+    assert [deed.action for deed in settle.changes.deeds] == ["ignore"]
+
+
+@pytest.mark.parametrize("moved_on", [facts(State.HEALED, 0), facts(State.RERUN_PENDING, 1), RowFacts()])
+def test_what_is_no_longer_held_is_left_alone(moved_on):
+    row = hold_row()
+    for settle in (released(row, moved_on, rerun=True, by="kim", reason="x", now=LATER), unanswered(row, moved_on)):
+        assert settle.state is RowState.DEAD
+        assert settle.changes.lineages == settle.changes.rows == settle.changes.alerts == settle.changes.deeds == ()
+
+
+@pytest.mark.parametrize(
+    "alert",
+    [None, AlertPolicy(to=("boss",), severity=Severity.CRITICAL, on=frozenset({Cause.EXHAUSTED}))],
+)
+def test_that_nobody_decided_is_always_told(alert):
+    settle = unanswered(hold_row(alert=alert), facts(State.HELD, 0))
+    (told,) = settle.changes.alerts
+    assert (told.cause, told.detail) == (Cause.HELD, "nobody decided in time: was it paid?")
+    assert told.group.receivers == (alert.to if alert else ("default",))
+    assert settle.changes.lineages[0].state is State.ALERTING
+
+
+def test_what_leaves_the_state_held_needs_no_decision_any_more():
+    held = Facts(lineage=lineage(State.HELD, 0))
+    assert "hold:r1" in planned(held, make.success("child")).changes.cancel
+    assert "hold:r1" in planned(held, make.envelope("child")).changes.cancel
+    rules = make.rules(make.rule("ask", more={"hold": HELD}))
+    arrival = make.arrived(make.envelope("child"))
+    assert decided(arrival, decide(arrival, held, rules, now=NOW)).changes.cancel == ()
+
+
+def test_alerts_of_several_rules_go_to_their_own_groups():
+    audit = make.rule("audit", alert=AlertPolicy(to=("audit",)), more={"continues": True, "owner": "auditors"})
+    rules = make.rules(audit, make.rule("tell", alert=AlertPolicy(), more={"owner": "us"}))
+    arrival = make.arrived()
+    alerts = decided(arrival, decide(arrival, Facts(), rules, now=NOW)).changes.alerts
+    told = [(alert.group.receivers, alert.group.labels["rule"], alert.group.labels["owner"]) for alert in alerts]
+    assert told == [(("default",), "tell", "us"), (("audit",), "audit", "auditors")]
+
+
+def test_a_success_that_a_rule_wants_to_tell_raises_an_alert_of_no_failure():
+    rules = make.rules(make.rule("ended", alert=AlertPolicy(), more={"names": frozenset({"outcome"})}))
+    arrival = make.arrived(make.success("s"))
+    changes = decided(arrival, decide(arrival, Facts(), rules, now=NOW)).changes
+    assert [(alert.cause, alert.root, alert.request_id) for alert in changes.alerts] == [(Cause.MATCHED, "", "s")]
+    healing = decided(arrival, decide(arrival, Facts(lineage=lineage(State.RERUNNING)), rules, now=NOW)).changes
+    assert [(alert.cause, alert.root) for alert in healing.alerts] == [(Cause.MATCHED, "r1")]

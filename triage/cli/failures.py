@@ -1,4 +1,4 @@
-"""``triage failures``: list failures, show the whole story of one."""
+"""``triage failures``: list failures, show the whole story of one, decide about those that are held."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from triage.states import State
 
 if TYPE_CHECKING:
     from triage.settings import Settings
-    from triage.stores import FailureDetail
+    from triage.stores import FailureDetail, Store
 
 _LONGEST: Final = 300
 """Characters of one value shown to a person; ``--json`` gives all."""
@@ -27,7 +27,7 @@ _LONGEST: Final = 300
 
 @click.group()
 def failures() -> None:
-    """List failures; show the whole story of one."""
+    """List failures; show the whole story of one; decide about held ones."""
 
 
 @failures.command("list")
@@ -100,6 +100,48 @@ def show(*, settings: Settings, request_id: str, as_json: bool) -> None:
         _tell(found)
 
 
+@failures.command()
+@click.argument("request_ids", metavar="REQUEST_ID...", nargs=-1, required=True)
+@click.option("--rerun/--ignore", required=True, help="Run it again now, or leave it at that.")
+@click.option("--by", required=True, envvar="USER", show_envvar=True, help="Who decides.")
+@click.option("--reason", required=True, help="Why; kept with the failure.")
+@settings_option
+def release(*, settings: Settings, request_ids: Sequence[str], rerun: bool, by: str, reason: str) -> None:
+    """Decide about failures that a rule holds. The first characters of an id will do if no other begins so.
+
+    A running daemon takes up what is to be run again within seconds.
+    """
+
+    async def decide(store: Store) -> bool:
+        done = [await _release(store, request_id, rerun=rerun, by=by, reason=reason) for request_id in request_ids]
+        return all(done)
+
+    if not (by.strip() and reason.strip()):
+        raise click.UsageError("--by and --reason must say something.")
+    if not ask(settings, decide):
+        sys.exit(1)
+
+
+async def _release(store: Store, request_id: str, *, rerun: bool, by: str, reason: str) -> bool:
+    from triage.clock import SystemClock  # noqa: PLC0415
+    from triage.effects import released  # noqa: PLC0415
+
+    found = await store.failure(request_id)
+    if found is None:
+        click.echo(f"triage: no single failure has the request id {request_id!r}.", err=True)
+        return False
+    name = printable(found.row.request_id)
+    now = SystemClock().now()
+    key = next((row["key"] for row in found.outbox if row["kind"] == "hold"), "")
+    if found.row.state != State.HELD or not await store.settle_now(
+        key, lambda row, facts: released(row, facts, rerun=rerun, by=by, reason=reason, now=now), now=now
+    ):
+        click.echo(f"triage: {name} is not held: it is {found.row.state or found.row.outcome}.", err=True)
+        return False
+    click.echo(f"{name}: {'will be run again' if rerun else 'ignored'}")
+    return True
+
+
 def _tell(detail: FailureDetail) -> None:
     """The story in the order it happened: what came, what was decided, what was tried, who was told."""
     row, envelope, decision, lineage = detail.row, detail.envelope, detail.decision, detail.lineage or {}
@@ -113,18 +155,27 @@ def _tell(detail: FailureDetail) -> None:
             "group": row.fingerprint,
             "event": _event(envelope),
             "decision": _with(row.reason, {**decision, "rule": row.rule_id}, "rule", "rule_set", "decided_at"),
-            "then": "; ".join(
-                _with(effect.get("kind", ""), effect, *(key for key in effect if key != "kind"))
-                for effect in decision.get("effects", ())
+            "then": _effects(decision.get("effects", ())),
+            "also": ", ".join(decision.get("also", ())),
+            "in shadow": "; ".join(
+                _with(shadow["rule"], {"would": _effects(shadow["effects"]) or shadow["reason"]}, "would")
+                for shadow in decision.get("shadow", ())
             ),
             "lineage": _with(row.state, lineage, "root", "attempt", "failures", "started_at", "updated_at"),
         }
     )
     _rows("attempts", lineage.get("members", ()), "attempt", "received_at", "outcome", "request_id")
+    _rows("decided by people", lineage.get("deeds", ()), "at", "by", "action", "reason")
     _rows("alerts", lineage.get("alerts", ()), "at", "cause", "request_id", "flush", "detail")
     _rows("outbox", detail.outbox, "kind", "state", "due_at", "attempts", "note")
     _rows("deliveries", detail.deliveries, "at", "receiver", "result", "note")
     _rows("conflicts: other bodies under this id", detail.conflicts, "received_at", "source", "message_id", "body")
+
+
+def _effects(effects: Sequence[Mapping[str, Any]]) -> str:
+    return "; ".join(
+        _with(effect.get("kind", ""), effect, *(key for key in effect if key != "kind")) for effect in effects
+    )
 
 
 def _with(subject: object, values: Mapping[str, Any], *names: str) -> str:

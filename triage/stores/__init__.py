@@ -18,6 +18,7 @@ from triage.facts import Arrival, Snapshot
 from triage.rules.model import SourceText
 
 React = Callable[[RowFacts], Settle]
+ReactNow = Callable[[OutboxRow, RowFacts], Settle]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,8 @@ class FailureDetail:
     """One envelope with all that happened to it; mappings are plain JSON for a person or ``--json``.
 
     ``envelope`` holds columns and the body as text, ``decision`` reason, rule, rule set digest, facts and effects,
-    ``lineage`` its root, state, attempts and members, ``outbox`` and ``deliveries`` the rows of the lineage,
-    ``conflicts`` other bodies that came under the same request id.
+    ``lineage`` its root, state, attempts, members, alerts and what people did (``deeds``), ``outbox`` and
+    ``deliveries`` the rows of the lineage, ``conflicts`` other bodies that came under the same request id.
     """
 
     row: FailureRow
@@ -151,6 +152,13 @@ class Store(Protocol):
         """Read the row's lineage and group, ask ``react`` how it goes on, write that; all in one transaction.
 
         ``react`` is pure and may be called more than once. False: the claim was lost, nothing was written.
+        """
+        ...
+
+    async def settle_now(self, key: str, react: ReactNow, *, now: datetime) -> bool:
+        """Settle an unfinished row ahead of its due time, whoever has claimed it, by what a person says of it.
+
+        ``react`` is pure and may be called more than once. False: no unfinished row has this key.
         """
         ...
 

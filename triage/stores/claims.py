@@ -9,7 +9,7 @@ from typing import Final
 from triage.changes import GroupView, OutboxRow, RowFacts, RowKind, WaitingAlert
 from triage.facts import Lineage
 from triage.rules.model import Cause
-from triage.stores import React, records
+from triage.stores import React, ReactNow, records
 from triage.stores.records import instant, instant_of
 from triage.stores.writes import apply_changes, insert
 
@@ -25,6 +25,7 @@ _SETTLE: Final = """
     UPDATE outbox SET state = ?, due_at = coalesce(?, due_at), note = ?, payload = coalesce(?, payload),
         settled_at = ?, token = NULL, lease_until = NULL
     WHERE id = ?"""
+_BY_KEY: Final = f"SELECT {', '.join(_CLAIM)} FROM outbox WHERE key = ? AND state IN ('pending', 'unknown')"
 _WAITING: Final = "FROM alerts WHERE group_key = ? AND flush IS NULL"
 _DELIVERY: Final = insert("deliveries", records.DELIVERY)
 
@@ -62,6 +63,16 @@ def settle(connection: sqlite3.Connection, row: OutboxRow, react: React, *, now:
     if (delivery := records.delivery_record(row, outcome, now=now)) is not None:
         connection.execute(_DELIVERY, delivery)
     return True
+
+
+def settle_now(connection: sqlite3.Connection, key: str, react: ReactNow, *, now: datetime, token: str) -> bool:
+    """Settle an unfinished row by its key; a claim that somebody has on it is lost."""
+    found = connection.execute(_BY_KEY, (key,)).fetchone()
+    if found is None:
+        return False
+    row = records.claimed_row(dict(zip(_CLAIM, found, strict=True)), token=token)
+    connection.execute("UPDATE outbox SET token = ? WHERE id = ?", (token, row.id))
+    return settle(connection, row, lambda facts: react(row, facts), now=now)
 
 
 def next_due(connection: sqlite3.Connection) -> datetime | None:

@@ -82,6 +82,8 @@ def m001_initial(db: Database) -> None:
     _envelopes(db)
     _alerts(db)
     _outbox(db)
+    _create(db, "deeds", "id:int at by action reason root request_id", foreign_keys=[("root", "lineages", "root")])
+    db.table("deeds").create_index(["root"])
 
 
 def _lineages(db: Database) -> None:
@@ -121,6 +123,8 @@ def _envelopes(db: Database) -> None:
     )
     db.table("conflicts").create_index(["request_id", "digest"], unique=True)
     _create(db, "quarantine", "id:int received_at source message_id reason place detail body:bytes")
+    # A source that gives no ids tells nothing of a message's being the same.
+    db.execute("CREATE UNIQUE INDEX idx_quarantine_message ON quarantine(message_id, source) WHERE message_id != ''")
 
 
 def _alerts(db: Database) -> None:

@@ -175,6 +175,7 @@ def failure(connection: sqlite3.Connection, request_id: str) -> FailureDetail | 
     lineage = next(iter(db.query("SELECT * FROM lineages WHERE root = :root", root)), None)
     if lineage is not None:
         lineage["members"] = list(db.query(_MEMBERS, root))
+        lineage["deeds"] = list(db.query("SELECT * FROM deeds WHERE root = :root ORDER BY id", root))
         lineage["alerts"] = list(db.query("SELECT * FROM alerts WHERE root = :root ORDER BY id", root))
     return records.detail(
         _failure_row(listed),

@@ -13,7 +13,18 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
-from triage.changes import AlertGroup, Decided, NewAlert, NewRow, OutboxRow, Quarantined, RowKind, RowState, Settle
+from triage.changes import (
+    AlertGroup,
+    Decided,
+    Deed,
+    NewAlert,
+    NewRow,
+    OutboxRow,
+    Quarantined,
+    RowKind,
+    RowState,
+    Settle,
+)
 from triage.decide import Alert, Effect, Hold, Rerun, Shadow
 from triage.envelope import Destination, Outcome, RequestId, parse_body
 from triage.errors import Problem
@@ -43,6 +54,7 @@ OUTBOX: Final = ("key", "kind", "state", "due_at", "payload", "root", "group_key
 GROUP: Final = ("key", "receivers", "severity", "labels", "group_wait", "group_interval", "created_at")
 ALERT: Final = ("group_key", "root", "request_id", "cause", "detail", "at")
 DELIVERY: Final = ("key", "receiver", "result", "note", "at", "group_key", "flush")
+DEED: Final = ("at", "by", "action", "reason", "root", "request_id")
 QUARANTINE: Final = ("received_at", "source", "message_id", "reason", "place", "detail", "body")
 CONFLICT: Final = ("request_id", "digest", "received_at", "source", "message_id", "body")
 
@@ -328,6 +340,12 @@ def alert_record(alert: NewAlert, *, now: datetime) -> Record:
     """Values of `ALERT`."""
     root, request_id, why = alert.root or None, text(alert.request_id), text(alert.detail)
     return (alert.group.key, root, request_id, alert.cause.value, why, instant(now))
+
+
+def deed_record(deed: Deed, *, now: datetime) -> Record:
+    """Values of `DEED`."""
+    words = map(text, (deed.by, deed.action, deed.reason, deed.root, deed.request_id))
+    return (instant(now), *words)
 
 
 def quarantine_record(item: Quarantined) -> Record:

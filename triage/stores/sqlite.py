@@ -25,6 +25,7 @@ from triage.stores import (
     FailureRow,
     QuarantineRow,
     React,
+    ReactNow,
     RulesState,
     Totals,
     claims,
@@ -81,6 +82,10 @@ class SqliteStore:
 
     async def settle(self, row: OutboxRow, react: React, *, now: datetime) -> bool:
         return await self._writer.run(partial(claims.settle, row=row, react=react, now=now))
+
+    async def settle_now(self, key: str, react: ReactNow, *, now: datetime) -> bool:
+        job = partial(claims.settle_now, key=key, react=react, now=now, token=clock.token())
+        return await self._writer.run(job)
 
     async def next_due(self) -> datetime | None:
         return await self._writer.run(claims.next_due)

@@ -37,6 +37,13 @@ _UPDATE_LINEAGE: Final = """
     WHERE root = ? AND version = ?"""
 _INSERT_LINK: Final = insert("lineage_links", ("key", "root", "attempt"), "ON CONFLICT DO NOTHING")
 _INSERT_ROW: Final = insert("outbox", records.OUTBOX, "ON CONFLICT (key) DO NOTHING")
+_RESTART_ROW: Final = insert(
+    "outbox",
+    records.OUTBOX,
+    """ON CONFLICT (key) DO UPDATE SET state = excluded.state, due_at = excluded.due_at, payload = excluded.payload,
+    attempts = 0, note = '', token = NULL, lease_until = NULL, settled_at = NULL""",
+)
+_INSERT_DEED: Final = insert("deeds", records.DEED)
 _CANCEL_ROW: Final = """
     UPDATE outbox SET state = 'cancelled', token = NULL, lease_until = NULL, settled_at = ?
     WHERE key = ? AND state IN ('pending', 'unknown')"""
@@ -49,7 +56,7 @@ _UPSERT_GROUP: Final = insert(
 _REVIVE_FLUSH: Final = """
     UPDATE outbox SET state = 'pending', due_at = ?, attempts = 0, note = '', settled_at = NULL WHERE key = ?"""
 _INSERT_ALERT: Final = insert("alerts", records.ALERT)
-_INSERT_QUARANTINED: Final = insert("quarantine", records.QUARANTINE)
+_INSERT_QUARANTINED: Final = insert("quarantine", records.QUARANTINE, "ON CONFLICT DO NOTHING")
 _INSERT_CONFLICT: Final = insert("conflicts", records.CONFLICT, "ON CONFLICT DO NOTHING")
 _UPSERT_FAILURE_GROUP: Final = """
     INSERT INTO groups (fingerprint, function, condition, error_type, message, first_seen, last_seen, back_since, count)
@@ -83,16 +90,20 @@ def commit(connection: sqlite3.Connection, batch: Commit) -> None:
     connection.executemany(_INSERT_DECISION, decisions)
     _write_lineages(connection, _batch_lineages(decided), now=now)
     _write_changes(connection, [item.changes for item in decided], now=now)
-    _write_alerts(connection, batch.alerts, now=now)
-    connection.executemany(_INSERT_QUARANTINED, map(records.quarantine_record, batch.quarantined))
+    kept = [
+        item
+        for item in batch.quarantined
+        if connection.execute(_INSERT_QUARANTINED, records.quarantine_record(item)).rowcount
+    ]
+    _write_alerts(connection, [item.alert for item in kept if item.alert is not None], now=now)
     connection.executemany(_INSERT_CONFLICT, map(records.conflict_record, batch.conflicts))
     failures = [item for item in decided if is_failure(item)]
     _write_failure_groups(connection, failures, now=now)
     sums = {
         "decided": len(decided),
-        "duplicates": len(batch.duplicates),
+        "duplicates": len(batch.duplicates) + len(batch.quarantined) - len(kept),
         "conflicts": len(batch.conflicts),
-        "quarantined": len(batch.quarantined),
+        "quarantined": len(kept),
     }
     sums |= {"received": sum(sums.values()), "failures": len(failures)}
     connection.executemany(_COUNT, [(name, value) for name, value in sums.items() if value])
@@ -163,6 +174,7 @@ def _write_changes(connection: sqlite3.Connection, several: Sequence[Changes], *
     _insert_rows(connection, rows, now=now)
     _write_alerts(connection, [alert for changes in several for alert in changes.alerts], now=now)
     for changes in several:
+        connection.executemany(_INSERT_DEED, [records.deed_record(deed, now=now) for deed in changes.deeds])
         if changes.flushed is not None:
             _mark_flushed(connection, *changes.flushed)
         if changes.told is not None:
@@ -170,7 +182,8 @@ def _write_changes(connection: sqlite3.Connection, several: Sequence[Changes], *
 
 
 def _insert_rows(connection: sqlite3.Connection, rows: Sequence[NewRow], *, now: datetime) -> None:
-    connection.executemany(_INSERT_ROW, [records.outbox_record(row, now=now) for row in rows])
+    connection.executemany(_INSERT_ROW, [records.outbox_record(row, now=now) for row in rows if not row.anew])
+    connection.executemany(_RESTART_ROW, [records.outbox_record(row, now=now) for row in rows if row.anew])
 
 
 def _write_alerts(connection: sqlite3.Connection, alerts: Sequence[NewAlert], *, now: datetime) -> None:

@@ -15,7 +15,17 @@ from triage.errors import Problem, StoreUnavailable
 from triage.facts import Arrival, Lineage, Snapshot, recent_of
 from triage.reruns.lineage import payload_key
 from triage.rules.model import Cause, SourceText
-from triage.stores import FailureDetail, FailureFilter, FailureRow, QuarantineRow, React, RulesState, Totals, records
+from triage.stores import (
+    FailureDetail,
+    FailureFilter,
+    FailureRow,
+    QuarantineRow,
+    React,
+    ReactNow,
+    RulesState,
+    Totals,
+    records,
+)
 from triage.stores.records import instant, instant_of
 from triage.testing.tables import Row, Tables
 
@@ -97,6 +107,14 @@ class MemoryStore:
         written.settle(row, outcome, now=now)
         self.tables = written
         return True
+
+    async def settle_now(self, key: str, react: ReactNow, *, now: datetime) -> bool:
+        stored = self._open().outbox.get(key)
+        if stored is None or stored["state"] not in records.UNFINISHED:
+            return False
+        row = records.claimed_row(stored, token=f"claim-{next(self._tokens)}")
+        self.tables.outbox[key] = {**stored, "token": row.token}
+        return await self.settle(row, lambda facts: react(row, facts), now=now)
 
     def _group_view(self, key: str) -> GroupView | None:
         group = self.tables.alert_groups.get(key)
@@ -184,7 +202,8 @@ class MemoryStore:
         ]
         members.sort(key=lambda row: (row["attempt"], row["received_at"]))
         alerts = [dict(row) for row in self.tables.alerts.values() if row["root"] == root]
-        return {**self.tables.lineages[root], "members": members, "alerts": alerts}
+        deeds = [dict(row) for row in self.tables.deeds.values() if row["root"] == root]
+        return {**self.tables.lineages[root], "members": members, "deeds": deeds, "alerts": alerts}
 
     async def quarantined(self, *, limit: int) -> list[QuarantineRow]:
         return [records.quarantine_row(row) for row in reversed(self._open().quarantine.values())][:limit]

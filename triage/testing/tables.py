@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
-from triage.changes import Changes, Commit, Decided, NewAlert, NewRow, OutboxRow, Settle
+from triage.changes import Changes, Commit, Decided, NewAlert, NewRow, OutboxRow, Quarantined, Settle
 from triage.errors import StoreConflict
 from triage.facts import RATES, SILENCE, Lineage
 from triage.rules.model import SourceText
@@ -37,6 +37,7 @@ class Tables:
     deliveries: dict[int, Row] = field(default_factory=dict)
     conflicts: dict[int, Row] = field(default_factory=dict)
     quarantine: dict[int, Row] = field(default_factory=dict)
+    deeds: dict[int, Row] = field(default_factory=dict)
     groups: dict[str, Row] = field(default_factory=dict)
     group_minutes: dict[str, Mapping[int, int]] = field(default_factory=dict)
     """Failures per minute since the epoch, by fingerprint."""
@@ -70,16 +71,27 @@ class Tables:
             self._insert_decided(item, batch)
         for item in batch.decided:
             self._apply(item.changes, now=now)
-        self.write_alerts(batch.alerts, now=now)
-        for quarantined in batch.quarantined:
-            _append(self.quarantine, records.QUARANTINE, records.quarantine_record(quarantined))
+        kept = [item for item in batch.quarantined if self._quarantine(item)]
+        self.write_alerts([item.alert for item in kept if item.alert is not None], now=now)
         for arrival in batch.conflicts:
             known = {(row["request_id"], row["digest"]) for row in self.conflicts.values()}
             if (arrival.envelope.request_id, arrival.envelope.digest) not in known:
                 _append(self.conflicts, records.CONFLICT, records.conflict_record(arrival))
+        again = len(batch.quarantined) - len(kept)
+        self.counters["duplicates"] += again
+        self.counters["quarantined"] -= again
         for name in ("decided", "duplicates", "conflicts", "quarantined"):
             self.counters[name] += len(getattr(batch, name))
             self.counters["received"] += len(getattr(batch, name))
+
+    def _quarantine(self, item: Quarantined) -> bool:
+        record = records.quarantine_record(item)
+        row = dict(zip(records.QUARANTINE, record, strict=True))
+        same = ("source", "message_id")
+        if item.message_id and any(all(row[name] == old[name] for name in same) for old in self.quarantine.values()):
+            return False
+        _append(self.quarantine, records.QUARANTINE, record)
+        return True
 
     def settle(self, row: OutboxRow, outcome: Settle, *, now: datetime) -> None:
         """Write how a claimed outbox row goes on.
@@ -169,6 +181,8 @@ class Tables:
         for new in changes.rows:
             self._insert_row(new, now=now)
         self.write_alerts(changes.alerts, now=now)
+        for deed in changes.deeds:
+            _append(self.deeds, records.DEED, records.deed_record(deed, now=now))
         if changes.flushed is not None:
             self._mark_flushed(*changes.flushed)
         if changes.told is not None:
@@ -190,8 +204,11 @@ class Tables:
 
     def _insert_row(self, new: NewRow, *, now: datetime) -> None:
         row = dict(zip(records.OUTBOX, records.outbox_record(new, now=now), strict=True))
-        row |= {"id": len(self.outbox) + 1, "attempts": 0, "note": ""}
-        self.outbox.setdefault(new.key, {**row, "token": None, "lease_until": None, "settled_at": None})
+        row |= {"id": len(self.outbox) + 1, "attempts": 0, "note": "", "token": None, "lease_until": None}
+        row["settled_at"] = None
+        known = self.outbox.setdefault(new.key, row)
+        if new.anew:
+            self.outbox[new.key] = {**row, **{name: known[name] for name in ("id", "created_at")}}
 
     def write_alerts(self, alerts: Iterable[NewAlert], *, now: datetime) -> None:
         """Put alerts into their groups, each with a flush to come."""

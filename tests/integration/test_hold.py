@@ -1,0 +1,188 @@
+"""A failure that waits for a person: both loops and the command line around it."""
+
+import asyncio
+from datetime import timedelta
+
+import make
+import pytest
+from click.testing import CliRunner
+
+from triage.changes import Commit
+from triage.cli import cli
+from triage.consumer import Consumer, Intake
+from triage.decide import decide_batch
+from triage.effects import decided, released
+from triage.notify import Result
+from triage.outbox import Outbox
+from triage.rules.model import AlertPolicy, HoldPolicy
+from triage.stores import FailureFilter
+from triage.stores.sqlite import SqliteStore
+from triage.testing import FakeFunctions, FakeSource, ManualClock, MemoryStore
+
+HOLD = HoldPolicy("was it paid?", timedelta(minutes=10))
+QUICK = AlertPolicy(group_wait=timedelta(seconds=5))
+
+
+def rules(*, alert=None):
+    return make.rules(make.rule("ask", alert=alert, more={"hold": HOLD}))
+
+
+class Bell:
+    """A notifier that remembers what it delivered."""
+
+    def __init__(self):
+        self.rung = []
+
+    async def send(self, note, *, skip=frozenset()):
+        self.rung.append(note.body)
+        return {0: Result.SENT}
+
+
+class World:
+    """Both loops around one failure; time only passes when it is told to."""
+
+    def __init__(self, *, alert=None, outcomes=(True,)):
+        self.clock, self.store, self.bell = ManualClock(make.NOW), MemoryStore(), Bell()
+        source = FakeSource(clock=self.clock)
+        source.put(make.body("r1"))
+        self.functions = FakeFunctions(self.clock, source, outcomes=outcomes)
+        self.outbox = Outbox(store=self.store, invoker=self.functions, notifier=self.bell, clock=self.clock)
+        self.consumer = Consumer(
+            [Intake(source, receivers=1)],
+            store=self.store,
+            rules=lambda: rules(alert=alert),
+            clock=self.clock,
+            committed=self.outbox.poke,
+        )
+
+    def run(self, scenario):
+        async def main():
+            stop = asyncio.Event()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.consumer.run(stop))
+                tasks.create_task(self.outbox.run(stop))
+                await scenario()
+                stop.set()
+                await self.clock.advance(timedelta(seconds=1))
+
+        asyncio.run(main())
+
+    async def wait(self, *, minutes):
+        for _ in range(minutes * 6):
+            await self.clock.advance(timedelta(seconds=10))
+
+    async def states(self):
+        return [row.state for row in await self.store.failures(FailureFilter())]
+
+    async def release(self):
+        now = self.clock.now()
+        return await self.store.settle_now(
+            "hold:r1", lambda row, facts: released(row, facts, rerun=True, by="kim", reason="no", now=now), now=now
+        )
+
+
+def test_nobody_decides_and_a_person_is_told_when_the_time_is_up():
+    world = World()
+
+    async def scenario():
+        await world.wait(minutes=9)
+        assert (await world.states(), world.bell.rung) == (["held"], [])
+        await world.wait(minutes=3)
+        assert await world.states() == ["alerted"]
+
+    world.run(scenario)
+    (told,) = world.bell.rung
+    assert "nobody decided in time: was it paid?" in told
+    assert world.functions.executions == {}
+
+
+def test_somebody_is_told_at_once_and_decides():
+    world = World(alert=QUICK)
+
+    async def scenario():
+        await world.wait(minutes=1)
+        assert len(world.bell.rung) == 1
+        assert await world.states() == ["held"]
+        assert await world.release()
+        await world.wait(minutes=20)
+        assert await world.states() == ["healed"]
+
+    world.run(scenario)
+    (told,) = world.bell.rung
+    assert "held until a person decides" in told
+    assert sum(world.functions.executions.values()) == 1
+
+
+def test_a_re_run_that_a_person_asked_for_is_asked_about_again_when_it_fails():
+    world = World(outcomes=(False,))
+
+    async def scenario():
+        await world.wait(minutes=1)
+        assert await world.release()
+        await world.wait(minutes=2)
+        assert await world.states() == ["held", "held"]
+        (_, again) = (await world.store.failure("r1")).lineage["members"]
+        saw = (await world.store.failure(again["request_id"])).decision["facts"]["lineage"]
+        assert (saw["attempt"], saw["manual"]) == (1, 1)
+        await world.wait(minutes=12)
+        assert await world.states() == ["alerted", "alerted"]
+
+    world.run(scenario)
+
+
+@pytest.fixture
+def held(tmp_path):
+    """Runs ``triage failures`` on a store with two held failures, and one that is told."""
+
+    async def fill():
+        store = await SqliteStore.open(tmp_path / "triage.db")
+        for name, by in (("1-aaaa", rules()), ("1-abbb", rules()), ("1-cccc", make.rules())):
+            arrivals = [make.arrived(make.envelope(name))]
+            (decision,) = decide_batch(arrivals, await store.load_facts(arrivals), by, now=make.NOW)
+            await store.commit(Commit(now=make.NOW, rule_set="", decided=(decided(arrivals[0], decision),)))
+        await store.close()
+
+    asyncio.run(fill())
+
+    def run(*args, **environ):
+        env = {"TRIAGE_STATE_DIR": str(tmp_path), "TRIAGE_CONFIG": None, "USER": None, **environ}
+        return CliRunner(env=env).invoke(cli, ["failures", *args], prog_name="triage")
+
+    return run
+
+
+def test_a_held_failure_is_released_from_the_command_line(held):
+    done = held("release", "1-aa", "--rerun", "--by", "kim", "--reason", "not paid")
+    assert (done.exit_code, done.stdout) == (0, "1-aaaa: will be run again\n")
+    assert held("list", "--state", "held").stdout.count("1-a") == 1
+    told = held("show", "1-aa").stdout
+    assert "rerun_pending" in told.splitlines()[0]
+    assert "kim" in told
+    assert "not paid" in told
+    again = held("release", "1-aa", "--ignore", "--by", "kim", "--reason", "x")
+    assert (again.exit_code, again.stderr) == (1, "triage: 1-aaaa is not held: it is rerun_pending.\n")
+
+
+def test_several_are_released_and_each_that_cannot_be_is_told(held):
+    done = held("release", "1-aaaa", "1-cc", "1-a", "1-ab", "--ignore", "--reason", "known", USER="lee")
+    assert done.exit_code == 1
+    assert done.stdout.splitlines() == ["1-aaaa: ignored", "1-abbb: ignored"]
+    assert done.stderr.splitlines() == [
+        "triage: 1-cccc is not held: it is alerting.",
+        "triage: no single failure has the request id '1-a'.",
+    ]
+    assert "lee" in held("show", "1-ab").stdout
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--rerun", "--by", "kim"),
+        ("--by", "kim", "--reason", "x"),
+        ("--rerun", "--reason", "x"),
+        ("--rerun", "--by", " ", "--reason", "x"),
+    ],
+)
+def test_who_decides_what_and_why_must_be_said(held, args):
+    assert held("release", "1-aa", *args).exit_code == 2
+    assert held("list", "--state", "held").stdout.count("1-a") == 2
