@@ -264,8 +264,8 @@ def as_json(report: Report) -> dict[str, Any]:
                 {
                     "request_id": defect.request_id,
                     "rule_set": defect.rule_set,
-                    "recorded": _ruling_json(defect.recorded),
-                    "again": _ruling_json(defect.again),
+                    "recorded": ruling_json(defect.recorded),
+                    "again": ruling_json(defect.again),
                 }
                 for defect in report.defects
             ],
@@ -286,10 +286,11 @@ def _deeds_json(deeds: Deeds) -> dict[str, Any]:
 
 def _replayed_json(replayed: Replayed) -> dict[str, Any] | None:
     told = {"told_later": list(replayed.told_later)} if replayed.told_later else {}
-    return {**_ruling_json(replayed.ruling), **told} if replayed.ruling else {"absence": str(replayed.absence)}
+    return {**ruling_json(replayed.ruling), **told} if replayed.ruling else {"absence": str(replayed.absence)}
 
 
-def _ruling_json(ruling: Ruling) -> dict[str, Any]:
+def ruling_json(ruling: Ruling) -> dict[str, Any]:
+    """A stored decision with stable names."""
     rule = {"reason": ruling.reason, "rule": ruling.rule_id, "effects": effects_of(ruling)}
     also = json.loads(ruling.also)
     return {**rule, "also": also} if also else rule

@@ -16,6 +16,7 @@ class _Entry(NamedTuple):
 COMMANDS: Final = {
     "check": _Entry("rules_check", "Find mistakes in rule files, and what is hardly meant."),
     "test": _Entry("rules_cases", "Run the test cases beside the rules."),
+    "explain": _Entry("rules_explain", "Say why a result was decided the way it was."),
     "backtest": _Entry("rules_backtest", "Show what other rules would have made of stored failures."),
     "schema": _Entry("rules_schema", "Print the JSON Schema of rule and case files."),
 }

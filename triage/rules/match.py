@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from triage.rules.model import COMBINED, Clause, Match, Matcher, Mode, Rule, Subject
@@ -95,7 +96,9 @@ def judge(rule: Rule, subject: Subject) -> Step:
     if rule.when is not None:
         verdict = rule.when.evaluate(subject)
         if verdict is not True:
-            clause = Clause(rule.id, f"when: {rule.when.text}", "false" if verdict is False else verdict)
+            seen = ", ".join(f"{name} {_shown(subject, name)}" for name in rule.when.names)
+            actual = verdict if isinstance(verdict, str) else _cut(f"false: {seen}" if seen else "false")
+            clause = Clause(rule.id, f"when: {rule.when.text}", actual)
             return Step(rule, Verdict.FAILED if verdict is False else Verdict.ERROR, clause)
     return Step(rule, Verdict.SHADOW if rule.mode is Mode.SHADOW else Verdict.MATCHED)
 
@@ -118,10 +121,11 @@ def _leaves(matcher: Matcher) -> set[str]:
 def _shown(subject: Subject, name: str) -> str:
     """The value a clause met, short enough to read; a path into the payload shows the value at that path."""
     root, _, path = name.partition(".")
-    if root == "labels":
+    if root == "labels" and path:
         return repr(subject[root].get(path, ""))
     if root != "payload":
-        return _cut(str(subject[name]) if name == "now" else repr(subject[name]))
+        value = subject[name]
+        return _cut(str(value) if isinstance(value, datetime | timedelta) else repr(value))
     value = subject[root]
     for key in filter(None, path.split(".")):
         value = value.get(key) if isinstance(value, dict) else None

@@ -1,0 +1,225 @@
+"""``triage rules``: the commands that look into the past, as a person meets them."""
+
+import asyncio
+import json
+import sqlite3
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from make import ARN, body
+from past import Past, rule_set
+
+from triage.cli import cli, tell
+from triage.errors import TriageError
+
+TEXT = """
+  - id: oom
+    match: {condition: FunctionOOMError}
+    alert: {to: default, severity: critical}
+  - id: noisy
+    match: {function: my-*}
+    ignore: noise
+    mode: shadow
+  - id: held
+    match: {function: pay-*}
+    hold: ask finance
+    alert: {to: default, on: [held]}
+  - id: again
+    match: {function: my-*}
+    rerun: {after: 1m, max_attempts: 1}
+  - id: rest
+    alert: {}
+"""
+HEAD = "version: 1\nrules:\n"
+
+
+def run(folder: Path, *args: str, stdin: bytes | None = None) -> Result:
+    env = {"TRIAGE_STATE_DIR": str(folder), "TRIAGE_RULES": str(folder / "rules"), "TRIAGE_CONFIG": None}
+    result = CliRunner(env=env).invoke(cli, ["rules", *args], prog_name="triage", input=stdin)
+    if isinstance(result.exception, TriageError):
+        tell(result.exception)  # as `main` would; it must be told in words
+    return result
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder: one failure that was re-run in vain, one held, one alerted, one success; and their rules."""
+    folder = tmp_path_factory.mktemp("state")
+    (folder / "rules").mkdir()
+    (folder / "rules" / "rules.yaml").write_text(HEAD + TEXT)
+
+    async def fill() -> None:
+        past = await Past.open(folder / "triage.db", rule_set(TEXT), outcomes=(False,))
+        await past.receive(
+            body("1-aaaa"),
+            body("1-bbbb", arn=ARN.replace("my-fc", "pay")),
+            body("1-cccc", condition="FunctionOOMError", error="\x1b[31mout of memory"),
+            body("1-dddd", condition=""),
+        )
+        await past.pass_time(timedelta(hours=1))
+        await past.close()
+
+    asyncio.run(fill())
+    return folder
+
+
+# --- explain ---------------------------------------------------------------------------------------------------------
+
+
+def test_explain_tells_of_each_rule_and_of_the_gates(state):
+    result = run(state, "explain", "1-aaaa")
+    assert result.exit_code == 0
+    lines = {
+        line.split()[1]: " ".join(line.split()[2:]) for line in result.stdout.splitlines() if "rules.yaml:" in line
+    }
+    assert lines == {
+        "oom": "failed condition: FunctionOOMError (it is 'InvocationError')",
+        "noisy": "shadow matches, and does nothing in shadow mode",
+        "held": "failed function: pay-* (it is 'my-fc-job')",
+        "again": "matched -",
+        "rest": "not asked would match, too",
+    }
+    assert "attempts  open    re-run 1 of 1" in result.stdout
+    assert "in shadow mode: noisy would ignore" in result.stdout
+    assert f"decided then by rules {rule_set(TEXT).digest[:12]}, 2026-03-01 12:00:00Z" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("request_id", "expected"),
+    [
+        ("fake-1", "again (attempts_exhausted): alert default (exhausted)"),
+        ("1-bbbb", "held: hold until 2026-03-02 12:00:00Z: ask finance, alert default (held)"),
+        ("1-cc", "oom: alert default"),
+        ("1-dddd", "(succeeded): nothing"),
+    ],
+)
+def test_explain_works_for_whatever_was_decided(state, request_id, expected):
+    result = run(state, "explain", request_id)
+    assert result.exit_code == 0
+    assert f"  {expected}\n" in result.stdout
+    assert "\x1b" not in result.stdout
+    story = json.loads(run(state, "explain", request_id, "--json").stdout)
+    assert story["as_recorded"] is True
+    assert story["decision"] == story["recorded"]
+
+
+def test_explain_asks_what_if(state, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text(HEAD + "  - id: calm\n    ignore: calm down\n")
+    result = run(state, "explain", "1-aaaa", "--rules", str(other))
+    assert result.exit_code == 0
+    assert "  calm: ignore\n  recorded: again: re-run 1" in result.stdout
+    assert json.loads(run(state, "explain", "1-aaaa", "--rules", str(other), "--json").stdout)["as_recorded"] is False
+
+
+def test_explain_takes_a_message_that_was_never_received(state, tmp_path):
+    (tmp_path / "message.json").write_bytes(body("new", arn=ARN.replace("my-fc", "pay")))
+    for result in (
+        run(state, "explain", str(tmp_path / "message.json")),
+        run(state, "explain", "-", stdin=(tmp_path / "message.json").read_bytes()),
+    ):
+        assert result.exit_code == 0
+        assert "held: hold until" in result.stdout
+    (tmp_path / "bad.json").write_text("{}")
+    assert str(run(state, "explain", str(tmp_path / "bad.json")).exception).startswith("schema at $.requestContext")
+
+
+def test_explain_says_what_it_does_not_find(state):
+    result = run(state, "explain", "nope")
+    assert result.exit_code == 1
+    assert "no file and no single stored result is named 'nope'" in result.stderr
+
+
+def test_explain_and_backtest_report_a_decision_that_cannot_be_repeated(state, tmp_path):
+    (tmp_path / "triage.db").write_bytes((state / "triage.db").read_bytes())
+    with sqlite3.connect(tmp_path / "triage.db") as db:
+        db.execute("UPDATE decisions SET reason = 'no_rule', rule_id = '' WHERE request_id = '1-cccc'")
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "rules.yaml").write_text(HEAD + TEXT)
+    explained = run(tmp_path, "explain", "1-cccc")
+    assert explained.exit_code == 1
+    assert "DEFECT" in explained.stderr
+    tested = run(tmp_path, "backtest")
+    assert tested.exit_code == 1
+    assert "DEFECT: 1 decision was not given again" in tested.stderr
+    assert "1-cccc  recorded (no_rule): alert default, now oom: alert default" in tested.stderr
+    assert json.loads(run(tmp_path, "backtest", "--json").stdout)["defects"]["decisions"] == 1
+
+
+# --- backtest --------------------------------------------------------------------------------------------------------
+
+
+def test_backtest_of_unchanged_rules_changes_nothing(state):
+    result = run(state, "backtest")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "covered    5 results of 4 invocations, 2026-03-01 12:00:00Z to 2026-03-01 12:01:10Z, decided by 1 rule set",
+        "unchanged  5",
+        "changed    0",
+    ]
+
+
+def test_backtest_tells_what_would_change(state, tmp_path):
+    other = tmp_path / "rules.yaml"
+    other.write_text(HEAD + TEXT.replace("rerun: {after: 1m, max_attempts: 1}", "alert: {}"))
+    result = run(state, "backtest", "--rules", str(other))
+    assert result.exit_code == 0
+    assert "re-runs            1       0      -1" in result.stdout
+    assert "again   again                          1          +1 alerts to default, -1 re-runs" in result.stdout
+    assert "1 chain of re-runs would have ended earlier; 0 of them succeeded in the end" in result.stdout
+    assert "again: re-run 1 at" in result.stdout
+    assert "and 1 more; --limit shows more" in run(state, "backtest", "--rules", str(other), "--limit", "1").stdout
+
+
+def test_backtest_chooses(state, tmp_path):
+    def covered(*args: str) -> int:
+        return json.loads(run(state, "backtest", "--json", *args).stdout)["covered"]["envelopes"]
+
+    assert covered("--filter", "function=pay*") == 1
+    assert covered("--filter", "rule=again", "--filter", "condition=Invocation*") == 2
+    assert covered("--since", "2026-03-02") == 0
+    assert "No stored failures in this choice" in run(state, "backtest", "--since", "2026-03-02").stderr
+    wrong = run(state, "backtest", "--filter", "funktion=x")
+    assert wrong.exit_code == 2
+    assert "did you mean 'function'?" in wrong.stderr
+
+
+def test_backtest_compares_with_a_git_revision(state, tmp_path):
+    folder = tmp_path / "repo" / "rules"
+    folder.mkdir(parents=True)
+
+    def git(*args: str) -> None:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", str(folder), *identity, *args], check=True, capture_output=True)
+
+    git("init", "-q", "-b", "main", str(folder.parent))
+    (folder / "a.yaml").write_text(HEAD + "  - id: one\n    alert: {to: ops}\n")
+    (folder / "a.test.yaml").write_text("no rules at all")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    (folder / "a.yaml").write_text(HEAD + "  - id: one\n    alert: {to: [ops, team]}\n")
+    report = json.loads(run(state, "backtest", "--rules", str(folder), "--against", "HEAD", "--json").stdout)
+    assert report["before"]["alerts"] == {"ops": 3}
+    assert report["after"]["alerts"] == {"ops": 3, "team": 3}
+    only = json.loads(run(state, "backtest", "--rules", str(folder / "a.yaml"), "--against", "main", "--json").stdout)
+    assert only["before"]["alerts"] == {"ops": 3}
+    for revision in ("nope", "--all", ""):
+        wrong = run(state, "backtest", "--rules", str(folder), f"--against={revision}")
+        assert "git says: Needed a single revision" in str(wrong.exception), revision
+    (tmp_path / "plain.yaml").write_text(HEAD + "  - id: one\n    alert: {}\n")
+    outside = run(state, "backtest", "--rules", str(tmp_path / "plain.yaml"), "--against", "HEAD")
+    assert "not a git repository" in str(outside.exception)
+    git("rm", "-q", "-f", "a.yaml")
+    git("commit", "-q", "-m", "second")
+    (folder / "a.yaml").write_text(HEAD + "  - id: one\n    alert: {}\n")
+    gone = run(state, "backtest", "--rules", str(folder), "--against", "HEAD")
+    assert "no rule files at" in str(gone.exception)
+
+
+def test_backtest_needs_a_store(tmp_path):
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "rules.yaml").write_text(HEAD + TEXT)
+    assert "there is none yet" in str(run(tmp_path, "backtest").exception)

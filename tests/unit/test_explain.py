@@ -1,0 +1,143 @@
+"""Why a result is decided the way it is."""
+
+from datetime import timedelta
+
+import pytest
+from make import ARN, NOW, arrived, envelope, success
+from past import rule_set
+
+from triage.explain import explain
+from triage.facts import Facts, GroupFacts, Lineage
+from triage.states import State
+
+RULES = rule_set("""
+  - id: oom
+    match: {condition: FunctionOOMError}
+    alert: {to: default}
+  - id: noisy
+    match: {function: my-*}
+    ignore: noise
+    mode: shadow
+  - id: off
+    ignore: x
+    mode: off
+  - id: gone
+    ignore: x
+    expires: 2026-01-01
+  - id: held
+    match: {function: pay-*}
+    hold: look first
+    alert: {to: ops, on: [held]}
+  - id: gold
+    match: {payload: {tier: gold}}
+    when: payload.orders > 3
+    rerun: {after: 2m, max_attempts: 3}
+  - id: quick
+    match: {function: quick}
+    when: lineage.attempt < 2 && lineage.age < duration('1h')
+    rerun: {after: 1m, max_attempts: 9, give_up_after: 30m, backoff: {jitter: 0}}
+    alert: {to: ops, on: [exhausted]}
+  - id: known
+    match: {function: known}
+    ignore: nobody cares
+  - id: audit
+    alert: {to: audit}
+    continue: true
+  - id: rest
+    match: {not: {function: stray}}
+    rerun: {after: 1m, max_attempts: 1, backoff: {jitter: 0}}
+""")
+
+
+def function(name: str, **fields: object):
+    return arrived(envelope(arn=ARN.replace("my-fc-job", name), **fields))
+
+
+def lineage(attempt: int, *, age: timedelta = timedelta(minutes=5), manual: int = 0) -> Facts:
+    return Facts(lineage=Lineage("r0", State.RERUNNING, attempt, NOW - age, "rest", 3, manual))
+
+
+def verdicts(explanation) -> dict[str, str]:
+    return {asked.step.rule.id: str(asked.step.verdict) for asked in explanation.asked}
+
+
+def gates(explanation) -> dict[str, tuple[bool, str]]:
+    return {gate.name: (gate.open, gate.text) for gate in explanation.gates}
+
+
+def why(explanation, rule_id: str) -> tuple[str, str]:
+    asked = next(asked for asked in explanation.asked if asked.step.rule.id == rule_id)
+    return asked.alone.clause.clause, asked.alone.clause.actual
+
+
+def test_every_rule_has_its_say():
+    found = explain(function("my-fc-job"), Facts(), RULES, now=NOW)
+    assert verdicts(found) == {
+        "oom": "failed", "noisy": "shadow", "off": "off", "gone": "expired", "held": "failed", "gold": "failed",
+        "quick": "failed", "known": "failed", "audit": "matched", "rest": "matched",
+    }  # fmt: skip
+    assert why(found, "oom") == ("condition: FunctionOOMError", "'InvocationError'")
+    assert why(found, "gone") == ("expires: 2026-01-01", "2026-03-01")
+    assert why(found, "gold") == ("payload.tier: gold", "None")
+    assert found.decision.rule.id == "rest"
+
+
+def test_a_rule_that_was_not_asked_tells_what_it_would_have_said():
+    found = explain(function("my-fc-job", condition="FunctionOOMError"), Facts(), RULES, now=NOW)
+    assert set(verdicts(found).values()) == {"matched", "not_asked"}
+    alone = {asked.step.rule.id: str(asked.alone.verdict) for asked in found.asked}
+    assert (alone["noisy"], alone["off"], alone["rest"], alone["known"]) == ("shadow", "off", "matched", "failed")
+
+
+def test_a_false_expression_shows_the_values_it_met():
+    found = explain(function("quick"), lineage(2, age=timedelta(minutes=90)), RULES, now=NOW)
+    clause, actual = why(found, "quick")
+    assert clause.startswith("when: lineage.attempt < 2")
+    assert actual == "false: lineage.attempt 2, lineage.age 1:30:00"
+    broken = explain(function("my-fc-job", payload='{"tier":"gold"}'), Facts(), RULES, now=NOW)
+    assert verdicts(broken)["gold"] == "error"
+    assert "orders" in why(broken, "gold")[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "facts", "expected"),
+    [
+        ("my-fc-job", Facts(), {
+            "attempts": (True, "re-run 1 of 1"),
+            "deadline": (True, "due 2026-03-01 12:01:00Z, before the last moment for a re-run, 2026-03-01 18:00:00Z"),
+            "alert": (False, "nobody is told yet; default will be told of exhausted, overdue, refused, unknown"),
+        }),
+        ("my-fc-job", lineage(1), {
+            "attempts": (False, "1 of 1 re-runs are used up"),
+            "alert": (True, "default told now, of exhausted"),
+        }),
+        ("quick", lineage(1, age=timedelta(minutes=29), manual=1), {
+            "attempts": (True, "re-run 2 of 9, 1 of those before asked for by a person"),
+            "deadline": (False, "due 2026-03-01 12:02:00Z, after the last moment for a re-run, 2026-03-01 12:01:00Z"),
+            "alert": (True, "ops told now, of exhausted"),
+        }),
+        ("pay-1", Facts(), {
+            "hold": (False, "a person decides: look first"),
+            "alert": (True, "ops told now, of held"),
+        }),
+        ("known", Facts(), {"ignore": (False, "nothing is done: nobody cares")}),
+    ],
+    ids=["re-run", "exhausted", "too old", "held", "ignored"],
+)  # fmt: skip
+def test_the_gates_say_why_a_rule_has_its_way_or_not(name, facts, expected):
+    found = explain(function(name), facts, RULES, now=NOW)
+    assert gates(found) == expected
+
+
+def test_without_a_rule_the_default_receiver_is_told():
+    nothing = rule_set("  - id: oom\n    match: {condition: FunctionOOMError}\n    alert: {}\n")
+    assert gates(explain(function("my-fc-job"), Facts(), nothing, now=NOW)) == {
+        "rule": (False, "no rule takes it, so the default receiver is told")
+    }
+
+
+def test_results_that_are_no_failures_ask_only_rules_that_mention_the_outcome():
+    found = explain(arrived(success()), lineage(1), RULES, now=NOW)
+    assert set(verdicts(found).values()) == {"not_asked"}
+    assert gates(found) == {"result": (True, "the re-run succeeded: nothing is left to do")}
+    assert explain(arrived(success()), Facts(group=GroupFacts(NOW, 1, NOW, NOW)), RULES, now=NOW).gates[0].open

@@ -1,0 +1,224 @@
+"""``triage rules explain``: why a result was decided the way it was, or would be by other rules."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from triage.cli.output import print_fields, print_json, print_table, settings_option, show, show_time
+from triage.cli.storage import ask
+
+if TYPE_CHECKING:
+    from triage.backtest.replay import Ruling
+    from triage.explain import Asked, Explanation
+    from triage.facts import Arrival, Facts
+    from triage.rules.model import RuleSet
+    from triage.settings import Settings
+    from triage.stores import FailureDetail, Store
+
+_LONGEST: Final = 160
+"""Characters of one value in the table; ``--json`` gives what the trace has."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is to be explained: a result, what is known of it, the rules, and the stored decision if there is one."""
+
+    arrival: Arrival
+    facts: Facts
+    now: datetime
+    rules: RuleSet
+    recorded: Ruling | None
+    by: str
+
+
+@click.command()
+@click.argument("what", metavar="REQUEST_ID|FILE")
+@click.option("--rules", "path", type=click.Path(exists=True, path_type=Path), help="Decide by these instead: what if?")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, complete.")
+@settings_option
+def explain(*, settings: Settings, what: str, path: Path | None, as_json: bool) -> None:
+    """Say for each rule why it matched, or which clause failed on which value; and what the gates said.
+
+    A stored result is explained as it was decided then: by the same rules, with what was known. The first characters of
+    its id will do. A FILE (- is standard input) holds one message that was never received; it is decided as if it came
+    now, belonged to no re-run and were the first of its kind.
+
+    The exit code is 1 when a stored decision is not given again by its own rules, which is a defect of triage.
+    """
+    from triage.backtest.replay import Ruling  # noqa: PLC0415
+    from triage.explain import explain as explained  # noqa: PLC0415
+
+    question = (
+        _from_file(settings, what, path) if what == "-" or Path(what).is_file() else _stored(settings, what, path)
+    )
+    explanation = explained(question.arrival, question.facts, question.rules, now=question.now)
+    ruling = Ruling.of(explanation.decision)
+    if as_json:
+        print_json(_as_json(question, explanation, ruling))
+    else:
+        _tell(question, explanation, ruling)
+    if question.recorded is not None and path is None and not ruling.repeats(question.recorded):
+        click.echo(
+            "DEFECT: the rules that this decision was made by do not give it again. Please report this.", err=True
+        )
+        sys.exit(1)
+
+
+def _stored(settings: Settings, request_id: str, path: Path | None) -> _Question:
+    from triage.backtest.replay import Ruling  # noqa: PLC0415
+    from triage.rules.source import load_rules  # noqa: PLC0415
+    from triage.stores.records import json_text, recall  # noqa: PLC0415
+
+    async def find(store: Store) -> tuple[FailureDetail | None, Any]:
+        found = await store.failure(request_id)
+        return found, await store.rule_set(found.decision["rule_set"]) if found else None
+
+    detail, kept = ask(settings, find)
+    if detail is None:
+        raise click.ClickException(
+            f"no file and no single stored result is named {request_id!r}. `triage failures list` shows what is stored."
+        )
+    decision = detail.decision
+    texts = (json_text(decision[name]) for name in ("effects", "also", "shadow"))
+    recorded = Ruling(decision["reason"], decision["rule_id"], *texts)
+    arrival, facts, now = recall(detail)
+    if path is not None:
+        return _Question(arrival, facts, now, _read(path), recorded, f"would be decided by {path}")
+    if kept is None:
+        raise click.ClickException(
+            f"the rules that it was decided by ({decision['rule_set'][:12]}) are not kept; --rules PATH explains it by"
+            " others"
+        )
+    by = f"decided then by rules {decision['rule_set'][:12]}"
+    return _Question(arrival, facts, now, load_rules(kept[1]), recorded, by)
+
+
+def _from_file(settings: Settings, name: str, path: Path | None) -> _Question:
+    from triage.clock import SystemClock  # noqa: PLC0415
+    from triage.envelope import parse_body  # noqa: PLC0415
+    from triage.facts import Facts, arrival  # noqa: PLC0415
+    from triage.rulefiles import default_rules_dir  # noqa: PLC0415
+
+    with click.open_file(name, "rb") as stream:
+        envelope = parse_body(stream.read())
+    now = SystemClock().now()
+    came = arrival(envelope, source="file", message_id=name, received_at=now, enqueued_at=None)
+    path = path or settings.rules or default_rules_dir()
+    return _Question(came, Facts(), now, _read(path), None, f"would be decided now by {path}")
+
+
+def _read(path: Path) -> RuleSet:
+    from triage.rulefiles import read_rules  # noqa: PLC0415
+    from triage.rules.source import load_rules  # noqa: PLC0415
+
+    return load_rules(read_rules(path))
+
+
+def _tell(question: _Question, explanation: Explanation, ruling: Ruling) -> None:
+    from triage.cli.comparison import ruling_text  # noqa: PLC0415
+
+    envelope, facts, subject = question.arrival.envelope, question.facts, explanation.subject
+    click.echo(f"{show(envelope.request_id)}  {show(question.by)}, {show_time(question.now)}")
+    lineage, group = facts.lineage, facts.group
+    print_fields(
+        {
+            "function": envelope.function.label,
+            "outcome": " ".join(filter(None, (envelope.outcome.value, subject["condition"]))),
+            "error": _cut(": ".join(filter(None, (subject["error.type"], subject["error.message"])))),
+            "lineage": f"re-run {lineage.attempt} of {show_time(lineage.started_at)}" if lineage else "none yet",
+            "group": f"{group.count:,} before, since {show_time(group.first_seen)}"
+            if group
+            else "the first of its kind",
+        }
+    )
+    click.echo("\nrules")
+    print_table(("  PLACE", "RULE", "VERDICT", "WHY"), [_row(asked) for asked in explanation.asked])
+    if explanation.gates:
+        click.echo("\ngates")
+        print_table(
+            ("  GATE", "IS", "WHY"),
+            [(f"  {gate.name}", "open" if gate.open else "closed", gate.text) for gate in explanation.gates],
+        )
+    click.echo("\ndecision")
+    click.echo(f"  {show(ruling_text(ruling))}")
+    for shadow in explanation.decision.shadow:
+        effects = ", ".join(type(effect).__name__.lower() for effect in shadow.effects) or "ignore"
+        click.echo(f"  in shadow mode: {show(shadow.rule.id)} would {effects}")
+    if question.recorded is not None and ruling != question.recorded:
+        click.echo(f"  recorded: {show(ruling_text(question.recorded))}")
+
+
+def _row(asked: Asked) -> tuple[str, str, str, str]:
+    place = asked.step.rule.place
+    return (f"  {place.file}:{place.line}", asked.step.rule.id, asked.step.verdict.replace("_", " "), _why(asked))
+
+
+def _why(asked: Asked) -> str:
+    from triage.rules.match import Verdict  # noqa: PLC0415
+
+    step, alone = asked.step, asked.alone
+    if step.verdict is Verdict.NOT_ASKED:
+        matches = alone.verdict in (Verdict.MATCHED, Verdict.SHADOW)
+        return "would match, too" if matches else f"would not match: {_clause(alone.clause)}"
+    if step.verdict is Verdict.MATCHED:
+        return "and goes on" if step.rule.continues else ""
+    if step.verdict is Verdict.SHADOW:
+        return "matches, and does nothing in shadow mode"
+    return _clause(step.clause)
+
+
+def _clause(clause: Any) -> str:
+    if clause is None:
+        return ""
+    return _cut(f"{clause.clause}  (it is {clause.actual})" if clause.actual else clause.clause)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def _as_json(question: _Question, explanation: Explanation, ruling: Ruling) -> dict[str, Any]:
+    from triage.backtest.report import ruling_json  # noqa: PLC0415
+
+    recorded = question.recorded
+    return {
+        "request_id": question.arrival.envelope.request_id,
+        "fingerprint": question.arrival.fingerprint,
+        "at": question.now,
+        "rule_set": question.rules.digest,
+        "seen": {name: _plain(value) for name, value in explanation.subject.items()},
+        "rules": [_asked_json(asked) for asked in explanation.asked],
+        "gates": [{"gate": gate.name, "open": gate.open, "why": gate.text} for gate in explanation.gates],
+        "decision": ruling_json(ruling),
+        "recorded": ruling_json(recorded) if recorded else None,
+        "as_recorded": None if recorded is None else ruling.repeats(recorded),
+    }
+
+
+def _asked_json(asked: Asked) -> dict[str, Any]:
+    step, alone = asked.step, asked.alone
+    clause = alone.clause
+    return {
+        "rule": step.rule.id,
+        "file": step.rule.place.file,
+        "line": step.rule.place.line,
+        "mode": str(step.rule.mode),
+        "verdict": str(step.verdict),
+        "alone": str(alone.verdict),
+        "clause": clause.clause if clause else None,
+        "actual": clause.actual if clause else None,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Durations as seconds; everything else prints as it is."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return dict(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,116 @@
+"""Why one result is decided the way it is: every rule with the clause that decided, and what the gates said. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from triage.decide import DEFAULT_ALERT, Alert, Decision, Reason, decide, rerun_due
+from triage.envelope import Outcome
+from triage.facts import Arrival, Facts, Lineage, Subject
+from triage.rules.match import Step, Verdict, judge, trace
+from triage.rules.model import ABOUT_FAILURES, Cause, Rule, RuleSet
+from triage.states import State
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One rule. ``step`` is what came of it; ``alone`` what would have, had a rule that was not asked been asked."""
+
+    step: Step
+    alone: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Something beside the rules' clauses that has a say: ``name`` is one of a closed set, ``open`` whether it lets the
+    rule have its way, and ``text`` why.
+    """
+
+    name: str
+    open: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The decision about one result, and what led to it."""
+
+    asked: tuple[Asked, ...]
+    gates: tuple[Gate, ...]
+    decision: Decision
+    subject: Subject
+
+
+def explain(arrival: Arrival, facts: Facts, rules: RuleSet, *, now: datetime) -> Explanation:
+    """Decide, and say why."""
+    subject = Subject(arrival, facts, now=now)
+    decision = decide(arrival, facts, rules, now=now)
+    asked = tuple(
+        Asked(step, judge(step.rule, subject) if step.verdict is Verdict.NOT_ASKED else step)
+        for step in trace(rules.rules, subject)
+    )
+    return Explanation(asked, tuple(_gates(arrival, facts, decision, now=now)), decision, subject)
+
+
+def _gates(arrival: Arrival, facts: Facts, decision: Decision, *, now: datetime) -> Iterator[Gate]:
+    rule = decision.rule
+    if arrival.envelope.outcome is not Outcome.FAILED:
+        yield from _of_result(decision)
+        return
+    if rule is None:
+        yield Gate("rule", open=False, text="no rule takes it, so the default receiver is told")
+        return
+    if rule.ignore is not None:
+        yield Gate("ignore", open=False, text=f"nothing is done: {rule.ignore}")
+    elif rule.rerun is not None:
+        lineage = facts.lineage or Lineage(arrival.envelope.request_id, State.NEW, 0, now, rule.id, 0)
+        yield from _of_rerun(rule, lineage, decision, now=now)
+    if rule.hold is not None and decision.reason is Reason.MATCHED:
+        yield Gate("hold", open=False, text=f"a person decides: {rule.hold.reason}")
+    if rule.ignore is None:
+        yield _of_alert(rule, decision)
+
+
+def _of_result(decision: Decision) -> Iterator[Gate]:
+    texts = {
+        Reason.HEALED: "the re-run succeeded: nothing is left to do",
+        Reason.AMBIGUOUS: "the re-run succeeded or was stopped; the provider is asked which",
+        Reason.SUCCEEDED: "a success that belongs to no re-run",
+    }
+    yield Gate("result", open=True, text=texts[decision.reason])
+
+
+def _of_rerun(rule: Rule, lineage: Lineage, decision: Decision, *, now: datetime) -> Iterator[Gate]:
+    policy = rule.rerun
+    assert policy is not None  # noqa: S101
+    used, most = lineage.attempt, policy.max_attempts
+    if decision.reason is Reason.ATTEMPTS_EXHAUSTED:
+        yield Gate("attempts", open=False, text=f"{used} of {most} re-runs are used up")
+        return
+    by_hand = f", {lineage.manual} of those before asked for by a person" if lineage.manual else ""
+    yield Gate("attempts", open=True, text=f"re-run {used + 1} of {most}{by_hand}")
+    due_at, last = rerun_due(policy, lineage, now=now), lineage.started_at + policy.give_up_after
+    late = decision.reason is Reason.TOO_OLD
+    yield Gate(
+        "deadline",
+        open=not late,
+        text=f"due {due_at:%Y-%m-%d %H:%M:%S}Z, {'after' if late else 'before'} the last moment for a re-run,"
+        f" {last:%Y-%m-%d %H:%M:%S}Z",
+    )
+
+
+def _of_alert(rule: Rule, decision: Decision) -> Gate:
+    policy = rule.alert or DEFAULT_ALERT
+    alert = next((effect for effect in decision.effects if isinstance(effect, Alert) and effect.rule is rule), None)
+    if alert is not None:
+        return Gate("alert", open=True, text=f"{' and '.join(policy.to)} told now, of {alert.cause}")
+    later = decision.reason is Reason.MATCHED
+    rest = policy.on - {Cause.FAILED} - (frozenset() if rule.hold else {Cause.HELD})
+    whom = f"{' and '.join(policy.to)} {'will be' if later else 'would be'} told of {_listed(rest)}"
+    return Gate("alert", open=False, text=f"nobody is told {'yet' if later else 'of exhausted'}; {whom}")
+
+
+def _listed(causes: Iterable[Cause]) -> str:
+    return ", ".join(sorted(cause.value for cause in causes if cause in ABOUT_FAILURES))
