@@ -262,7 +262,14 @@ def read_batch(batch: Iterable[Taken], *, now: datetime) -> tuple[list[Arrival],
 def _read(delivery: Delivery, destination: Destination) -> Envelope:
     if delivery.unreadable:
         raise InvalidEnvelope("unreadable", detail=delivery.unreadable)
-    return parse_body(delivery.body, md5=delivery.body_md5, destination=destination)
+    try:
+        return parse_body(delivery.body, md5=delivery.body_md5, destination=destination)
+    except InvalidEnvelope:
+        raise
+    except Exception as defect:
+        # Outside text that trips over a defect of ours must cost itself its decision, not the daemon its life.
+        log.exception("a defect of triage: message %s could not be read", delivery.message_id)
+        raise InvalidEnvelope("unreadable", detail=f"a defect of triage: {type(defect).__name__}") from defect
 
 
 async def _unless(stop: asyncio.Event, receive: Awaitable[list[Delivery]]) -> list[Delivery]:
