@@ -31,9 +31,20 @@ from triage.envelope import Destination, parse_body
 from triage.errors import Problem, StoreConflict, StoreUnavailable
 from triage.facts import Lineage, arrival
 from triage.reruns.lineage import task_id
-from triage.rules.model import AlertPolicy, Cause, HoldPolicy, Place, RerunPolicy, Rule, RuleSet, SourceText
+from triage.rules.model import (
+    AlertPolicy,
+    Cause,
+    HoldPolicy,
+    Matcher,
+    Mode,
+    Place,
+    RerunPolicy,
+    Rule,
+    RuleSet,
+    SourceText,
+)
 from triage.states import State
-from triage.stores import FailureFilter, RulesState, Totals
+from triage.stores import FailureFilter, KeptRules, RuleHits, RulesState, Totals
 from triage.stores.records import recall
 from triage.stores.sqlite import SqliteStore
 from triage.testing import MemoryStore
@@ -1240,3 +1251,46 @@ def test_the_sums_add_up_and_every_store_agrees(tmp_path_factory, opened, steps)
         assert totals.states == Counter(state for _, state, *_ in listed)
 
     asyncio.run(scenario())
+
+
+def test_kept_rule_sets_are_listed_the_newest_first(run):
+    async def scenario(store):
+        assert await store.kept_rules() == []
+        for number, digest in enumerate(("bb", "aa", "cc")):
+            await store.save_rule_set(digest, (SourceText(f"{digest}.yaml", ""),), now=NOW + (number // 2) * HOUR)
+        await store.save_rule_set("bb", (), now=NOW + 5 * HOUR)  # kept already: it says when it first came into force
+        assert await store.kept_rules() == [
+            KeptRules("cc", NOW + HOUR, ("cc.yaml",)), KeptRules("aa", NOW, ("aa.yaml",)), KeptRules("bb", NOW, ("bb.yaml",)),
+        ]  # fmt: skip
+
+    run(scenario)
+
+
+def test_hits_of_rules_are_counted_with_those_that_continue_or_only_watch(run):
+    """A rule in shadow mode disagrees where it would have done something else than was done."""
+    place, on_alert = Place("r.yaml", 1), AlertPolicy(group_by=("function",))
+    only = Matcher("fn", "function: job", lambda subject: subject["fn"] == "job")
+    rules = RuleSet(
+        (
+            Rule("calm", place, ignore="calm", mode=Mode.SHADOW),
+            Rule("same", place, alert=AlertPolicy(to=on_alert.to), mode=Mode.SHADOW),
+            Rule("audit", place, match=(only,), alert=AlertPolicy(to=("audit",)), continues=True),
+            Rule("tell", place, alert=on_alert),
+        ),
+        "rs-3",
+    )
+
+    async def scenario(store):
+        assert await store.rule_hits() == []
+        await ingest(store, arrive("r-1"), rules=rules)
+        await ingest(store, arrive("r-2", function="other"), success("r-3"), rules=rules, now=NOW + HOUR)
+        assert await store.rule_hits() == [
+            RuleHits("audit", hits=1, last_hit=NOW),
+            RuleHits("calm", shadow_hits=2, last_shadow_hit=NOW + HOUR, disagreed=2),
+            RuleHits("same", shadow_hits=2, last_shadow_hit=NOW + HOUR, disagreed=1),
+            RuleHits("tell", hits=2, last_hit=NOW + HOUR),
+        ]
+        assert [hits.rule_id for hits in await store.rule_hits(since=NOW + HOUR)] == ["calm", "same", "tell"]
+        assert await store.rule_hits(since=NOW + 2 * HOUR) == []
+
+    run(scenario)

@@ -123,6 +123,33 @@ class RulesState:
     refused_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KeptRules:
+    """A kept rule set. ``loaded_at`` is when it first came into force, ``files`` the names of its files."""
+
+    digest: str
+    loaded_at: datetime
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleHits:
+    """How often a rule has applied, by its id; the same id in several rule sets counts as one rule.
+
+    Attributes:
+        hits: decisions in which it applied, those included in which another rule had the last word.
+        shadow_hits: decisions in which it would have applied, had it not been in shadow mode.
+        disagreed: those of them in which it would have done something else than was done.
+    """
+
+    rule_id: str
+    hits: int = 0
+    last_hit: datetime | None = None
+    shadow_hits: int = 0
+    last_shadow_hit: datetime | None = None
+    disagreed: int = 0
+
+
 class Store(Protocol):
     """Durable state of one triage installation."""
 
@@ -207,6 +234,14 @@ class Store(Protocol):
 
     async def rule_set(self, digest: str | None = None) -> tuple[str, tuple[SourceText, ...]] | None:
         """A kept rule set by digest or a unique prefix of it; the last good one when none is given."""
+        ...
+
+    async def kept_rules(self) -> list[KeptRules]:
+        """All kept rule sets, the newest first."""
+        ...
+
+    async def rule_hits(self, *, since: datetime | None = None) -> list[RuleHits]:
+        """How often each rule has applied in decisions made since then, by rule id; rules that never did are absent."""
         ...
 
     async def close(self) -> None:

@@ -14,7 +14,17 @@ from triage.envelope import RequestId, parse_body
 from triage.facts import RATES, Arrival, Snapshot, recent_of
 from triage.reruns.lineage import payload_key
 from triage.rules.model import SourceText
-from triage.stores import FailureDetail, FailureFilter, FailureRow, QuarantineRow, RulesState, Totals, records
+from triage.stores import (
+    FailureDetail,
+    FailureFilter,
+    FailureRow,
+    KeptRules,
+    QuarantineRow,
+    RuleHits,
+    RulesState,
+    Totals,
+    records,
+)
 from triage.stores.records import instant, instant_of, lineage_of
 
 _LINEAGE: Final = ", ".join(f"l.{column}" for column in records.LINEAGE_FACTS)
@@ -247,6 +257,40 @@ _RULES_STATE: Final = """
         (SELECT value FROM meta WHERE key = 'rules_problems') AS problems,
         (SELECT value FROM meta WHERE key = 'rules_refused_at') AS refused_at
     FROM meta m JOIN rule_sets s ON s.digest = m.value WHERE m.key = 'rule_set'"""
+
+
+def kept_rules(connection: sqlite3.Connection) -> list[KeptRules]:
+    """All kept rule sets, the newest first."""
+    rows = _database(connection).query(
+        "SELECT digest, loaded_at, sources FROM rule_sets ORDER BY loaded_at DESC, digest"
+    )
+    return [records.kept_rules(row["digest"], row["loaded_at"], records.sources_of(row["sources"])) for row in rows]
+
+
+def rule_hits(connection: sqlite3.Connection, since: datetime | None) -> list[RuleHits]:
+    """How often each rule has applied."""
+    own = {"since": "" if since is None else instant(since)}
+    return [records.rule_hits(row) for row in _database(connection).query(_RULE_HITS, own)]
+
+
+# A shadow's effects are written as those of a decision are, so equal texts are equal effects.
+_RULE_HITS: Final = """
+    SELECT rule_id, sum(hits) AS hits, max(last_hit) AS last_hit, sum(shadow_hits) AS shadow_hits,
+        max(last_shadow_hit) AS last_shadow_hit, sum(disagreed) AS disagreed
+    FROM (
+        SELECT rule_id, count(*) AS hits, max(decided_at) AS last_hit, 0 AS shadow_hits, NULL AS last_shadow_hit,
+            0 AS disagreed
+        FROM decisions WHERE decided_at >= :since AND rule_id != '' GROUP BY rule_id
+        UNION ALL
+        SELECT also.value, count(*), max(decided_at), 0, NULL, 0
+        FROM decisions, json_each(decisions.also) AS also
+        WHERE decided_at >= :since AND decisions.also != '[]' GROUP BY also.value
+        UNION ALL
+        SELECT json_extract(shadow.value, '$.rule'), 0, NULL, count(*), max(decided_at),
+            sum(json_extract(shadow.value, '$.effects') != effects)
+        FROM decisions, json_each(decisions.shadow) AS shadow
+        WHERE decided_at >= :since AND decisions.shadow != '[]' GROUP BY 1
+    ) GROUP BY rule_id ORDER BY rule_id"""
 
 
 def _database(connection: sqlite3.Connection) -> Database:

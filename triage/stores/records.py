@@ -31,7 +31,7 @@ from triage.errors import Problem
 from triage.facts import NO_LABELS, Arrival, Facts, GroupFacts, Lineage
 from triage.rules.model import Rule, SourceText
 from triage.states import State
-from triage.stores import FailureDetail, FailureRow, QuarantineRow
+from triage.stores import FailureDetail, FailureRow, KeptRules, QuarantineRow, RuleHits
 
 Record = tuple[Any, ...]
 
@@ -390,6 +390,17 @@ def problems_json(problems: Sequence[Problem]) -> str:
 def problems_of(value: str) -> tuple[Problem, ...]:
     """Undo `problems_json`."""
     return tuple(Problem(**problem) for problem in json.loads(value))
+
+
+def kept_rules(digest: str, loaded_at: str, sources: Sequence[SourceText]) -> KeptRules:
+    """A kept rule set from its columns."""
+    return KeptRules(digest, instant_of(loaded_at), tuple(source.name for source in sources))
+
+
+def rule_hits(row: Mapping[str, Any]) -> RuleHits:
+    """How often a rule has applied, from sums."""
+    times = {name: row[name] and instant_of(row[name]) for name in ("last_hit", "last_shadow_hit")}
+    return RuleHits(**{**row, **times})
 
 
 def conflict_record(arrival: Arrival) -> Record:

@@ -23,9 +23,11 @@ from triage.stores import (
     FailureDetail,
     FailureFilter,
     FailureRow,
+    KeptRules,
     QuarantineRow,
     React,
     ReactNow,
+    RuleHits,
     RulesState,
     Totals,
     claims,
@@ -121,6 +123,12 @@ class SqliteStore:
 
     async def rules_state(self) -> RulesState | None:
         return await self._reader.run(queries.rules_state)
+
+    async def kept_rules(self) -> list[KeptRules]:
+        return await self._reader.run(queries.kept_rules)
+
+    async def rule_hits(self, *, since: datetime | None = None) -> list[RuleHits]:
+        return await self._reader.run(partial(queries.rule_hits, since=since))
 
     async def close(self) -> None:
         await self._reader.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from itertools import count
@@ -19,9 +21,11 @@ from triage.stores import (
     FailureDetail,
     FailureFilter,
     FailureRow,
+    KeptRules,
     QuarantineRow,
     React,
     ReactNow,
+    RuleHits,
     RulesState,
     Totals,
     records,
@@ -215,6 +219,7 @@ class MemoryStore:
     async def save_rule_set(self, digest: str, sources: Sequence[SourceText], *, now: datetime) -> None:
         tables = self._open()
         tables.rule_sets.setdefault(digest, tuple(sources))
+        tables.rules_kept_at.setdefault(digest, instant(now))
         if tables.last_good != digest:
             tables.last_good, tables.rules_loaded_at = digest, instant(now)
         tables.rules_refused = None
@@ -242,6 +247,30 @@ class MemoryStore:
             return RulesState(tables.last_good, loaded_at)
         problems, at = tables.rules_refused
         return RulesState(tables.last_good, loaded_at, records.problems_of(problems), instant_of(at))
+
+    async def kept_rules(self) -> list[KeptRules]:
+        tables = self._open()
+        kept = [records.kept_rules(digest, at, tables.rule_sets[digest]) for digest, at in tables.rules_kept_at.items()]
+        return sorted(sorted(kept, key=lambda rules: rules.digest), key=lambda rules: rules.loaded_at, reverse=True)
+
+    async def rule_hits(self, *, since: datetime | None = None) -> list[RuleHits]:
+        hits: dict[str, RuleHits] = {}
+        for row in self._open().decisions.values():
+            at = instant_of(row["decided_at"])
+            if since is not None and at < since:
+                continue
+            for rule_id in filter(None, (row["rule_id"], *json.loads(row["also"]))):
+                known = hits.get(rule_id, RuleHits(rule_id))
+                hits[rule_id] = replace(known, hits=known.hits + 1, last_hit=max(known.last_hit or at, at))
+            for shadow in json.loads(row["shadow"]):
+                known = hits.get(shadow["rule"], RuleHits(shadow["rule"]))
+                hits[shadow["rule"]] = replace(
+                    known,
+                    shadow_hits=known.shadow_hits + 1,
+                    last_shadow_hit=max(known.last_shadow_hit or at, at),
+                    disagreed=known.disagreed + (shadow["effects"] != json.loads(row["effects"])),
+                )
+        return [hits[rule_id] for rule_id in sorted(hits)]
 
     async def close(self) -> None:
         self.unavailable = self.unavailable or "the store is closed"

@@ -43,6 +43,7 @@ class Tables:
     """Failures per minute since the epoch, by fingerprint."""
     counters: Counter[str] = field(default_factory=Counter)
     rule_sets: dict[str, tuple[SourceText, ...]] = field(default_factory=dict)
+    rules_kept_at: dict[str, str] = field(default_factory=dict)
     last_good: str | None = None
     rules_loaded_at: str = ""
     rules_refused: tuple[str, str] | None = None
