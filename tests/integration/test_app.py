@@ -218,7 +218,7 @@ def test_several_local_queues_may_share_a_file(tmp_path):
 # ---------------------------------------------------------------- what cannot be built
 
 
-def test_a_receiver_that_is_not_configured_is_told_with_the_place_of_its_rule(tmp_path):
+def test_a_receiver_that_is_not_configured_is_told_with_its_place(tmp_path):
     rules = RULES + "  - id: page\n    alert: {to: [default, oncall]}\n"
 
     async def scenario():
@@ -228,8 +228,8 @@ def test_a_receiver_that_is_not_configured_is_told_with_the_place_of_its_rule(tm
     with pytest.raises(RulesInvalid) as caught:
         asyncio.run(scenario())
     (problem,) = caught.value.problems
-    assert (Path(problem.file).name, problem.line, problem.column) == ("rules.yaml", 8, 5)
-    assert problem.message == "rule 'page' tells 'oncall', which is no configured receiver"
+    assert (Path(problem.file).name, problem.line, problem.column) == ("rules.yaml", 9, 17)
+    assert problem.message == "no receiver 'oncall' is configured [R016 unknown-receiver]"
     assert "add [receivers.oncall]" in problem.hint
 
 
