@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from triage.envelope import Outcome
@@ -152,6 +153,9 @@ class _Compiler:
 
     def field(self, field: Field, key: str, wanted: Any, path: Path) -> Matcher:
         check = self.value(wanted, field.scalar, path)
+        if field.name == "fn":
+            # There are few functions, and nearly every rule looks at their names.
+            check = lru_cache(maxsize=256)(check)
         return Matcher(field.name, f"{key}: {_shown(wanted)}", _test(field.name, check), wanted)
 
     def group(self, key: str, wanted: Any, path: Path) -> list[Matcher]:
