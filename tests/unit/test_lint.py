@@ -1,16 +1,18 @@
 """Lint finds what is planted, where it is, and nothing else; what it claims for certain is certain."""
 
+import json
 import re
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triage.rulefiles import default_rules_dir, read_rules
 from triage.rules.lint import CODES, lint
 from triage.rules.lint.patterns import always, disjoint, implies, never, pattern
+from triage.rules.match import matching
 from triage.rules.matchers import ERROR_FIELDS, FIELDS, payload_field
 from triage.rules.model import SourceText
 from triage.rules.source import load_rules
@@ -249,3 +251,83 @@ def test_a_word_in_quotes_is_no_window():
     text = "version: 1\nrules:\n  - {id: a, when: 'error.message.contains(\"windows.nt\")', alert: {}}\n"
 
     assert "R023" not in {each.code for each in lint_text(text)}
+
+
+FUNCTIONS = ["a", "s/a", "s/b", "b", "ab"]
+WORDS = ["", "a", "ab", "b"]
+
+
+def a_match(depth=2):
+    """Any ``match:``, with names and combinations."""
+    fields = {
+        "function": written("function"),
+        "condition": written("condition"),
+        "status_code": written("status_code"),
+        "error": st.fixed_dictionaries({}, optional={"message": written("message"), "type": written("condition")}),
+        "labels": st.fixed_dictionaries({}, optional={"team": written("condition")}),
+        "payload": st.fixed_dictionaries({}, optional={"x": written("payload")}),
+        "outcome": st.sampled_from(["failed", "succeeded", "succeeded*", ["failed", "succeeded"], {"not": "failed"}]),
+        "use": st.sampled_from(["c", "d", ["c", "d"], {"not": "c"}, {"all": ["c", {"not": "d"}]}]),
+        "window": st.sampled_from(["day", {"not": "day"}, ["day", "past"]]),
+    }
+    if depth:
+        inner = st.deferred(lambda: a_match(depth - 1))
+        fields |= {
+            "any": st.lists(inner, min_size=1, max_size=2),
+            "all": st.lists(inner, min_size=1, max_size=2),
+            "not": inner,
+        }
+    return st.dictionaries(st.sampled_from(sorted(fields)), st.nothing(), max_size=0) | st.lists(
+        st.sampled_from(sorted(fields)), min_size=1, max_size=2, unique=True
+    ).flatmap(lambda names: st.fixed_dictionaries({name: fields[name] for name in names}))
+
+
+DEFINED = {
+    "version": 1,
+    "conditions": {"c": {"function": ["a", "s/*"]}, "d": {"condition": "a*", "window": "day"}},
+    "windows": {"day": {"hours": "09:00-18:00"}, "past": {"from": "2026-02-01", "until": "2026-02-02"}},
+}
+
+
+def subjects():
+    """Results of every kind that the matches above tell apart."""
+    for number, function in enumerate(FUNCTIONS * 8):
+        word = WORDS[number % 4]
+        yield {
+            "outcome": ["failed", "failed", "succeeded"][number % 3],
+            "fn": function,
+            "condition": word,
+            "status_code": [0, 200, 201, 500][(number // 3) % 4],
+            "error.message": WORDS[(number // 5) % 4] if number % 3 < 2 else "",
+            "error.type": WORDS[(number // 2) % 4] if number % 3 < 2 else "",
+            "labels": [{}, {"team": "a"}, {"team": "ab"}][(number // 4) % 3],
+            "payload": [None, {"x": 1}, {"x": "a"}, {"x": None}][(number // 7) % 4],
+            "now": datetime(2026, 3, 1, [3, 12][number % 2], tzinfo=UTC),
+        }
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(st.tuples(a_match(), st.sampled_from(["live", "live", "shadow"]), st.booleans()), min_size=2, max_size=5)
+)
+def test_what_is_said_never_to_be_asked_never_is(drawn):
+    rules = [
+        {"id": f"r{number}", "match": match, "mode": mode, "continue": goes_on, "alert": {}}
+        for number, (match, mode, goes_on) in enumerate(drawn)
+    ]
+    loaded = load_rules([SourceText("a.yaml", json.dumps(DEFINED | {"rules": rules}))])
+
+    findings = lint(loaded, today=TODAY)
+
+    dead = {each.rule_id for each in findings if each.code in ("R002", "R003")}
+    if catch_all := next((each.rule_id for each in findings if each.code == "R004"), ""):
+        ids = [rule.id for rule in loaded.rules]
+        dead |= {rule.id for rule in loaded.rules[ids.index(catch_all) + 1 :] if not rule.successes}
+    for subject in subjects():
+        asked = loaded.of_failures if subject["outcome"] == "failed" else loaded.of_successes
+        match = matching(asked, subject)
+        assert not dead & {rule.id for rule in (*match.rules, *match.shadow)}
+        for finding in findings:
+            if finding.code == "R001" and "other clause" in finding.problem.message:
+                rule = next(rule for rule in loaded.rules if rule.id == finding.rule_id)
+                assert not all(matcher.test(subject) for matcher in rule.match)
