@@ -153,8 +153,9 @@ def _why(rules: RuleSet, case: Case) -> str:
 def _said(step: Step, before: Sequence[str]) -> str:
     clause, name = step.clause, step.rule.id
     if clause is not None:
-        met = f" does not hold for {clause.actual}" if clause.actual else ""
-        return f"{name}: {clause.clause}{met}"
+        if step.verdict is Verdict.FAILED and not clause.clause.startswith("when: "):
+            return f"{name}: {clause.clause} does not hold for {clause.actual}"
+        return f"{name}: {clause.clause}: {clause.actual}".removesuffix(": ")
     if step.verdict is Verdict.NOT_ASKED:
         return (
             f"{name} is not asked: {before[-1]} decides before it" if before else f"{name} is asked about failures only"

@@ -137,7 +137,7 @@ def test_a_text_that_is_missing_is_told_with_the_whole_text():
     ("case", "why"),
     [
         ("envelope: {function: a}, expect: {rule: known}", "known: function: legacy does not hold for 'a'"),
-        ("envelope: {%s}, group: {count: 100}, expect: {rule: throttled}", "throttled: when: group.count < 100 does not hold for false"),
+        ("envelope: {%s}, group: {count: 100}, expect: {rule: throttled}", "throttled: when: group.count < 100: false: group.count 100"),
         ("envelope: {function: legacy, error: {type: KeyError}}, expect: {rule: throttled}", "throttled is not asked: known decides before it"),
         ("envelope: {outcome: succeeded}, expect: {rule: known}", "known is asked about failures only"),
         ("envelope: {function: a}, expect: {rule: knwon}", "there is no rule 'knwon'; did you mean 'known'?"),
