@@ -223,3 +223,101 @@ def test_backtest_needs_a_store(tmp_path):
     (tmp_path / "rules").mkdir()
     (tmp_path / "rules" / "rules.yaml").write_text(HEAD + TEXT)
     assert "there is none yet" in str(run(tmp_path, "backtest").exception)
+
+
+# --- promote ---------------------------------------------------------------------------------------------------------
+
+
+def test_promote_tells_what_a_shadow_rule_would_have_done(state):
+    result = run(state, "promote", "noisy")
+    assert result.exit_code == 0
+    place = state / "rules" / "rules.yaml"
+    assert result.stdout.startswith(f"If noisy ({place}:7), now shadow, had been live:\n\ncovered    5 results")
+    assert "again   noisy                          1          +1 ignored, -1 re-runs" in result.stdout
+    assert result.stdout.endswith(f"to make it live, take `mode: shadow` out of it: {place}:7\n")
+    report = json.loads(run(state, "promote", "noisy", "--json").stdout)
+    assert (report["rule"], report["mode"], report["changed"]) == ("noisy", "shadow", 3)
+    assert report["after"] == {"reruns": 0, "held": 1, "ignored": 2, "alerts": {"default": 1}}
+
+
+@pytest.mark.parametrize(
+    ("rule_id", "expected"),
+    [
+        ("nosy", "did you mean 'noisy'?"),
+        ("x", "not live: noisy"),
+        ("again", "the rule 'again' is live already"),
+    ],
+)
+def test_promote_wants_a_rule_that_is_not_live(state, rule_id, expected):
+    result = run(state, "promote", rule_id)
+    assert result.exit_code == 1
+    assert expected in result.stderr
+
+
+# --- stats -----------------------------------------------------------------------------------------------------------
+
+
+def test_stats_count_hits_shadows_and_what_never_happened(state):
+    result = run(state, "stats")
+    assert result.exit_code == 0
+    assert [line.split() for line in result.stdout.splitlines()[:6]] == [
+        ["RULE", "FILE", "MODE", "HITS", "LAST", "HIT", "IN", "SHADOW", "DISAGREED"],
+        ["oom", "rules.yaml", "live", "1", "2026-03-01", "12:00:00Z", "-", "-"],
+        ["noisy", "rules.yaml", "shadow", "0", "2026-03-01", "12:01:10Z", "2", "2"],
+        ["held", "rules.yaml", "live", "1", "2026-03-01", "12:00:00Z", "-", "-"],
+        ["again", "rules.yaml", "live", "2", "2026-03-01", "12:01:10Z", "-", "-"],
+        ["rest", "rules.yaml", "live", "0", "never", "-", "-"],
+    ]
+    assert result.stdout.endswith("never hit: rest\n")
+    since = json.loads(run(state, "stats", "--since", "2026-03-01T12:01:00", "--json").stdout)
+    assert {row["rule"]: row["hits"] for row in since["rules"]} == {
+        "oom": 0, "noisy": 0, "held": 0, "again": 1, "rest": 0,
+    }  # fmt: skip
+
+
+def test_stats_know_rules_that_are_gone_off_or_expired(state, tmp_path):
+    async def change() -> None:
+        past = await Past.open(tmp_path / "triage.db", rule_set("  - id: old\n    alert: {}\n"))
+        await past.receive(body("1-aaaa"))
+        await past.use(
+            rule_set(
+                "  - id: off\n    alert: {}\n    mode: off\n  - id: late\n    alert: {}\n    expires: 2026-01-01\n"
+            )
+        )
+        await past.close()
+
+    asyncio.run(change())
+    rows = json.loads(run(tmp_path, "stats", "--json").stdout)["rules"]
+    assert [(row["rule"], row["mode"], row["hits"]) for row in rows] == [
+        ("off", "off", 0), ("late", "expired", 0), ("old", "gone", 1),
+    ]  # fmt: skip
+    assert "never hit" not in run(tmp_path, "stats").stdout
+
+
+# --- show ------------------------------------------------------------------------------------------------------------
+
+
+def test_show_prints_what_is_in_force_and_what_was(state, tmp_path):
+    async def change() -> None:
+        past = await Past.open(tmp_path / "triage.db", rule_set("  - id: old\n    alert: {}\n"))
+        await past.pass_time(timedelta(hours=1))
+        await past.use(rule_set("  - id: new\n    alert: {}"))
+        await past.close()
+
+    asyncio.run(change())
+    old, new = rule_set("  - id: old\n    alert: {}\n"), rule_set("  - id: new\n    alert: {}")
+    shown = run(tmp_path, "show")
+    assert shown.stdout == new.sources[0].text + "\n"
+    assert shown.stderr == f"rules {new.digest}, in force\n"
+    assert run(tmp_path, "show", old.digest[:8]).stdout == old.sources[0].text
+    listed = [line.split() for line in run(tmp_path, "show", "--list").stdout.splitlines()[1:]]
+    assert listed == [
+        [new.digest[:12], "2026-03-01", "13:00:00Z", "yes", "rules.yaml"],
+        [old.digest[:12], "2026-03-01", "12:00:00Z", "-", "rules.yaml"],
+    ]
+    assert [kept["in_force"] for kept in json.loads(run(tmp_path, "show", "--list", "--json").stdout)] == [True, False]
+    assert json.loads(run(tmp_path, "show", "--json").stdout)["files"][0]["name"] == "rules.yaml"
+    missing = run(tmp_path, "show", "zz")
+    assert missing.exit_code == 1
+    assert "no single rule set begins with 'zz'" in missing.stderr
+    assert run(tmp_path, "show", "zz", "--list").exit_code == 2

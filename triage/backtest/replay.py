@@ -198,10 +198,10 @@ class Shortlist:
 def shared(rules: RuleSet, known: RuleSet) -> RuleSet:
     """The same rule set, with the rules of ``known`` in the place of those that are written in the same way.
 
-    What is written beside the rules (defaults, named conditions, windows) must be the same in all files.
+    What is written beside the rules (defaults, named conditions, windows) must be the same in all files of one name.
     """
-    (base, texts), (known_base, known_texts) = _written(rules.sources), _written(known.sources)
-    if base != known_base:
+    (beside, texts), (known_beside, known_texts) = _written(rules.sources), _written(known.sources)
+    if any(known_beside.get(name, text) != text for name, text in beside.items()):
         return rules
     same = {(rule.place.file, rule.id, rule.mode): rule for rule in known.rules}
 
@@ -212,14 +212,14 @@ def shared(rules: RuleSet, known: RuleSet) -> RuleSet:
     return RuleSet(tuple(map(replaced, rules.rules)), rules.digest, rules.sources)
 
 
-def _written(sources: Sequence[SourceText]) -> tuple[str, dict[tuple[str, str], str]]:
-    """What stands in rule files beside the rules, and the text of each rule by file and id, both as JSON."""
-    base: dict[str, Any] = {}
+def _written(sources: Sequence[SourceText]) -> tuple[dict[str, str], dict[tuple[str, str], str]]:
+    """What stands in each rule file beside the rules, and the text of each rule by file and id, all as JSON."""
+    beside: dict[str, str] = {}
     texts: dict[tuple[str, str], str] = {}
     for source in sources:
         document, _ = read_document(source)
-        content = {} if document is None else dict(document.value(()))
+        content: dict[str, Any] = {} if document is None else dict(document.value(()))
         for rule in content.pop("rules", ()):
             texts[source.name, rule["id"]] = json.dumps(rule, sort_keys=True)
-        base[source.name] = content
-    return json.dumps(base, sort_keys=True, default=str), texts
+        beside[source.name] = json.dumps(content, sort_keys=True)
+    return beside, texts

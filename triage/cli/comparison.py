@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from triage.cli.output import print_table, show, show_time
+from triage.cli.output import Instant, print_table, show, show_time
 from triage.cli.storage import ask
 
 if TYPE_CHECKING:
@@ -26,6 +28,43 @@ _NO_RULE: Final = {
     "(unknown)": "(after a re-run of unknown outcome)",
     "(no_rule)": "(no rule)",
 }
+
+
+def history_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that choose a history, and call it with ``choice``, ``limit`` and ``jobs``."""
+
+    @click.option("--since", type=Instant(), help='Failed at or after: "30d" ago, or an ISO-8601 time.')
+    @click.option("--until", type=Instant(), help='Failed before: "30d" ago, or an ISO-8601 time.')
+    @click.option(
+        "--filter", "filters", multiple=True, metavar="NAME=GLOB", help='"function=img-*", say; all must hold.'
+    )
+    @click.option(
+        "--limit", default=20, show_default=True, type=click.IntRange(0, 100_000), help="Changes shown in full."
+    )
+    @click.option("--jobs", type=click.IntRange(1, 64), help="Processes to use. Default: one for each processor.")
+    @functools.wraps(command)
+    def with_choice(
+        *args: Any, since: datetime | None, until: datetime | None, filters: Sequence[str], **kwargs: Any
+    ) -> Any:
+        from triage.backtest.history import Choice  # noqa: PLC0415
+
+        return command(*args, choice=Choice(since, until, _globs(filters)), **kwargs)
+
+    return with_choice
+
+
+def _globs(filters: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    from triage.backtest.history import GLOBS  # noqa: PLC0415
+
+    found = []
+    for text in filters:
+        name, equals, pattern = text.partition("=")
+        if not equals or name not in GLOBS:
+            close = get_close_matches(name, GLOBS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"NAME is one of {', '.join(GLOBS)}"
+            raise click.BadParameter(f"{text!r} is no NAME=GLOB with a known name; {hint}", param_hint="--filter")
+        found.append((name, pattern))
+    return tuple(found)
 
 
 def compare(
