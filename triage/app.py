@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final
 
 import aiohttp
@@ -15,14 +16,15 @@ from triage.clock import Clock
 from triage.cloud.credentials import ChainCredentials, CredentialsProvider, StaticCredentials
 from triage.cloud.fc import FcClient
 from triage.cloud.signing import Credentials
-from triage.consumer import Consumer, Intake
+from triage.consumer import Consumer, Intake, Labels
 from triage.notify import AppriseNotifier, ReceiverConfig
 from triage.outbox import Outbox, Retries
 from triage.rulebook import RuleBook
 from triage.rulefiles import default_rules_dir
 from triage.rules.model import AlertPolicy
+from triage.rules.values import function_name
+from triage.settings import LabelSettings, Settings
 from triage.settings import LocalSource as LocalSettings
-from triage.settings import Settings
 from triage.settings import SmqSource as SmqSettings
 from triage.sources import Source
 from triage.sources.local import LocalQueue, LocalSource
@@ -123,8 +125,24 @@ async def build(settings: Settings, *, clock: Clock, write: Callable[[str], None
             batch=settings.consumer.batch,
             quarantine=_quarantine_policy(settings),
             committed=outbox.poke,
+            labels=labels_of(settings.labels),
         )
         yield App(settings=settings, store=store, rules=rules, consumer=consumer, outbox=outbox)
+
+
+def labels_of(given: Sequence[LabelSettings]) -> Labels:
+    """The labels of a function by its name: of several entries that set the same one, the first counts."""
+    table = [(function_name(entry.function), entry.set) for entry in given]
+
+    @lru_cache(maxsize=4096)
+    def labels(function: str) -> Mapping[str, str]:
+        found: dict[str, str] = {}
+        for matches, entry in reversed(table):
+            if matches(function):
+                found |= entry
+        return found
+
+    return labels
 
 
 def credentials_of(settings: Settings, clock: Clock) -> CredentialsProvider:

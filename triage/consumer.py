@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -20,7 +20,7 @@ from triage.decide import Decision, Reason, decide_batch
 from triage.effects import decided, quarantine_alert
 from triage.envelope import Destination, Envelope, parse_body
 from triage.errors import InvalidEnvelope, Permanent, StoreConflict, StoreUnavailable, Temporary
-from triage.facts import NEED_RATES, Arrival, arrival
+from triage.facts import NEED_RATES, NO_LABELS, Arrival, arrival
 from triage.rules.model import AlertPolicy, RuleSet
 from triage.sources import Delivery, Source
 from triage.stores import Store
@@ -41,6 +41,10 @@ _SLOW_RETRY: Final = timedelta(seconds=30)
 
 _CONFLICTS: Final = 10
 """A batch that somebody else keeps changing is decided this often before it pauses and says so."""
+
+
+Labels = Callable[[str], Mapping[str, str]]
+"""What the configuration says of a function, by its name (``FunctionRef.label``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +78,13 @@ class Consumer:
         batch: int = 256,
         quarantine: AlertPolicy | None = None,
         committed: Callable[[], None] = lambda: None,
+        labels: Labels = lambda _function: NO_LABELS,
     ) -> None:
         """``rules`` gives the set in force, ``batch`` bounds what is committed at once (and what waits for that, once
         more), ``committed`` is called after each commit (it wakes the outbox).
         """
         self._intakes, self._store, self._rules, self._clock = intakes, store, rules, clock
-        self._quarantine, self._committed = quarantine, committed
+        self._quarantine, self._committed, self._labels = quarantine, committed, labels
         self._group = min(_GROUP, batch)
         self._queue: asyncio.Queue[list[Taken]] = asyncio.Queue(batch // self._group)
         self._held: dict[int, Taken] = {}
@@ -151,7 +156,7 @@ class Consumer:
 
     async def _commit(self, batch: Sequence[Taken]) -> None:
         now = self._clock.now()
-        arrivals, unread = read_batch(batch, now=now)
+        arrivals, unread = read_batch(batch, now=now, labels=self._labels)
         quarantined = tuple(replace(item, alert=self._quarantine_alert(item)) for item in unread)
         pause = timedelta(milliseconds=500)
         conflicts = 0
@@ -226,7 +231,9 @@ class Consumer:
                 self._held.pop(key, None)  # not ours any more
 
 
-def read_batch(batch: Iterable[Taken], *, now: datetime) -> tuple[list[Arrival], tuple[Quarantined, ...]]:
+def read_batch(
+    batch: Iterable[Taken], *, now: datetime, labels: Labels = lambda _function: NO_LABELS
+) -> tuple[list[Arrival], tuple[Quarantined, ...]]:
     """Parse every body; what is no envelope is kept raw, with the place and the reason."""
     arrivals: list[Arrival] = []
     quarantined: list[Quarantined] = []
@@ -254,6 +261,7 @@ def read_batch(batch: Iterable[Taken], *, now: datetime) -> tuple[list[Arrival],
                     message_id=delivery.message_id,
                     received_at=now,
                     enqueued_at=delivery.enqueued_at,
+                    labels=labels(envelope.function.label),
                 )
             )
     return arrivals, tuple(quarantined)

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tomllib
 from datetime import timedelta
 from pathlib import Path
 
@@ -310,6 +311,14 @@ def test_config_show_masks_secrets_and_tells_origins(tmp_path: Path):
     machine = json.loads(run(tmp_path, "config", "show", "--json", "--config", str(file)).stdout)
     assert machine["origins"]["credentials.access_key_secret"] == str(file)
     assert "hunter2" not in json.dumps(machine)
+
+
+def test_config_show_prints_labels_as_they_are_read(tmp_path: Path):
+    text = '[[labels]]\nfunction = "img-*"\nset = {team = "media \\"1\\""}\n'
+    (tmp_path / "triage.toml").write_text(text)
+    shown = run(tmp_path, "config", "show", "--config", str(tmp_path / "triage.toml")).stdout
+    labels = shown[shown.index("[[labels]]") :]
+    assert tomllib.loads(labels)["labels"] == [{"function": "img-*", "set": {"team": 'media "1"'}}]
 
 
 def test_init_writes_what_run_can_use_and_overwrites_nothing(tmp_path: Path):

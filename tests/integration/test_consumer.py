@@ -688,3 +688,69 @@ def test_a_store_that_fails_for_good_leaves_everything_in_the_queue():
         assert world.source.waiting == ids
 
     asyncio.run(scenario())
+
+
+# ---------------------------------------------------------------- what deciding knows
+
+
+RATED = """\
+version: 1
+rules:
+  - {id: media, match: {labels: {team: media}}, when: group.rate_5m >= 0.4, ignore: many}
+  - {id: rest, alert: {}}
+"""
+
+
+def test_rules_see_labels_and_rates_and_a_decision_keeps_them():
+    rules = load_rules([SourceText("r.yaml", RATED)])
+    asked = []
+
+    def labels(function):
+        asked.append(function)
+        return {"team": "media"}
+
+    async def scenario():
+        async with World().running(rules=rules, labels=labels, receivers=1, limit=1) as w:
+            w.source.put(*bodies(4))
+            await w.after()
+            details = [await w.store.failure(f"r{number}") for number in range(4)]
+            assert [detail.row.rule_id for detail in details] == ["rest", "rest", "media", "media"]
+            assert details[3].decision["facts"]["labels"] == {"team": "media"}
+            assert details[3].decision["facts"]["group"]["recent"] == [3.0, 3.0, 3.0, 3.0]
+
+    asyncio.run(scenario())
+    assert set(asked) == {"my-fc-job"}
+
+
+def test_rates_are_not_read_when_no_rule_mentions_them():
+    class Asked(MemoryStore):
+        rates: set
+
+        async def load_facts(self, arrivals, *, rates_at=None):
+            self.rates = {rates_at}
+            return await super().load_facts(arrivals, rates_at=rates_at)
+
+    async def scenario():
+        async with World(store=Asked()).running() as w:
+            w.source.put(*bodies(2))
+            await w.after()
+            assert w.store.rates == {None}
+            assert "recent" not in str((await w.store.failure("r1")).decision["facts"])
+
+    asyncio.run(scenario())
+
+
+def test_a_message_that_cannot_be_read_is_quarantined_and_told_once_however_often_it_comes():
+    async def scenario():
+        async with World(source=SlowAck).running(quarantine=AlertPolicy()) as w:
+            w.source.answered.set()
+            w.source.ack_failures.append(Temporary("timeout"))
+            w.source.put(b"garbage")
+            await w.after(2 * LEASE.total_seconds())
+            assert w.sums() == {"quarantined": 1, "duplicates": 1}
+            assert len(w.store.tables.quarantine) == len(w.store.tables.alerts) == 1
+            w.source.put(b"garbage")
+            await w.after()
+            assert w.sums() == {"quarantined": 2, "duplicates": 1}, "another message, though with the same bytes"
+
+    asyncio.run(scenario())

@@ -19,7 +19,15 @@ from pydantic.fields import FieldInfo
 from triage import __version__
 from triage.cli import cli
 from triage.envelope import json_schema
-from triage.settings import LocalSource, ReceiverSettings, Settings, SmqSource, load_settings, show_duration
+from triage.settings import (
+    LabelSettings,
+    LocalSource,
+    ReceiverSettings,
+    Settings,
+    SmqSource,
+    load_settings,
+    show_duration,
+)
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -52,6 +60,7 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
     for group in (LocalSource, SmqSource):
         yield f'[[sources]] type = "{get_args(group.model_fields["type"].annotation)[0]}"', group
     yield "[receivers.NAME]", ReceiverSettings
+    yield "[[labels]]", LabelSettings
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield f"[{name}]", field.annotation
@@ -62,7 +71,7 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
 )
 def test_every_setting_is_described_as_in_the_code(title: str, group: type[BaseModel]):
     text = read("docs/reference/configuration.md")
-    groups = {"queue", "store", "fc", "credentials", "outbox", "consumer", "quarantine", "log", "sources", "receivers"}
+    groups = {"queue", "store", "fc", "credentials", "outbox", "consumer", "quarantine", "log", "sources", "receivers", "labels"}
     fields = {name: field for name, field in group.model_fields.items() if group is not Settings or name not in groups}
     _, found, section = text.partition(f"\n## {'Top level' if group is Settings else f'`{title}`'}\n")
     assert found, f"no section about {title}"

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from triage.app import labels_of
 from triage.envelope import Destination
 from triage.errors import ConfigInvalid
 from triage.settings import LocalSource, SmqSource, load, load_settings, parse_duration, show_duration
@@ -99,6 +100,23 @@ def test_sources_are_told_apart_by_type(tmp_path: Path):
     assert (smq.receivers, smq.batch, smq.wait) == (4, 16, timedelta(seconds=5))
 
 
+def test_labels_say_of_which_functions(tmp_path: Path):
+    text = """
+        [[labels]]
+        function = "/^media/"
+        set = {team = "media", tier = "1"}
+        [[labels]]
+        function = "*"
+        set = {tier = "3"}
+    """
+    first, second = load_settings(written(tmp_path, text), environ=HOME).labels
+    assert (first.function, first.set, second.set) == ("/^media/", {"team": "media", "tier": "1"}, {"tier": "3"})
+    labels = labels_of((first, second))
+    assert labels("media/resize") == {"team": "media", "tier": "1"}
+    assert labels("resize") == {"tier": "3"}
+    assert labels_of(())("resize") == {}
+
+
 def test_lists_come_from_the_environment_as_json_or_as_one_text():
     environ = HOME | {
         "TRIAGE_SOURCES": '[{"type": "local", "name": "a"}]',
@@ -135,6 +153,14 @@ MISTAKES = {
     "unknown key of a source": (
         '[[sources]]\ntype = "local"\n[[sources]]\ntype = "local"\nname = "b"\nqueuee = "x"\n',
         ["triage.toml:6:1: sources.1.queuee: no such setting (did you mean 'queue'?)\n    queuee = \"x\"\n    ^"],
+    ),
+    "labels for no function": (
+        '[[labels]]\nfunction = "/(/"\nset = {team = "a"}\n',
+        ['triage.toml:2:1: labels.0.function: not a regular expression of RE2: missing ): (\n    function = "/(/"\n    ^'],
+    ),
+    "a label that is no text": (
+        '[[labels]]\nfunction = "a"\nset = {tier = 1}\n',
+        ["triage.toml:3:1: labels.0.set.tier: expected text\n    set = {tier = 1}\n    ^"],
     ),
     "all at once, in file order": (
         '[fc]\ntimeout = "soon"\n[log]\nlevel = "loud"\n',

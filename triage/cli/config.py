@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -47,6 +47,9 @@ def check(*, config: Path | None) -> None:
     click.echo(f"The settings are valid: {count} given, from {config or 'the environment; there is no file'}.")
 
 
+_LISTS: Final = ("sources", "labels")
+
+
 def _masked(settings: Settings) -> dict[str, Any]:
     """The settings as plain values without a secret in them; of an address the scheme is left."""
     values: dict[str, Any] = settings.model_dump(mode="json")
@@ -60,16 +63,16 @@ def _toml(values: Mapping[str, Any], origins: Mapping[str, str], path: tuple[str
     """Lines of TOML, each with its origin; what has no value is commented out."""
     from triage.settings.template import toml_key, toml_value  # noqa: PLC0415
 
-    tables = {name: value for name, value in values.items() if isinstance(value, dict) or name == "sources"}
+    tables = {name: value for name, value in values.items() if isinstance(value, dict) or name in _LISTS}
     for name, value in values.items():
         if name not in tables:
             origin = origins.get(".".join((*path, name)), "default")
             yield f"# {name} =  # {origin}" if value is None else f"{name} = {toml_value(value)}  # {origin}"
     for name, value in tables.items():
-        if name == "sources":
-            for source in value:
-                yield from ("", f"[[sources]]  # {origins.get('sources', 'default')}")
-                yield from (f"{key} = {toml_value(setting)}" for key, setting in source.items())
+        if name in _LISTS:
+            for each in value:
+                yield from ("", f"[[{name}]]  # {origins.get(name, 'default')}")
+                yield from (f"{key} = {toml_value(setting)}" for key, setting in each.items())
             continue
         if name != "receivers":
             yield from ("", f"[{'.'.join(toml_key(part) for part in (*path, name))}]")

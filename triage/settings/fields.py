@@ -243,6 +243,27 @@ class ReceiverSettings(_Group):
     """Time limit of one delivery; after it the delivery has failed and is tried again."""
 
 
+def _function_pattern(value: str) -> str:
+    from triage.rules.mistakes import Mistakes  # noqa: PLC0415 - regular expressions are slow to import
+    from triage.rules.values import function_name  # noqa: PLC0415
+
+    try:
+        function_name(value)
+    except Mistakes as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+class LabelSettings(_Group):
+    """Labels for functions, which rules can look at. An entry adds to those before it, and changes none of them."""
+
+    function: Annotated[str, Field(min_length=1), AfterValidator(_function_pattern)]
+    """Which functions, as in ``match`` of a rule: a name, a pattern such as ``img-*``, ``service/name``, or a regular
+    expression between slashes."""
+    set: dict[Name, str]
+    """Names and texts of the labels."""
+
+
 class OutboxSettings(_Group):
     """The outbox: everything that is done after a decision, such as re-runs and notifications."""
 
@@ -317,6 +338,8 @@ class Settings(BaseSettings):
     receivers: dict[Name, ReceiverSettings] = {"default": ReceiverSettings(urls=(SecretStr("console:"),))}
     """Who can be told: ``[receivers.NAME]``. ``default`` is always there and, unless configured, prints to
     standard output."""
+    labels: tuple[LabelSettings, ...] = ()
+    """What is known of functions: a list of ``[[labels]]``. Unset = nothing."""
     outbox: OutboxSettings = OutboxSettings()
     consumer: ConsumerSettings = ConsumerSettings()
     quarantine: QuarantineSettings = QuarantineSettings()

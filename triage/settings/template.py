@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, SecretStr
 
-from triage.settings.fields import LocalSource, ReceiverSettings, Settings, SmqSource, show_duration
+from triage.settings.fields import LabelSettings, LocalSource, ReceiverSettings, Settings, SmqSource, show_duration
 
 _HEAD = """\
 ## Settings of triage. What is commented out shows the default, or an example where there is none.
@@ -33,6 +33,9 @@ def commented_settings() -> str:
             lines += ["", *_comment(field.description or "")]
             for source in (LocalSource(), smq):
                 lines += ["", *_group("# [[sources]]", source)]
+        elif name == "labels":
+            labels = LabelSettings(function="img-*", set={"team": "media", "tier": "1"})
+            lines += ["", *_comment(field.description or ""), "", *_group("# [[labels]]", labels)]
         elif name == "receivers":
             urls = tuple(map(SecretStr, ("console:", "dingtalk://TOKEN", "mailto://USER:PASSWORD@example.com")))
             receiver = ReceiverSettings(urls=urls)
@@ -63,6 +66,8 @@ def _plain(value: Any) -> Any:
     """A setting as TOML can write it."""
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, timedelta):
@@ -76,5 +81,7 @@ def toml_key(name: str) -> str:
 
 
 def toml_value(value: object) -> str:
-    """A text, number, truth value or list of texts. TOML writes them as JSON does."""
+    """A text, number, truth value, list of texts or table of such, in one line. TOML writes most of it as JSON does."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{toml_key(name)} = {toml_value(each)}' for name, each in value.items())}}}"
     return json.dumps(value, ensure_ascii=False)
