@@ -93,29 +93,32 @@ class Defined:
         """What a file itself defines: its ``conditions`` or ``windows``."""
         return self.documents[file].root.get(kind) or {}
 
-    def resolved(self, value: Any, file: str) -> Any:
-        """A match with every name replaced by what it stands for: another file may mean something else by it."""
+    def settled(self, value: Any, file: str) -> Any:
+        """A match with every name replaced by whose it is: another file may mean something else by it."""
         if isinstance(value, list):
-            return [self.resolved(each, file) for each in value]
+            return [self.settled(each, file) for each in value]
         if not isinstance(value, dict):
             return value
         found = {}
         for key, each in value.items():
             if key in _NAMED:
-                found[key] = self._meant(each, _NAMED[key], file)
+                found[key] = self._owned(each, _NAMED[key], file)
             else:
-                found[key] = self.resolved(each, file) if key in COMBINATIONS else each
+                found[key] = self.settled(each, file) if key in COMBINATIONS else each
         return found
 
-    def _meant(self, value: Any, kind: str, file: str) -> Any:
+    def _owned(self, value: Any, kind: str, file: str) -> Any:
         if isinstance(value, list):
-            return [self._meant(each, kind, file) for each in value]
+            return [self._owned(each, kind, file) for each in value]
         if isinstance(value, dict):
-            return {key: self._meant(each, kind, file) for key, each in value.items()}
-        return self.resolved(*self.meaning(kind, value, file))
+            return {key: self._owned(each, kind, file) for key, each in value.items()}
+        return [self.meaning(kind, value, file)[1], value]
 
 
 _NAMED: Final = {"use": "conditions", "window": "windows"}
+MAX_CLAUSES: Final = 200
+MAX_DEPTH: Final = 50
+"""Of matches inside each other."""
 
 
 def entries_of(rules: RuleSet) -> tuple[list[Entry], Defined]:
@@ -130,9 +133,11 @@ def entries_of(rules: RuleSet) -> tuple[list[Entry], Defined]:
             path: Path = ("rules", index)
             rule = by_place[name, *document.line(path)]
             match = written.get("match", {})
-            held, opaque = _conjunction(match, ("match",), name, defined)
+            held = _Conjunction(defined, rule.id)
+            held.add(match, ("match",), name)
             mentioned = tuple(_mentioned(match, ("match",)))
-            entries.append(Entry(document, path, rule.id, mentioned, rule, held, opaque, last_lines[index]))
+            clauses, opaque = tuple(held.clauses), frozenset(held.opaque)
+            entries.append(Entry(document, path, rule.id, mentioned, rule, clauses, opaque, last_lines[index]))
     return entries, defined
 
 
@@ -143,28 +148,35 @@ def conditions_of(defined: Defined) -> Iterator[Written]:
             yield Written(document, ("conditions", name), "", tuple(_mentioned(match, ())))
 
 
-def _conjunction(
-    match: Mapping[str, Any], path: Path, file: str, defined: Defined
-) -> tuple[tuple[Clause, ...], frozenset[str]]:
-    """The patterns of a match all of which must hold, those of ``all`` and ``use: NAME`` included; and the rest."""
-    clauses = [Clause(where, pattern(field, value)) for where, field, value in _fields(match, path)]
-    opaque: set[str] = set()
-    for key, value in match.items():
-        here = (*path, key)
-        if key == "all":
-            for index, each in enumerate(value):
-                more, rest = _conjunction(each, (*here, index), file, defined)
-                clauses += more
-                opaque |= rest
-        elif key == "use" and isinstance(value, str):
-            condition, home = defined.meaning("conditions", value, file)
-            more, rest = _conjunction(condition, here, home, defined)
-            # What a condition consists of stands elsewhere: its place is where it is used.
-            clauses += [Clause(here, clause.pattern) for clause in more]
-            opaque |= rest
-        elif key in (*COMBINATIONS, *_NAMED):
-            opaque.add(json.dumps(defined.resolved({key: value}, file), sort_keys=True))
-    return tuple(clauses), frozenset(opaque)
+class _Conjunction:
+    """Collects the patterns of a match all of which must hold, those of ``all`` and ``use: NAME`` too; and the rest.
+
+    Conditions that use conditions can stand for very much: what passes the bounds is left out, and noted in the rest.
+    """
+
+    def __init__(self, defined: Defined, name: str) -> None:
+        self.defined, self.name = defined, name
+        self.clauses: list[Clause] = []
+        self.opaque: set[str] = set()
+
+    def add(self, match: Mapping[str, Any], path: Path, file: str, *, used: bool = False, depth: int = 0) -> None:
+        """``used``: it is a condition, which stands elsewhere; its place is where it is used."""
+        if depth > MAX_DEPTH or len(self.clauses) > MAX_CLAUSES:
+            self.opaque.add(f"more than lint looks at: {self.name}")
+            return
+        self.clauses += [
+            Clause(path if used else where, pattern(of, value)) for where, of, value in _fields(match, path)
+        ]
+        for key, value in match.items():
+            here = path if used else (*path, key)
+            if key == "all":
+                for index, each in enumerate(value):
+                    self.add(each, here if used else (*here, index), file, used=used, depth=depth + 1)
+            elif key == "use" and isinstance(value, str):
+                condition, home = self.defined.meaning("conditions", value, file)
+                self.add(condition, here, home, used=True, depth=depth + 1)
+            elif key in (*COMBINATIONS, *_NAMED):
+                self.opaque.add(json.dumps(self.defined.settled({key: value}, file), sort_keys=True))
 
 
 def _mentioned(match: Mapping[str, Any], path: Path, *, negated: bool = False) -> Iterator[Clause]:
