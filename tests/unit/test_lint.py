@@ -248,7 +248,7 @@ def test_of_conditions_that_stand_for_very_much_nothing_is_claimed():
         + "\n".join(inner)
         + f"\nrules:\n  - {{id: a, match: {{use: c{levels - 1}}}, alert: {{}}}}\n"
     )
-    text += f"  - {{id: b, match: {{use: c{levels - 1}, function: x}}, alert: {{}}}}\n"
+    text += f"  - {{id: b, match: {{use: c{levels - 1}, condition: x}}, alert: {{}}}}\n"
 
     assert {each.code for each in lint_text(text)} == {"R005", "R019", "R020"}
 
