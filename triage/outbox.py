@@ -16,10 +16,11 @@ from triage.alerts.grouping import flush
 from triage.changes import Changes, OutboxRow, RowKind, RowState, Settle
 from triage.clock import Clock
 from triage.cloud.fc_answers import AsyncConfig, Submitted, Task
-from triage.effects import function_of, lost, not_found, postponed, refused, resolved, submitted, unanswered
 from triage.envelope import FunctionRef
 from triage.errors import Misconfigured, OutcomeUnknown, Permanent, StoreUnavailable, Temporary
 from triage.notify import Notification, Notifier, Result
+from triage.progress import Progress
+from triage.reactions import function_of, lost, not_found, postponed, refused, resolved, submitted, unanswered
 from triage.reruns.backoff import next_delay, spread_of
 from triage.stores import React, Store
 
@@ -70,6 +71,7 @@ class Outbox:
         self._lease, self._concurrency, self._retries = lease, concurrency, retries
         self._wake = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
+        self.progress = Progress(limit=max(lease, Progress().limit))  # with all places taken, an act may take a lease
 
     def poke(self) -> None:
         """There may be new rows."""
@@ -81,11 +83,15 @@ class Outbox:
             tasks.create_task(self._wake_on(stop))
             while not stop.is_set():
                 self._wake.clear()
+                self.progress.busy(self._clock.now())
                 try:
                     pause = timedelta(0) if await self._start_due(tasks) else await self._pause()
                 except StoreUnavailable as error:
                     log.error("nothing is acted upon while the store fails: %s", error)  # noqa: TRY400
                     pause = _IDLE
+                else:
+                    if len(self._running) < self._concurrency:
+                        self.progress.rest()
                 await self._clock.wait(self._wake, pause)
 
     async def _wake_on(self, stop: asyncio.Event) -> None:
@@ -105,6 +111,7 @@ class Outbox:
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
+        self.progress.rest()
         self._wake.set()
 
     async def _pause(self) -> timedelta:

@@ -26,10 +26,11 @@ from triage.changes import (
     Settle,
 )
 from triage.decide import Decision, Reason, decide, decide_batch
-from triage.effects import decided, lost, refused, released, rules_alert, submitted, unanswered
+from triage.effects import decided, rules_alert
 from triage.envelope import Destination, parse_body
 from triage.errors import Problem, StoreConflict, StoreUnavailable
 from triage.facts import Lineage, arrival
+from triage.reactions import lost, refused, released, submitted, unanswered
 from triage.reruns.lineage import task_id
 from triage.rules.model import (
     AlertPolicy,

@@ -11,9 +11,10 @@ from triage.changes import Commit
 from triage.cli import cli
 from triage.consumer import Consumer, Intake
 from triage.decide import decide_batch
-from triage.effects import decided, released
+from triage.effects import decided
 from triage.notify import Result
 from triage.outbox import Outbox
+from triage.reactions import released
 from triage.rules.model import AlertPolicy, HoldPolicy
 from triage.stores import FailureFilter
 from triage.stores.sqlite import SqliteStore

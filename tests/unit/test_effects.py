@@ -8,22 +8,21 @@ import pytest
 
 from triage.changes import OutboxRow, RowFacts, RowKind, RowState
 from triage.decide import decide
-from triage.effects import (
+from triage.effects import decided, quarantine_alert
+from triage.envelope import Destination, FunctionRef
+from triage.facts import Facts, Lineage
+from triage.reactions import (
     ABSENT_AFTER,
-    decided,
     function_of,
     lost,
     not_found,
     postponed,
-    quarantine_alert,
     refused,
     released,
     resolved,
     submitted,
     unanswered,
 )
-from triage.envelope import Destination, FunctionRef
-from triage.facts import Facts, Lineage
 from triage.reruns.lineage import task_id
 from triage.rules.model import AlertPolicy, Cause, HoldPolicy, Severity
 from triage.states import State

@@ -124,7 +124,7 @@ def release(*, settings: Settings, request_ids: Sequence[str], rerun: bool, by: 
 
 async def _release(store: Store, request_id: str, *, rerun: bool, by: str, reason: str) -> bool:
     from triage.clock import SystemClock  # noqa: PLC0415
-    from triage.effects import released  # noqa: PLC0415
+    from triage.reactions import released  # noqa: PLC0415
 
     found = await store.failure(request_id)
     if found is None:
