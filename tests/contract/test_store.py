@@ -46,7 +46,7 @@ from triage.rules.model import (
 )
 from triage.states import State
 from triage.stores import FailureFilter, KeptRules, RuleHits, RulesState, Totals
-from triage.stores.records import recall
+from triage.stores.decisions import recall
 from triage.stores.sqlite import SqliteStore
 from triage.testing import MemoryStore
 

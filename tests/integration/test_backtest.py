@@ -24,7 +24,7 @@ from triage.decide import decide
 from triage.errors import Permanent, RulesInvalid, StoreUnavailable
 from triage.facts import VOCABULARY, Subject, Unrecorded
 from triage.rules.model import Mode, RuleSet
-from triage.stores import records
+from triage.stores import decisions, records
 
 AGAIN = """
   - id: again
@@ -225,7 +225,7 @@ def recalled(path: Path, request_id: str):
 
         store = await SqliteStore.open(path)
         try:
-            return records.recall(await store.failure(request_id))
+            return decisions.recall(await store.failure(request_id))
         finally:
             await store.close()
 

@@ -24,7 +24,8 @@ from triage.envelope import Destination, Envelope, ErrorInfo, FunctionRef, Outco
 from triage.errors import StoreUnavailable
 from triage.facts import NO_LABELS, Arrival
 from triage.rules.model import Cause, SourceText
-from triage.stores.records import MESSAGE_LIMIT, facts_of, instant, instant_of, sources_of
+from triage.stores.decisions import facts_of
+from triage.stores.records import MESSAGE_LIMIT, instant, instant_of, sources_of
 from triage.stores.worker import unavailable
 
 GLOBS: Final[Mapping[str, str]] = {

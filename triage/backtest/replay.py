@@ -18,7 +18,7 @@ from triage.decide import DEFAULT_ALERT, Decision, Hold, Rerun, decide
 from triage.facts import Arrival, Facts, Subject
 from triage.rules.document import read_document
 from triage.rules.model import AlertPolicy, Cause, Rule, RuleSet, SourceText
-from triage.stores.records import also_json, effects_json, shadow_json
+from triage.stores.decisions import also_json, effects_json, shadow_json
 
 
 @dataclass(frozen=True, slots=True)

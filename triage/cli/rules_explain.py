@@ -74,7 +74,8 @@ def explain(*, settings: Settings, what: str, path: Path | None, as_json: bool) 
 def _stored(settings: Settings, request_id: str, path: Path | None) -> _Question:
     from triage.backtest.replay import Ruling  # noqa: PLC0415
     from triage.rules.source import load_rules  # noqa: PLC0415
-    from triage.stores.records import json_text, recall  # noqa: PLC0415
+    from triage.stores.decisions import recall  # noqa: PLC0415
+    from triage.stores.records import json_text  # noqa: PLC0415
 
     async def find(store: Store) -> tuple[FailureDetail | None, Any]:
         found = await store.failure(request_id)

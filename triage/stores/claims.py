@@ -9,7 +9,7 @@ from typing import Final
 from triage.changes import GroupView, OutboxRow, RowFacts, RowKind, WaitingAlert
 from triage.facts import Lineage
 from triage.rules.model import Cause
-from triage.stores import React, ReactNow, records
+from triage.stores import React, ReactNow, decisions, records
 from triage.stores.records import instant, instant_of
 from triage.stores.writes import apply_changes, insert
 
@@ -92,9 +92,9 @@ def next_due(connection: sqlite3.Connection) -> datetime | None:
 def _lineage(connection: sqlite3.Connection, root: str) -> Lineage | None:
     if not root:
         return None
-    columns = ", ".join(records.LINEAGE_FACTS)
+    columns = ", ".join(decisions.LINEAGE_FACTS)
     found = connection.execute(f"SELECT {columns} FROM lineages WHERE root = ?", (root,)).fetchone()
-    return records.lineage_of(found) if found else None
+    return decisions.lineage_of(found) if found else None
 
 
 def group_view(connection: sqlite3.Connection, key: str) -> GroupView | None:

@@ -23,17 +23,19 @@ from triage.stores import (
     RuleHits,
     RulesState,
     Totals,
+    decisions,
     records,
 )
-from triage.stores.records import instant, instant_of, lineage_of
+from triage.stores.decisions import lineage_of
+from triage.stores.records import instant, instant_of
 
-_LINEAGE: Final = ", ".join(f"l.{column}" for column in records.LINEAGE_FACTS)
+_LINEAGE: Final = ", ".join(f"l.{column}" for column in decisions.LINEAGE_FACTS)
 _SEEN: Final = "SELECT request_id, digest FROM envelopes WHERE request_id IN (SELECT value FROM json_each(?))"
 _LINKED: Final = f"""
     SELECT k.key, {_LINEAGE} FROM lineage_links k JOIN lineages l USING (root)
     WHERE k.key IN (SELECT value FROM json_each(?))"""
 _GROUPS: Final = f"""
-    SELECT fingerprint, {", ".join(records.GROUP_FACTS)} FROM groups
+    SELECT fingerprint, {", ".join(decisions.GROUP_FACTS)} FROM groups
     WHERE fingerprint IN (SELECT value FROM json_each(?))"""
 _MINUTES: Final = """
     SELECT fingerprint, minute, count FROM group_minutes
@@ -63,7 +65,7 @@ def load_facts(
         seen={RequestId(request_id): digest for request_id, digest in connection.execute(_SEEN, (ids,))},
         lineages={RequestId(key): lineage_of(rest) for key, *rest in connection.execute(_LINKED, (ids,))},
         groups={
-            key: records.group_facts(row, recent=recent.get(key, default))
+            key: decisions.group_facts(row, recent=recent.get(key, default))
             for key, *row in connection.execute(_GROUPS, (prints,))
         },
         rates=rates_at is not None,
@@ -190,7 +192,7 @@ def failure(connection: sqlite3.Connection, request_id: str) -> FailureDetail | 
     return records.detail(
         _failure_row(listed),
         envelope=envelope,
-        decision={name: listed[name] for name in records.DECISION},
+        decision={name: listed[name] for name in decisions.DECISION},
         lineage=lineage,
         outbox=list(db.query("SELECT * FROM outbox WHERE root = :root ORDER BY id", root)),
         deliveries=list(db.query(_DELIVERIES, root)),

@@ -12,7 +12,7 @@ from triage.changes import AlertGroup, Changes, Commit, Decided, NewAlert, NewRo
 from triage.errors import StoreConflict
 from triage.facts import RATES, SILENCE, Lineage
 from triage.states import Event, State, advance
-from triage.stores import records
+from triage.stores import decisions, records
 from triage.stores.records import Record, instant, is_failure
 
 
@@ -29,7 +29,7 @@ _LINEAGE: Final = (
 _LAST_ID: Final = """
     SELECT max(coalesce((SELECT max(id) FROM envelopes), 0), coalesce((SELECT max(id) FROM decisions), 0))"""
 _INSERT_ENVELOPE: Final = insert("envelopes", ("id", *records.ENVELOPE))
-_INSERT_DECISION: Final = insert("decisions", ("id", *records.DECISION))
+_INSERT_DECISION: Final = insert("decisions", ("id", *decisions.DECISION))
 _INSERT_LINEAGE: Final = insert("lineages", _LINEAGE)
 _UPDATE_LINEAGE: Final = """
     UPDATE lineages SET state = ?, attempt = ?, rule_id = ?, updated_at = ?, failures = failures + ?,
@@ -85,7 +85,7 @@ def commit(connection: sqlite3.Connection, batch: Commit) -> None:
     envelopes = [(number, *records.envelope_record(item)) for number, item in numbered]
     _insert_new(connection, _INSERT_ENVELOPE, envelopes, what="request id")
     decisions = [
-        (number, *records.decision_record(item, now=now, rule_set=batch.rule_set)) for number, item in numbered
+        (number, *decisions.decision_record(item, now=now, rule_set=batch.rule_set)) for number, item in numbered
     ]
     connection.executemany(_INSERT_DECISION, decisions)
     _write_lineages(connection, _batch_lineages(decided), now=now)

@@ -28,6 +28,7 @@ from triage.stores import (
     RuleHits,
     RulesState,
     Totals,
+    decisions,
     records,
 )
 from triage.stores.records import instant, instant_of
@@ -58,8 +59,8 @@ class MemoryStore:
             if (group := tables.groups.get(arrival.fingerprint)) is not None:
                 minutes = tables.group_minutes.get(arrival.fingerprint, {})
                 recent = recent_of(minutes, rates_at) if rates_at else None
-                row = [group[name] for name in records.GROUP_FACTS]
-                snapshot.groups[arrival.fingerprint] = records.group_facts(row, recent=recent)
+                row = [group[name] for name in decisions.GROUP_FACTS]
+                snapshot.groups[arrival.fingerprint] = decisions.group_facts(row, recent=recent)
         self._join_overtaking(arrivals, snapshot)
         return snapshot
 
@@ -282,7 +283,7 @@ class MemoryStore:
 
 
 def _lineage(row: Mapping[str, Any]) -> Lineage:
-    return records.lineage_of([row[name] for name in records.LINEAGE_FACTS])
+    return decisions.lineage_of([row[name] for name in decisions.LINEAGE_FACTS])
 
 
 def _by_prefix(known: Iterable[str], prefix: str) -> str | None:

@@ -16,7 +16,7 @@ from triage.errors import StoreConflict
 from triage.facts import RATES, SILENCE, Lineage
 from triage.rules.model import SourceText
 from triage.states import Event, State, advance
-from triage.stores import records
+from triage.stores import decisions, records
 from triage.stores.records import instant
 
 Row = Mapping[str, Any]
@@ -122,8 +122,8 @@ class Tables:
         if request_id in self.envelopes:
             raise StoreConflict("a request id of the batch is stored already")
         self.envelopes[request_id] = dict(zip(records.ENVELOPE, records.envelope_record(item), strict=True))
-        decision = records.decision_record(item, now=batch.now, rule_set=batch.rule_set)
-        self.decisions[request_id] = dict(zip(records.DECISION, decision, strict=True))
+        decision = decisions.decision_record(item, now=batch.now, rule_set=batch.rule_set)
+        self.decisions[request_id] = dict(zip(decisions.DECISION, decision, strict=True))
         own, failed = item.decision.lineage, records.is_failure(item)
         for lineage in item.changes.lineages:
             grows = failed and own is not None and own.root == lineage.root
@@ -143,7 +143,7 @@ class Tables:
         }
         row = {**fresh, **(stored or {})}
         self.lineages[lineage.root] = {
-            **dict(zip(records.LINEAGE_FACTS, records.lineage_record(lineage), strict=True)),
+            **dict(zip(decisions.LINEAGE_FACTS, decisions.lineage_record(lineage), strict=True)),
             **{name: row[name] for name in fresh},
             "version": lineage.version + 1,
             "failures": row["failures"] + failures,
