@@ -84,10 +84,10 @@ def commit(connection: sqlite3.Connection, batch: Commit) -> None:
     numbered = list(enumerate(decided, connection.execute(_LAST_ID).fetchone()[0] + 1))
     envelopes = [(number, *records.envelope_record(item)) for number, item in numbered]
     _insert_new(connection, _INSERT_ENVELOPE, envelopes, what="request id")
-    decisions = [
+    decided_rows = [
         (number, *decisions.decision_record(item, now=now, rule_set=batch.rule_set)) for number, item in numbered
     ]
-    connection.executemany(_INSERT_DECISION, decisions)
+    connection.executemany(_INSERT_DECISION, decided_rows)
     _write_lineages(connection, _batch_lineages(decided), now=now)
     _write_changes(connection, [item.changes for item in decided], now=now)
     kept = [
