@@ -21,9 +21,11 @@ ENV PATH=/opt/triage/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 TRIA
 USER 10001
 VOLUME /var/lib/triage
 
-# Opens the store and checks that the sums add up; there is a store as soon as `triage run` is up.
+# The operations endpoint, for the check below; variables win over the configuration file. To have probes and Prometheus
+# ask from outside: TRIAGE_WEB__LISTEN=0.0.0.0:8020 and a token in TRIAGE_WEB__TOKEN or the secret file web__token.
+ENV TRIAGE_WEB__LISTEN=127.0.0.1:8020
 HEALTHCHECK --interval=30s --timeout=10s --start-period=30s --retries=3 \
-    CMD ["triage", "status"]
+    CMD ["triage", "health"]
 
 # The exec form: SIGTERM reaches triage itself, which then finishes what it holds (20 s; `docker stop -t 30`).
 ENTRYPOINT ["triage"]

@@ -17,6 +17,7 @@ from triage.cloud.credentials import ChainCredentials, CredentialsProvider, Stat
 from triage.cloud.fc import FcClient
 from triage.cloud.signing import Credentials
 from triage.consumer import Consumer, Intake, Labels
+from triage.log import redactor, secrets_of
 from triage.notify import AppriseNotifier, ReceiverConfig
 from triage.outbox import Outbox, Retries
 from triage.rulebook import RuleBook
@@ -31,6 +32,7 @@ from triage.sources.local import LocalQueue, LocalSource
 from triage.sources.smq import SmqSource
 from triage.stores import Store
 from triage.stores.sqlite import SqliteStore
+from triage.web.ops import Ops, serve_ops
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +44,17 @@ class App:
     """One daemon: store, rules, sources, consumer, outbox. Built by `build`, which also takes it down again."""
 
     def __init__(
-        self, *, settings: Settings, store: Store, rules: RuleBook, consumer: Consumer, outbox: Outbox
+        self,
+        *,
+        settings: Settings,
+        store: Store,
+        rules: RuleBook,
+        consumer: Consumer,
+        outbox: Outbox,
+        url: str = "",
     ) -> None:
-        self.settings, self.store, self.rules = settings, store, rules
+        """``url`` is where the operations endpoint listens; empty when it is off."""
+        self.settings, self.store, self.rules, self.url = settings, store, rules, url
         self._consumer, self._outbox = consumer, outbox
 
     async def run(self, stop: asyncio.Event, *, reload: asyncio.Event | None = None) -> None:
@@ -84,6 +94,7 @@ async def build(settings: Settings, *, clock: Clock, write: Callable[[str], None
 
     Raises:
         ConfigInvalid, RulesInvalid, StoreUnavailable, Misconfigured: with what to do about it.
+        OSError: the operations endpoint cannot listen at its address.
     """
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
@@ -127,7 +138,18 @@ async def build(settings: Settings, *, clock: Clock, write: Callable[[str], None
             committed=outbox.poke,
             labels=labels_of(settings.labels),
         )
-        yield App(settings=settings, store=store, rules=rules, consumer=consumer, outbox=outbox)
+        url = ""
+        if settings.web.listen:  # the last to be built: it is there before the loops run, and until they have ended
+            ops = Ops(
+                store=store,
+                rules=rules.current,
+                loops={"consumer": consumer.progress, "outbox": outbox.progress},
+                sources=consumer.receiving,
+                clock=clock,
+                redact=redactor(secrets_of(settings)),
+            )
+            url = await stack.enter_async_context(serve_ops(ops, settings.web))
+        yield App(settings=settings, store=store, rules=rules, consumer=consumer, outbox=outbox, url=url)
 
 
 def labels_of(given: Sequence[LabelSettings]) -> Labels:

@@ -21,6 +21,7 @@ from triage.effects import decided, quarantine_alert
 from triage.envelope import Destination, Envelope, parse_body
 from triage.errors import InvalidEnvelope, Permanent, StoreConflict, StoreUnavailable, Temporary
 from triage.facts import NEED_RATES, NO_LABELS, Arrival, arrival
+from triage.progress import Progress, Receiving
 from triage.rules.model import AlertPolicy, RuleSet
 from triage.sources import Delivery, Source
 from triage.stores import Store
@@ -89,6 +90,9 @@ class Consumer:
         self._queue: asyncio.Queue[list[Taken]] = asyncio.Queue(batch // self._group)
         self._held: dict[int, Taken] = {}
         self._acks: set[asyncio.Task[None]] = set()
+        self.progress = Progress()
+        self.receiving = {intake.source.name: Receiving() for intake in intakes}
+        """By the name of the source."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until ``stop``; then finish what was received, and return. Cancelling it loses nothing either:
@@ -108,20 +112,24 @@ class Consumer:
 
     async def _receive(self, intake: Intake, stop: asyncio.Event) -> None:
         failures = 0
+        receiving = self.receiving[intake.source.name]
         while not stop.is_set():
             try:
                 deliveries = await _unless(stop, intake.source.receive(limit=intake.batch, wait=intake.wait))
             except Temporary as error:
                 pause = error.retry_after or min(_FIRST_RETRY * 2 ** min(failures, 8), _SLOW_RETRY)
                 failures += 1
+                receiving.failed(error, now=self._clock.now())
                 log.warning("%s: %s; asking again in %s", intake.source.name, error, pause)
                 await self._clock.wait(stop, pause)
                 continue
             except Permanent as error:
+                receiving.failed(error, now=self._clock.now())
                 log.error("%s: %s; asking again in %s", intake.source.name, error, _SLOW_RETRY)  # noqa: TRY400
                 await self._clock.wait(stop, _SLOW_RETRY)
                 continue
             failures = 0
+            receiving.received(len(deliveries), now=self._clock.now())
             if deliveries:
                 taken = [Taken(intake.source, delivery) for delivery in deliveries]
                 self._held.update((id(item.delivery), item) for item in taken)
@@ -131,12 +139,14 @@ class Consumer:
     async def _handle_all(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             batch = await self._queue.get()
+            self.progress.busy(self._clock.now())
             groups = 1
             while not self._queue.empty():  # it holds a batch at most
                 batch = batch + self._queue.get_nowait()
                 groups += 1
             try:
                 await self._handle(batch, tasks)
+                self.progress.rest()
             finally:
                 for _ in range(groups):
                     self._queue.task_done()

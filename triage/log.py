@@ -26,7 +26,7 @@ _TELLING = frozenset(
 def secrets_of(settings: Settings) -> frozenset[str]:
     """Every text that must not be seen: the keys, and the receivers' addresses with the parts that may be tokens."""
     keys = settings.credentials
-    texts = {keys.access_key_secret.get_secret_value(), keys.security_token.get_secret_value()}
+    texts = {key.get_secret_value() for key in (keys.access_key_secret, keys.security_token, settings.web.token)}
     for receiver in settings.receivers.values():
         for address in receiver.urls:
             texts.update(_address_parts(address.get_secret_value()))
@@ -83,8 +83,8 @@ def configure(settings: LogSettings, *, secrets: Iterable[str] = (), stream: Tex
     handler.setFormatter((_Json if settings.format == "json" else _Text)())
     handler.addFilter(_Redact(redactor(secrets)))
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
-    # Below WARNING the first two write whole addresses with their tokens, and the third a line for each touched file.
-    for name in ("apprise", "urllib3", "watchfiles"):
+    # Below WARNING the first two write whole addresses with their tokens, and the others what tells nobody anything.
+    for name in ("apprise", "urllib3", "watchfiles", "apscheduler"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -9,8 +9,12 @@ import socket
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from click.testing import CliRunner, Result
@@ -100,7 +104,7 @@ def test_help_fits_a_screen_and_groups_the_commands_by_task(tmp_path: Path):
         tasks.setdefault(task, []).append(words[0])
     assert tasks == {
         "Run": ["run", "demo", "emulate", "init"],
-        "Look": ["status", "failures", "quarantine"],
+        "Look": ["status", "health", "failures", "quarantine"],
         "Rules": ["rules"],
         "Queue": ["queue"],
         "Other": ["config", "schema", "completion", "version"],
@@ -414,6 +418,71 @@ def test_a_port_in_use_is_told(tmp_path: Path):
         taken.listen()
         done = process("queue", "serve", "--port", str(taken.getsockname()[1]), cwd=tmp_path, code=1)
     assert "address already in use" in done.stderr
+
+
+@contextmanager
+def answering(status: int, text: str) -> Iterator[str]:
+    """A daemon's operations endpoint, as far as `triage health` sees it; gives HOST:PORT."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/healthz" else 404)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(("status", "said"), [(200, "ok"), (503, "consumer has not got on for 200 s\x1b[2J")])
+def test_health_says_what_the_daemon_says(tmp_path: Path, status: int, said: str):
+    with answering(status, f"{said}\n") as address:
+        for result in (
+            run(tmp_path, "health", TRIAGE_WEB__LISTEN=address),
+            run(
+                tmp_path,
+                "health",
+                TRIAGE_WEB__LISTEN=address.replace("127.0.0.1", "0.0.0.0"),
+                TRIAGE_WEB__TOKEN="t" * 16,
+            ),
+            run(tmp_path, "health", "--url", f"http://{address}/", http_proxy="http://127.0.0.1:1"),
+        ):
+            assert result.exit_code == (0 if status == 200 else 1)
+            assert (result.stdout or result.stderr) == said.replace("\x1b", "\\x1b") + "\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "listen", "code", "said"),
+    [
+        ([], "", 1, "set listen ="),
+        ([], "127.0.0.1:0", 1, "give --url"),
+        (["--url", "https://127.0.0.1:1"], "", 2, "--url is http://HOST:PORT"),
+        (["--url", "http://127.0.0.1:x"], "", 2, "--url is http://HOST:PORT"),
+        (["--url", "http://127.0.0.1:1"], "", 1, "no answer from 127.0.0.1:1: "),
+    ],
+)
+def test_health_without_an_answer_is_told(tmp_path: Path, args: list[str], listen: str, code: int, said: str):
+    done = process("health", *args, cwd=tmp_path, code=code, TRIAGE_WEB__LISTEN=listen)
+    assert said in done.stderr
+
+
+def test_a_port_in_use_keeps_the_daemon_from_starting_in_one_line(tmp_path: Path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = process("run", cwd=tmp_path, code=1, TRIAGE_WEB__LISTEN=address, TRIAGE_LOG__LEVEL="error")
+    (line,) = done.stderr.splitlines()
+    assert "address already in use" in line
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -71,7 +71,20 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
 )
 def test_every_setting_is_described_as_in_the_code(title: str, group: type[BaseModel]):
     text = read("docs/reference/configuration.md")
-    groups = {"queue", "store", "fc", "credentials", "outbox", "consumer", "quarantine", "log", "sources", "receivers", "labels"}
+    groups = {
+        "queue",
+        "store",
+        "fc",
+        "credentials",
+        "outbox",
+        "consumer",
+        "quarantine",
+        "web",
+        "log",
+        "sources",
+        "receivers",
+        "labels",
+    }
     fields = {name: field for name, field in group.model_fields.items() if group is not Settings or name not in groups}
     _, found, section = text.partition(f"\n## {'Top level' if group is Settings else f'`{title}`'}\n")
     assert found, f"no section about {title}"
@@ -159,7 +172,7 @@ def test_the_image_is_not_root_gets_signals_and_is_locked():
     assert re.search(r'^ENTRYPOINT \["', text, re.MULTILINE), "the shell form would swallow SIGTERM"
     assert "--require-hashes -r requirements.txt" in text
     assert re.findall(r"^USER (\S+)", text, re.MULTILINE)[-1] not in ("root", "0")
-    assert re.search(r'^HEALTHCHECK .*\\\n\s*CMD \["triage", "status"', text, re.MULTILINE)
+    assert re.search(r'^HEALTHCHECK .*\\\n\s*CMD \["triage", "health"\]', text, re.MULTILINE)
 
 
 def test_the_changelog_knows_this_version():

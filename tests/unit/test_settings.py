@@ -213,6 +213,14 @@ MISTAKES = {
         '[outbox]\nlease = "10s"\n[fc]\ntimeout = "5s"\n',
         ["triage.toml: receivers.default.timeout: must be shorter than outbox.lease, or the action would be done twice"],
     ),
+    "open to strangers": (
+        '[web]\nlisten = "0.0.0.0:8020"\n',
+        ["triage.toml:1:2: web: listen = '0.0.0.0:8020' can be reached by others; set token, or use 127.0.0.1\n    [web]\n     ^"],
+    ),
+    "token too short": (
+        '[web]\ntoken = "hunter2"\n',
+        ["triage.toml:2:1: web.token: expected at least 16 letters, digits or '.', '_', '~', '+', '/', '-'\n    token = ***\n    ^"],
+    ),
     "value instead of a table": ("queue = 3\n", ["triage.toml:1:1: queue: expected a table\n    queue = 3\n    ^"]),
     "inside an inline table the table is shown": (
         'queue = {nme = "x"}\n',
@@ -310,6 +318,45 @@ def test_the_examples_in_the_commented_file_are_valid(tmp_path: Path):
     assert "type" in tomllib.loads(text)["sources"][1]
     settings = load_settings(written(tmp_path, text), environ=HOME)
     assert [source.type for source in settings.sources] == ["local", "smq"]
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:8020", "127.1.2.3:0", "[::1]:8020", "localhost:1"])
+def test_on_loopback_the_operations_endpoint_needs_no_token(listen: str):
+    assert load_settings(None, environ=HOME | {"TRIAGE_WEB__LISTEN": listen}).web.listen == listen
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:8020", "[::]:8020", "10.0.0.1:8020", "[::ffff:127.0.0.1]:80"])
+def test_an_address_that_others_reach_needs_a_token(tmp_path: Path, listen: str):
+    (problem,) = problems(tmp_path, "", TRIAGE_WEB__LISTEN=listen)
+    assert "can be reached by others; set token" in problem
+    environ = HOME | {"TRIAGE_WEB__LISTEN": listen, "TRIAGE_WEB__TOKEN": "a-token-of-some-length"}
+    web = load_settings(None, environ=environ).web
+    assert web.listen == listen
+    assert "a-token" not in repr(web)
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        "8020",
+        ":8020",
+        "127.0.0.1",
+        "127.0.0.1:",
+        "127.0.0.1:65536",
+        "127.0.0.1:x",
+        "::1:8020",
+        "example.com:80",
+        "http://127.0.0.1:80",
+        "127.0.0.1:80/x",
+        "u@127.0.0.1:80",
+        "127.0.0.1:80?x",
+        "127.0.0.1:80#x",
+    ],
+)
+def test_what_is_no_address_to_listen_on_is_refused(tmp_path: Path, listen: str):
+    assert problems(tmp_path, "", TRIAGE_WEB__LISTEN=listen) == [
+        '$TRIAGE_WEB__LISTEN: web.listen: expected an IP address or localhost and a port, such as "127.0.0.1:8020"'
+    ]
 
 
 @pytest.mark.parametrize(

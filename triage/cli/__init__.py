@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "emulate": _Entry("Run", "Serve Function Compute and SMQ on loopback, for trials."),
     "init": _Entry("Run", "Write a commented configuration and a folder of rules."),
     "status": _Entry("Look", "Show the totals: what came in, and where it stands."),
+    "health": _Entry("Look", "Ask a running daemon whether it gets on."),
     "failures": _Entry("Look", "List failures; show the whole story of one."),
     "quarantine": _Entry("Look", "List messages that could not be read; show one."),
     "rules": _Entry("Rules", "Check rule files."),

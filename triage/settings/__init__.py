@@ -21,6 +21,7 @@ from triage.settings.fields import (
     SmqSource,
     SourceSettings,
     StoreSettings,
+    WebSettings,
     parse_duration,
     show_duration,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "SmqSource",
     "SourceSettings",
     "StoreSettings",
+    "WebSettings",
     "load",
     "load_settings",
     "parse_duration",

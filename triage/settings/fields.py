@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from datetime import timedelta
@@ -81,6 +82,33 @@ def _lines(value: Any) -> Any:
         except ValueError:
             raise ValueError("expected a JSON list of texts") from None
     return [line.strip() for line in value.splitlines() if line.strip()]
+
+
+def _listen(value: str) -> str:
+    if value:
+        try:
+            _address(value)
+        except ValueError:
+            raise ValueError('expected an IP address or localhost and a port, such as "127.0.0.1:8020"') from None
+    return value
+
+
+def _address(value: str) -> tuple[str, int]:
+    """Host and port. Names but ``localhost`` are refused: whether one is loopback would depend on who resolves it."""
+    parts = urlsplit(f"//{value}")
+    host, port = parts.hostname, parts.port
+    if not host or port is None or parts.netloc != value or "@" in value:
+        raise ValueError(value)
+    if host != "localhost":
+        ipaddress.ip_address(host)
+    return host, port
+
+
+def _token(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if text and not re.fullmatch(r"[A-Za-z0-9._~+/-]{16,}=*", text):
+        raise ValueError("expected at least 16 letters, digits or '.', '_', '~', '+', '/', '-'")
+    return value
 
 
 def _name(value: str) -> str:
@@ -303,6 +331,30 @@ class QuarantineSettings(_Group):
     """How long to collect before telling, so that a burst is one notification. ``0s`` = at once."""
 
 
+class WebSettings(_Group):
+    """The operations endpoint: ``/healthz``, ``/readyz`` and ``/metrics`` over HTTP."""
+
+    listen: Annotated[str, AfterValidator(_listen)] = ""
+    """Address and port to listen on, such as ``127.0.0.1:8020``; port 0 takes a free one. An address that others reach,
+    such as ``0.0.0.0:8020``, needs ``token``. Empty = off."""
+    token: Annotated[SecretStr, AfterValidator(_token)] = SecretStr("")
+    """Who asks must show it, as ``Authorization: Bearer TOKEN``; only ``/healthz`` is open to all. At least 16
+    characters. Empty = none is asked for."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to listen on. Only to be asked for when ``listen`` is not empty."""
+        return _address(self.listen)
+
+    @model_validator(mode="after")
+    def _closed_to_strangers(self) -> WebSettings:
+        if self.listen and not self.token.get_secret_value():
+            host, _ = self.address
+            if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+                raise ValueError(f"listen = {self.listen!r} can be reached by others; set token, or use 127.0.0.1")
+        return self
+
+
 class LogSettings(_Group):
     """The log, on standard error."""
 
@@ -343,6 +395,7 @@ class Settings(BaseSettings):
     outbox: OutboxSettings = OutboxSettings()
     consumer: ConsumerSettings = ConsumerSettings()
     quarantine: QuarantineSettings = QuarantineSettings()
+    web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

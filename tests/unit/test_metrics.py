@@ -1,0 +1,164 @@
+"""The metrics as Prometheus reads them, and their reference."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from triage.changes import RowKind
+from triage.errors import Problem
+from triage.progress import Progress, Receiving
+from triage.states import State
+from triage.stores import RulesState, Totals
+from triage.web.metrics import METRICS, View, metrics_text
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+TOTALS = Totals(
+    received=10,
+    decided=6,
+    duplicates=2,
+    conflicts=1,
+    quarantined=1,
+    failures=5,
+    states={"alerted": 3, "healed": 2},
+    outbox={"notify": 4},
+    deliveries={"sent": 7, "dead": 1},
+)
+GOOD = RulesState("d" * 64, NOW)
+SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\[\\"n])*",?)*)\})? (\S+)')
+LABEL = re.compile(r'([a-z]+)="((?:[^"\\\n]|\\[\\"n])*)"')
+
+
+def view(**changes):
+    given = {
+        "version": "1.2.3",
+        "rules": "0123456789abcdef",
+        "totals": TOTALS,
+        "state": GOOD,
+        "sources": {"local": Receiving(messages=10, received_at=NOW)},
+        "waiting": {"consumer": timedelta(0), "outbox": timedelta(seconds=1.5)},
+    }
+    return View(**given | changes)
+
+
+def read(text):
+    """The samples, by the grammar of the text format: metric and labels to number. Checks what surrounds them."""
+    assert text.endswith("\n")
+    samples, types, name = {}, {}, ""
+    for line in text.removesuffix("\n").split("\n"):
+        if line.startswith("# HELP "):
+            name = line.split(" ")[2]
+            assert name not in types, "the lines of a metric stand together"
+        elif line.startswith("# TYPE "):
+            assert line.split(" ")[2] == name
+            types[name] = line.split(" ")[3]
+        else:
+            found = SAMPLE.fullmatch(line)
+            assert found, line
+            assert found[1] == name
+            labels = tuple(
+                (label, re.sub(r"\\(.)", lambda e: "\n" if e[1] == "n" else e[1], value))
+                for label, value in LABEL.findall(found[2] or "")
+            )
+            assert (name, labels) not in samples
+            samples[name, labels] = float(found[3])
+    assert all(name.endswith("_total") == (kind == "counter") for name, kind in types.items())
+    return samples
+
+
+def test_the_sums_of_the_store_are_told_with_every_value_of_their_labels():
+    samples = read(metrics_text(view()))
+    results = {labels[0][1]: n for (name, labels), n in samples.items() if name == "triage_envelopes_total"}
+    assert results == {"decided": 6, "duplicates": 2, "conflicts": 1, "quarantined": 1}
+    states = {labels[0][1]: n for (name, labels), n in samples.items() if name == "triage_failures"}
+    assert states == {state.value: 0 for state in State if state is not State.NEW} | {"alerted": 3, "healed": 2}
+    kinds = {labels[0][1]: n for (name, labels), n in samples.items() if name == "triage_outbox_rows"}
+    assert kinds == {kind.value: 0 for kind in RowKind} | {"notify": 4}
+    sent = {labels[0][1]: n for (name, labels), n in samples.items() if name == "triage_deliveries_total"}
+    assert sent == {"sent": 7, "failed": 0, "dead": 1}
+
+
+def test_what_runs_and_how_it_gets_on_is_told():
+    samples = read(metrics_text(view()))
+    assert samples["triage_info", (("version", "1.2.3"), ("rules", "0123456789ab"))] == 1
+    assert samples["triage_store_up", ()] == 1
+    assert samples["triage_rules_refused", ()] == 0
+    assert samples["triage_rules_loaded_timestamp_seconds", ()] == NOW.timestamp()
+    assert samples["triage_source_messages_total", (("source", "local"),)] == 10
+    assert samples["triage_source_last_receive_timestamp_seconds", (("source", "local"),)] == NOW.timestamp()
+    assert samples["triage_loop_waiting_seconds", (("loop", "outbox"),)] == 1.5
+
+
+def test_refused_rules_show():
+    refused = RulesState("d", NOW, (Problem("a.yaml", 1, 1, "wrong"),), NOW)
+    assert read(metrics_text(view(state=refused)))["triage_rules_refused", ()] == 1
+
+
+def test_without_a_store_its_metrics_are_absent_and_the_others_are_there():
+    names = {name for name, _ in read(metrics_text(view(totals=None, state=None)))}
+    assert {metric.name for metric in METRICS} - names == {
+        "triage_envelopes_total",
+        "triage_failures",
+        "triage_outbox_rows",
+        "triage_deliveries_total",
+        "triage_rules_refused",
+        "triage_rules_loaded_timestamp_seconds",
+    }
+    assert read(metrics_text(view(totals=None)))["triage_store_up", ()] == 0
+
+
+def test_what_the_code_does_not_know_makes_no_series():
+    text = metrics_text(view(totals=TOTALS.__class__(*[0] * 6, {"invented": 1}, {"x": 2}, {"y": 3})))
+    assert not re.search(r'"(invented|x|y)"', text)
+
+
+@given(st.text(), st.text())
+def test_no_label_value_can_break_out_of_its_quotes(version, source):
+    # The format is UTF-8, in which lone surrogates cannot be written; neither version nor source can hold one.
+    samples = read(metrics_text(view(version=version, sources={source: Receiving(errors=3)})))
+    assert samples["triage_info", (("version", version), ("rules", "0123456789ab"))] == 1
+    assert samples["triage_source_errors_total", (("source", source),)] == 3
+
+
+def test_the_reference_lists_the_metrics_as_the_code_does():
+    text = (Path(__file__).parents[2] / "docs/reference/metrics.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if re.match(r"\| `triage_\w+` \|", line)]
+    assert rows == [f"| `{m.name}` | {m.type} | {labels(m)} | {m.help} |" for m in METRICS]
+    assert set(re.findall(r"\btriage_[a-z_]+\b", text)) == {metric.name for metric in METRICS}
+
+
+def labels(metric):
+    return "; ".join(
+        f"`{name}`" + (f": {', '.join(f'`{value}`' for value in values)}" if values else "")
+        for name, values in metric.labels.items()
+    )
+
+
+# ---------------------------------------------------------------- progress
+
+
+@pytest.mark.parametrize(
+    ("marks", "at", "waiting"),
+    [
+        ([], 500, 0),
+        ([("busy", 0)], 70, 70),
+        ([("busy", 0), ("busy", 30)], 70, 70),
+        ([("busy", 0), ("rest", 30)], 70, 0),
+        ([("busy", 0), ("rest", 30), ("busy", 40)], 70, 30),
+        ([("busy", 70)], 0, 0),
+    ],
+    ids=["nothing to do", "at work", "more came", "done", "the next piece", "the clock was set back"],
+)
+def test_work_waits_until_a_piece_of_it_is_finished(marks, at, waiting):
+    progress = Progress(limit=timedelta(seconds=60))
+    for mark, second in marks:
+        if mark == "busy":
+            progress.busy(NOW + timedelta(seconds=second))
+        else:
+            progress.rest()
+    now = NOW + timedelta(seconds=at)
+    assert progress.waiting(now) == timedelta(seconds=waiting)
+    assert progress.stalled(now) == (waiting > 60)

@@ -1,0 +1,170 @@
+"""The metrics, as text for Prometheus. Pure.
+
+The set of names is closed, and so is every label: their values come from the code or from the configuration, never from
+messages. Format: https://prometheus.io/docs/instrumenting/exposition_formats/ (text, 0.0.4). The reference,
+docs/reference/metrics.md, is checked against `METRICS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final, Literal
+
+from triage.changes import RowKind
+from triage.progress import Receiving
+from triage.states import State
+from triage.stores import RulesState, Totals
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric: its name, what it means, and its labels with their values (none: they come from the configuration)."""
+
+    name: str
+    type: Literal["counter", "gauge"]
+    help: str
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+INFO: Final = Metric(
+    "triage_info",
+    "gauge",
+    "Always 1: the version that runs, and the first characters of the digest of the rules in force.",
+    {"version": (), "rules": ()},
+)
+STORE_UP: Final = Metric(
+    "triage_store_up", "gauge", "1 while the store answers, else 0; what is read from it is then absent."
+)
+ENVELOPES: Final = Metric(
+    "triage_envelopes_total",
+    "counter",
+    "Messages received, by what became of them. From the store: it survives a restart.",
+    {"result": ("decided", "duplicates", "conflicts", "quarantined")},
+)
+FAILURES: Final = Metric(
+    "triage_failures",
+    "gauge",
+    "Failed invocations, by where they stand.",
+    {"state": tuple(state.value for state in State if state is not State.NEW)},
+)
+OUTBOX: Final = Metric(
+    "triage_outbox_rows",
+    "gauge",
+    "Things still to do, now or at a later time, by kind.",
+    {"kind": tuple(kind.value for kind in RowKind)},
+)
+DELIVERIES: Final = Metric(
+    "triage_deliveries_total",
+    "counter",
+    "Notifications by result: sent, a try that failed, given up. From the store: it survives a restart.",
+    {"result": ("sent", "failed", "dead")},
+)
+RULES_REFUSED: Final = Metric(
+    "triage_rules_refused",
+    "gauge",
+    "1 while the rule files cannot be used and the last good set stays in force, else 0.",
+)
+RULES_LOADED: Final = Metric(
+    "triage_rules_loaded_timestamp_seconds", "gauge", "When the rules in force came into force, as Unix time."
+)
+RECEIVED: Final = Metric(
+    "triage_source_messages_total", "counter", "Messages received since the start, by source.", {"source": ()}
+)
+RECEIVE_ERRORS: Final = Metric(
+    "triage_source_errors_total", "counter", "Receive requests that failed since the start, by source.", {"source": ()}
+)
+RECEIVED_AT: Final = Metric(
+    "triage_source_last_receive_timestamp_seconds",
+    "gauge",
+    "When the source last answered, with messages or without, as Unix time; absent until it has.",
+    {"source": ()},
+)
+WAITING: Final = Metric(
+    "triage_loop_waiting_seconds",
+    "gauge",
+    "How long a loop has had work without getting on with it; 0 when all is well.",
+    {"loop": ("consumer", "outbox")},
+)
+METRICS: Final = (
+    INFO,
+    STORE_UP,
+    ENVELOPES,
+    FAILURES,
+    OUTBOX,
+    DELIVERIES,
+    RULES_REFUSED,
+    RULES_LOADED,
+    RECEIVED,
+    RECEIVE_ERRORS,
+    RECEIVED_AT,
+    WAITING,
+)
+"""All of them, in the order in which they are written."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the metrics are made of. ``totals`` is None while the store does not answer, ``state`` also before a rule
+    set was ever kept.
+    """
+
+    version: str
+    rules: str
+    totals: Totals | None
+    state: RulesState | None
+    sources: Mapping[str, Receiving]
+    waiting: Mapping[str, timedelta]
+
+
+_Samples = list[tuple[tuple[str, ...], float]]
+
+
+def metrics_text(view: View) -> str:
+    """The metrics in the text format, those without a value left out."""
+    values = _values(view)
+    return "".join(
+        line for metric in METRICS if values.get(metric.name) for line in _lines(metric, values[metric.name])
+    )
+
+
+def _values(view: View) -> dict[str, _Samples]:
+    sources = view.sources.items()
+    values: dict[str, _Samples] = {
+        INFO.name: [((view.version, view.rules[:12]), 1)],
+        STORE_UP.name: [((), view.totals is not None)],
+        RECEIVED.name: [((name,), source.messages) for name, source in sources],
+        RECEIVE_ERRORS.name: [((name,), source.errors) for name, source in sources],
+        RECEIVED_AT.name: [((name,), at.timestamp()) for name, source in sources if (at := source.received_at)],
+        WAITING.name: [((name,), waiting.total_seconds()) for name, waiting in view.waiting.items()],
+    }
+    if (sums := view.totals) is not None:
+        results = {name: getattr(sums, name) for name in ENVELOPES.labels["result"]}
+        for metric, counts in (
+            (ENVELOPES, results),
+            (FAILURES, sums.states),
+            (OUTBOX, sums.outbox),
+            (DELIVERIES, sums.deliveries),
+        ):
+            (known,) = metric.labels.values()
+            values[metric.name] = [((value,), counts.get(value, 0)) for value in known]
+    if view.state is not None:
+        values[RULES_REFUSED.name] = [((), bool(view.state.problems))]
+        values[RULES_LOADED.name] = [((), view.state.loaded_at.timestamp())]
+    return values
+
+
+def _lines(metric: Metric, samples: _Samples) -> Iterator[str]:
+    yield f"# HELP {metric.name} {_escaped(metric.help)}\n# TYPE {metric.name} {metric.type}\n"
+    for texts, number in samples:
+        pairs = [f'{label}="{_escaped(text, quote=True)}"' for label, text in zip(metric.labels, texts, strict=True)]
+        labels = f"{{{','.join(pairs)}}}" if pairs else ""
+        yield f"{metric.name}{labels} {int(number) if number == int(number) else number!r}\n"
+
+
+def _escaped(text: str, *, quote: bool = False) -> str:
+    text = text.replace("\\", "\\\\").replace("\n", "\\n")
+    return text.replace('"', '\\"') if quote else text
