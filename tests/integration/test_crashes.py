@@ -14,7 +14,7 @@ import pytest
 from triage.consumer import Consumer, Intake
 from triage.notify import Result
 from triage.outbox import Outbox
-from triage.rules.model import AlertPolicy
+from triage.rules.model import AlertPolicy, HoldPolicy
 from triage.stores import FailureFilter
 from triage.testing import FakeFunctions, FakeSource, ManualClock, MemoryStore
 
@@ -24,6 +24,7 @@ LIFE = timedelta(minutes=8)
 
 RULES = make.rules(
     make.rule("again", rerun=make.RERUN, alert=make.ALERT, fn="my-fc-job"),
+    make.rule("ask", fn="held", more={"hold": HoldPolicy("why", timedelta(minutes=1))}),
     make.rule("tell", alert=AlertPolicy(group_wait=timedelta(seconds=5))),
 )
 
@@ -86,7 +87,8 @@ class World:
         self.source = FakeSource(clock=self.clock)
         self.functions = FakeFunctions(self.clock, self.source, outcomes=outcomes, tracked=tracked)
         self.bell = Bell()
-        self.source.put(make.body("bad-1", arn=make.ARN.replace("my-fc-job", "broken")), b"garbage", make.body("r1"))
+        broken, held = (make.ARN.replace("my-fc-job", name) for name in ("broken", "held"))
+        self.source.put(make.body("bad-1", arn=broken), b"garbage", make.body("held-1", arn=held), make.body("r1"))
 
     async def live(self, reaper: Reaper, *, until: timedelta) -> None:
         """Run one process until it dies or ``until`` has passed."""
@@ -163,14 +165,15 @@ def test_after_a_crash_at_any_step_nothing_is_lost_and_nothing_runs_twice(outcom
     assert world.source.waiting == [], died
     assert max(world.functions.executions.values()) == 1, died
     assert len(world.functions.executions) == 2, died
-    expected = {"alerted": 1, "healed": 2} if outcomes is HEALS else {"alerted": 4}
+    expected = {"alerted": 2, "healed": 2} if outcomes is HEALS else {"alerted": 5}
     assert {state: count for state, count in totals.states.items() if count} == expected, died
     assert totals.received == totals.decided + totals.duplicates + totals.conflicts + totals.quarantined, died
     assert totals.conflicts == 0
     rows = asyncio.run(world.store.failures(FailureFilter()))
     assert len(rows) == len({row.request_id for row in rows}), died
     told = len(world.bell.rung)
-    assert len(set(world.bell.rung)) == (1 if outcomes is HEALS else 2), died
+    assert len(set(world.bell.rung)) == (2 if outcomes is HEALS else 3), died
+    assert totals.quarantined == 1, died
     # The one at-least-once edge: sent, and dead before that was written.
     sending = any("Bell.send" in step for step in reaper.steps[-6:])
     assert told - len(set(world.bell.rung)) <= int(sending), died
