@@ -30,6 +30,7 @@ Value = TypeVar("Value")
 
 ROOT = Path(__file__).parents[2]
 TRIAGE = [sys.executable, "-m", "triage"]
+TAKEN = re.compile(r"(\d+) (?:decided|duplicate|conflicting|quarantined)\b")
 KEY_ID, SECRET = "emulator", "emulator-secret"
 
 
@@ -102,7 +103,7 @@ class Running:
             assert waited < within, f"not within {within} s {why}:\n{self.log[-3000:]}"
             with suppress(subprocess.TimeoutExpired):
                 # Whoever waits long can wait a little longer: a look costs what the others need.
-                self.process.wait(min(max(waited / 20, 0.02), 0.5))
+                self.process.wait(min(max(waited / 10, 0.05), 1))
                 raise AssertionError(f"ended with {self.process.returncode} before its time {why}:\n{self.log[-3000:]}")
         return value
 
@@ -110,6 +111,10 @@ class Running:
         """Wait for a text in the log; the log."""
         self.until(lambda: text in self.log, within=within, why=f"was {text!r} in the log")
         return self.log
+
+    def until_taken(self, count: int) -> None:
+        """Wait until it has told of so many messages, over all its lives; the log is cheaper to read than the store."""
+        self.until(lambda: sum(map(int, TAKEN.findall(self.log))) >= count, why=f"were {count} messages taken")
 
     def kill(self) -> None:
         """End it without a warning, as a power cut or the kernel does."""
