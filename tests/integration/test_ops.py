@@ -100,6 +100,8 @@ def test_a_daemon_at_work_is_well_ready_and_counted(tmp_path):
             clock.skipped = MINUTE  # past what is remembered of the store
             async with client.get("/metrics") as answer:
                 assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+                assert answer.headers["Server"] == "triage"
+                assert answer.headers["Cache-Control"] == "no-store"
                 lines = (await answer.text()).splitlines()
             assert 'triage_envelopes_total{result="decided"} 1' in lines
             assert 'triage_envelopes_total{result="duplicates"} 1' in lines

@@ -38,7 +38,8 @@ _PATIENCE: Final = 5.0
 _TOLD: Final = 20
 """Problems of the rule files that are told one by one."""
 
-_NO_STORE: Final = {"Cache-Control": "no-store"}
+_HEADERS: Final = {"Cache-Control": "no-store", "Server": "triage"}
+"""With every answer. By itself the library tells strangers its version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class Ops:
             "sources": {name: self._source_details(source) for name, source in self._sources.items()},
         }
         text = json.dumps(details, indent=2, ensure_ascii=False) + "\n"
-        return web.Response(text=text, status=200 if ready else 503, content_type="application/json", headers=_NO_STORE)
+        return web.Response(text=text, status=200 if ready else 503, content_type="application/json")
 
     def _rules_details(self, state: RulesState | None) -> dict[str, Any]:
         problems = state.problems if state else ()
@@ -133,7 +134,7 @@ class Ops:
             sources=self._sources,
             waiting={name: progress.waiting(now) for name, progress in self._loops.items()},
         )
-        return web.Response(body=metrics_text(view).encode(), headers={"Content-Type": CONTENT_TYPE} | _NO_STORE)
+        return web.Response(body=metrics_text(view).encode(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _look(self) -> _Look:
         async with self._asking:  # those who come together wait for one answer
@@ -161,6 +162,7 @@ async def serve_ops(ops: Ops, settings: WebSettings) -> AsyncIterator[str]:
     """
     app = web.Application(middlewares=[_guard(settings.token.get_secret_value())])
     app.add_routes(ops.routes())
+    app.on_response_prepare.append(_with_headers)
     # A connection that a scraper keeps open must not delay the end.
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
@@ -196,8 +198,12 @@ def _guard(token: str) -> Middleware:
     return guard
 
 
+async def _with_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)
+
+
 def _line(text: str, *, status: int, **headers: str) -> web.Response:
-    return web.Response(text=f"{text}\n", status=status, headers=headers | _NO_STORE)
+    return web.Response(text=f"{text}\n", status=status, headers=headers)
 
 
 def _place(problem: Problem) -> str:
