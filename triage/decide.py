@@ -114,14 +114,21 @@ DEFAULT_ALERT = AlertPolicy()
 
 def decide(arrival: Arrival, facts: Facts, rules: RuleSet, *, now: datetime) -> Decision:
     """Judge one envelope. Never raises for any input."""
-    envelope = arrival.envelope
     if facts.seen_digest is not None:
-        same = facts.seen_digest == envelope.digest
+        same = facts.seen_digest == arrival.envelope.digest
         return Decision(Reason.DUPLICATE if same else Reason.CONFLICT, facts=facts)
-    failed = envelope.outcome is Outcome.FAILED
-    asked = rules.of_failures if failed else rules.of_successes
-    match = matching(asked, Subject(arrival, facts, now=now)) if asked else Match()
-    verdict = _failed if failed else _not_failed
+    return decide_by(match_rules(arrival, facts, rules, now=now), arrival, facts, now=now)
+
+
+def match_rules(arrival: Arrival, facts: Facts, rules: RuleSet, *, now: datetime) -> Match:
+    """The rules that apply to one envelope."""
+    asked = rules.of_failures if arrival.envelope.outcome is Outcome.FAILED else rules.of_successes
+    return matching(asked, Subject(arrival, facts, now=now)) if asked else Match()
+
+
+def decide_by(match: Match, arrival: Arrival, facts: Facts, *, now: datetime) -> Decision:
+    """Judge one envelope, which is no duplicate, by the rules that apply to it."""
+    verdict = _failed if arrival.envelope.outcome is Outcome.FAILED else _not_failed
     rule, also = _deciding(match.rules)
     reason, effects, lineage = verdict(arrival, facts, rule, also, now=now)
     shadow = tuple(Shadow(each, *verdict(arrival, facts, each, (), now=now)[:2]) for each in match.shadow)

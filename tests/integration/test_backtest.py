@@ -191,7 +191,19 @@ def test_unchanged_rules_make_every_recorded_decision_again(texts, steps, outcom
                 assert as_json(report)["changes"] == []
                 assert report.changed == 0
                 assert report.before == report.after
+        # Rules written alike are not asked twice; under another name none is alike, and all are asked.
+        for other in (more(texts[0]), texts[-1] + more(""), texts[0].replace("r1", "q1")):
+            one, two = (compare(path, rule_set(other, name=name)) for name in ("rules.yaml", "renamed.yaml"))
+            assert as_json(one) == as_json(two)
         check_reading(path, rule_set(texts[-1]))
+
+
+def more(text: str) -> str:
+    return (
+        "  - id: first\n    match: {function: other-*}\n    ignore: x\n" * bool(text)
+        + text
+        + ("  - id: last\n    match: {outcome: succeeded_or_stopped}\n    alert: {to: ops}\n")
+    )
 
 
 def check_reading(path: Path, rules: RuleSet) -> None:
@@ -205,7 +217,7 @@ def check_reading(path: Path, rules: RuleSet) -> None:
             assert (item.facts, item.now) == (facts, now)
             assert values(Subject(item.arrival, item.facts, now=item.now)) == values(Subject(arrival, facts, now=now))
             everything = decide(arrival, facts, rules, now=now)
-            assert decide(item.arrival, item.facts, known.of(item.arrival), now=item.now) == everything
+            assert decide(item.arrival, item.facts, known.of(item.arrival).rules, now=item.now) == everything
     history.close()
 
 

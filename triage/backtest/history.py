@@ -139,15 +139,15 @@ class History:
         *_, facts, rule_set, reason, rule_id, effects, also, shadow, _ = row
         known = from_json(facts)
         saw, now = facts_of(known)
-        decided = from_json(effects) if len(effects) > 2 else ()
+        decided = from_json(effects) if causes or '"rerun"' in effects else ()
         return Recorded(
-            arrival=self._arrival(row, known.get("labels", NO_LABELS)),
-            facts=saw,
-            now=now,
-            rule_set=rule_set,
-            ruling=Ruling(reason, rule_id, effects, also, shadow),
-            planned=_planned(decided) if decided else None,
-            later=_later(causes, decided) if causes else (),
+            self._arrival(row, known.get("labels", NO_LABELS)),
+            saw,
+            now,
+            rule_set,
+            Ruling(reason, rule_id, effects, also, shadow),
+            _planned(decided) if decided else None,
+            _later(causes, decided) if causes else (),
         )
 
     def _arrival(self, row: Sequence[Any], labels: Mapping[str, str]) -> Arrival:
@@ -169,7 +169,7 @@ class History:
                 function_error=function_error,
                 response_payload="",
                 error=ErrorInfo(error_type, message),
-                outcome=Outcome(outcome),
+                outcome=_OUTCOMES[outcome],
                 body=b"",
                 digest="",
             )
@@ -188,6 +188,7 @@ class History:
         return parse_body(body, destination=_ROLES.get(outcome, Destination.BOTH))
 
 
+_OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
 _ROLES: Final = {"failed": Destination.FAILURE, "succeeded": Destination.SUCCESS}
 
 

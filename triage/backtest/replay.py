@@ -12,12 +12,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import takewhile
 from typing import Any, Final
 
-from triage.decide import DEFAULT_ALERT, Decision, Hold, Rerun, decide
+from triage.decide import DEFAULT_ALERT, Decision, Hold, Rerun, decide_by, match_rules
+from triage.envelope import Outcome
 from triage.facts import Arrival, Facts, Subject
 from triage.rules.document import read_document
-from triage.rules.model import AlertPolicy, Cause, Rule, RuleSet, SourceText
+from triage.rules.model import AlertPolicy, Cause, Match, Rule, RuleSet, SourceText
 from triage.stores.decisions import also_json, effects_json, shadow_json
 
 
@@ -88,9 +90,11 @@ class Replayed:
     told_later: tuple[str, ...] = ()
     open_end: bool = False
     unrecorded: bool = False
+    stopped_at: str = ""
+    """The rule at which the search ended, by its id: rules after it had no say."""
 
 
-def replay(story: Sequence[Recorded], rules: Sequence[RuleSet]) -> list[Replayed]:
+def replay(story: Sequence[Recorded], rules: Sequence[Asked]) -> list[Replayed]:
     """Decide a story again, each result by its rules; by those it was decided by, the outcome is what is recorded.
 
     What each decision saw is taken from the record, since most of it (the group's count, say) does not depend on the
@@ -104,7 +108,14 @@ def replay(story: Sequence[Recorded], rules: Sequence[RuleSet]) -> list[Replayed
         if absence is not None:
             replayed.append(Replayed(None, absence))
             continue
-        decision = decide(item.arrival, item.facts, asked, now=item.now + shift)
+        now = item.now + shift
+        match = match_rules(item.arrival, item.facts, asked.rules, now=now)
+        known = asked.known(match, item)
+        if known is not None:
+            absence = Absence.NOT_MADE if item.planned is not None else None
+            replayed.append(known)
+            continue
+        decision = decide_by(match, item.arrival, item.facts, now=now)
         planned = _planned(decision)
         if planned is not None and item.planned is not None and planned[0] == item.planned[0]:
             shift = planned[1] - item.planned[1]
@@ -112,19 +123,64 @@ def replay(story: Sequence[Recorded], rules: Sequence[RuleSet]) -> list[Replayed
             absence = Absence.UNKNOWN
         elif item.planned is not None:
             absence = Absence.NOT_MADE
-        replayed.append(
-            Replayed(
-                ruling=Ruling.of(decision),
-                told_later=_told_later(decision, item.later) if item.later and absence is None else (),
-                open_end=absence is Absence.UNKNOWN,
-                unrecorded=bool(decision.errors) and _asks_in_vain(decision),
-            )
+        again = Replayed(
+            ruling=Ruling.of(decision),
+            told_later=_told_later(decision, item.later) if item.later and absence is None else (),
+            open_end=absence is Absence.UNKNOWN,
+            unrecorded=any(clause.actual.endswith(_UNRECORDED) for clause in match.errors),
+            stopped_at=match.rules[-1].id if match.rules and not match.rules[-1].continues else "",
         )
+        asked.learn(match, item, again)
+        replayed.append(again)
     return replayed
 
 
-def _asks_in_vain(decision: Decision) -> bool:
-    return any(clause.actual.endswith(_UNRECORDED) for clause in decision.errors)
+class Asked:
+    """Rules that may match envelopes of one kind, with the decisions that follow from nothing but which of them match.
+
+    Those are decisions about failures by rules that neither re-run nor hold: no time and no attempt is in them.
+    """
+
+    __slots__ = ("_common", "_known", "rules")
+
+    def __init__(self, rules: RuleSet) -> None:
+        self.rules = rules
+        self._known: dict[tuple[int, ...], Replayed] = {}
+        self._common: dict[int, frozenset[str]] = {}
+
+    def known(self, match: Match, item: Recorded) -> Replayed | None:
+        """The decision, if it was made before."""
+        if match.shadow or match.errors or item.arrival.envelope.outcome is not Outcome.FAILED:
+            return None
+        return self._known.get(tuple(map(id, match.rules)))
+
+    def learn(self, match: Match, item: Recorded, decision: Replayed) -> None:
+        """Remember a decision, if it follows from the match alone."""
+        plain = not match.shadow and not match.errors and not any(rule.rerun or rule.hold for rule in match.rules)
+        if plain and item.arrival.envelope.outcome is Outcome.FAILED:
+            self._known[tuple(map(id, match.rules))] = decision
+
+    def settles(self, item: Recorded, replayed: Replayed, other: Asked) -> bool:
+        """Whether a decision by these rules is that of the others for sure: the search ended before they differ."""
+        if replayed.ruling is None:
+            return True
+        common = self._common.get(id(other))
+        if common is None:
+            common = self._common[id(other)] = _common(self.rules, other.rules)
+        if item.arrival.envelope.outcome is not Outcome.FAILED:
+            return _NOTHING in common
+        return replayed.stopped_at in common
+
+
+_NOTHING: Final = "(nothing)"
+"""Among ids of rules: results that are no failures are asked about by the same rules, mostly by none."""
+
+
+def _common(one: RuleSet, other: RuleSet) -> frozenset[str]:
+    """Ids of the rules that come before the first difference between two sets."""
+    same = takewhile(lambda pair: pair[0] is pair[1], zip(one.rules, other.rules, strict=False))
+    ids = frozenset(rule.id for rule, _ in same)
+    return ids | {_NOTHING} if list(map(id, one.of_successes)) == list(map(id, other.of_successes)) else ids
 
 
 _UNRECORDED: Final = "was not recorded with this decision"
@@ -161,12 +217,12 @@ class Shortlist:
     Leaving out a rule one of whose clauses does not hold changes no decision: this is speed, and nothing else.
     """
 
-    def __init__(self, rules: RuleSet, pool: dict[tuple[int, ...], RuleSet]) -> None:
+    def __init__(self, rules: RuleSet, pool: dict[tuple[int, ...], Asked]) -> None:
         """``pool``: shared by several, so that the same rules (see `shared`) are the same object for all of them."""
         self.rules, self._pool = rules, pool
-        self._known: dict[tuple[object, ...], RuleSet] = {}
+        self._known: dict[tuple[object, ...], Asked] = {}
 
-    def of(self, arrival: Arrival) -> RuleSet:
+    def of(self, arrival: Arrival) -> Asked:
         """The rules that may match such an envelope, depending on what else is known."""
         envelope = arrival.envelope
         kind = (
@@ -185,14 +241,14 @@ class Shortlist:
             found = self._known[kind] = self._possible(arrival)
         return found
 
-    def _possible(self, arrival: Arrival) -> RuleSet:
+    def _possible(self, arrival: Arrival) -> Asked:
         subject = Subject(arrival, Facts(), now=arrival.received_at)
         rules = tuple(
             rule
             for rule in self.rules.rules
             if all(matcher.test(subject) for matcher in rule.match if matcher.names <= _COARSE)
         )
-        return self._pool.setdefault(tuple(map(id, rules)), RuleSet(rules, self.rules.digest))
+        return self._pool.setdefault(tuple(map(id, rules)), Asked(RuleSet(rules, self.rules.digest)))
 
 
 def shared(rules: RuleSet, known: RuleSet) -> RuleSet:

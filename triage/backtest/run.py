@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from triage.backtest.history import Choice, History
-from triage.backtest.replay import Recorded, Replayed, Shortlist, replay, shared
+from triage.backtest.replay import Asked, Recorded, Replayed, Shortlist, replay, shared
 from triage.backtest.report import Report
 from triage.errors import RulesInvalid, StoreUnavailable
 from triage.rules.model import Mode, RuleSet, SourceText
@@ -115,7 +115,7 @@ class _Comparison:
 
     def __init__(self, backtest: Backtest) -> None:
         self.backtest = backtest
-        self._pool: dict[tuple[int, ...], RuleSet] = {}
+        self._pool: dict[tuple[int, ...], Asked] = {}
         self.after = Shortlist(backtest.after.load(), self._pool)
         self.before = self._shortlist(backtest.before.load()) if backtest.before else None
         self.history = History(backtest.store, backtest.choice)
@@ -141,19 +141,27 @@ class _Comparison:
 
     def _compare(self, story: Sequence[Recorded], report: Report) -> None:
         after = [self.after.of(item.arrival) for item in story]
-        kept = [self.before or self._recorded(item.rule_set) for item in story]
-        before = [each.of(item.arrival) for each, item in zip(kept, story, strict=True) if each]
-        if len(before) < len(story):
-            report.unkept.update(item.rule_set for item in story)
-            report.add(story, [Replayed(item.ruling) for item in story], replay(story, after))
-            return
+        before: list[Asked] = []
+        own = True
+        for item, asked in zip(story, after, strict=True):
+            rules = self.before or self._recorded(item.rule_set)
+            if rules is None:
+                report.unkept.update(item.rule_set for item in story)
+                report.add(story, [Replayed(item.ruling) for item in story], replay(story, after))
+                return
+            own = own and rules.rules.digest == item.rule_set
+            before.append(asked if rules is self.after else rules.of(item.arrival))
         old = replay(story, before)
-        if all(each and each.rules.digest == item.rule_set for each, item in zip(kept, story, strict=True)):
+        if own:
             for item, again in zip(story, old, strict=True):
                 if again.ruling is not None and not again.ruling.repeats(item.ruling):
                     report.disagree(item, again.ruling)
-        same = all(these is those for these, those in zip(before, after, strict=True))
-        report.add(story, old, old if same else replay(story, after))
+        new = old
+        for index, asked in enumerate(after):
+            if before[index] is not asked and not before[index].settles(story[index], old[index], asked):
+                new = replay(story, after)
+                break
+        report.add(story, old, new)
 
     def _shortlist(self, rules: RuleSet) -> Shortlist:
         return Shortlist(shared(rules, self.after.rules), self._pool)
