@@ -321,3 +321,37 @@ def test_show_prints_what_is_in_force_and_what_was(state, tmp_path):
     assert missing.exit_code == 1
     assert "no single rule set begins with 'zz'" in missing.stderr
     assert run(tmp_path, "show", "zz", "--list").exit_code == 2
+
+
+# --- suggest ---------------------------------------------------------------------------------------------------------
+
+
+def test_suggest_drafts_a_rule_that_passes_its_case_and_tells_what_it_would_change(state, tmp_path):
+    group = json.loads(run(state, "explain", "1-cccc", "--json").stdout)["fingerprint"]
+    result = run(state, "suggest", group[:9])
+    assert result.exit_code == 0
+    name = "00-my-fc-job-of-memory"
+    assert f"# ---- {name}.yaml\n" in result.stdout
+    assert f"{name[3:]} takes 1 of the 1 results of the group, and none of other groups" in result.stdout
+    assert "\x1b" not in result.stdout
+    draft = json.loads(run(state, "suggest", group, "--json").stdout)
+    assert draft["takes"] == {"of_the_group": 1, "in_all": 1}
+    assert [(pair["before"], pair["after"], pair["decisions"]) for pair in draft["by_rule"]] == [
+        ("oom", "my-fc-job-of-memory", 1)
+    ]
+    folder = tmp_path / "rules"
+    folder.mkdir()
+    (folder / draft["file"]).write_text(draft["rules"])
+    (folder / draft["file"].replace(".yaml", ".test.yaml")).write_text(draft["cases"])
+    assert run(state, "test", str(folder)).exit_code == 0
+    assert run(state, "check", str(folder)).exit_code == 0
+
+
+def test_suggest_wants_one_group(state):
+    missing = run(state, "suggest", "v9-\x1b")
+    assert missing.exit_code == 1
+    assert "no failure is in a group" in missing.stderr
+    assert "\x1b" not in missing.stderr
+    several = run(state, "suggest", "v")
+    assert several.exit_code == 1
+    assert "begins the names of several groups: v" in several.stderr

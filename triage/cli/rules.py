@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "test": _Entry("rules_cases", "Run the test cases beside the rules."),
     "explain": _Entry("rules_explain", "Say why a result was decided the way it was."),
     "backtest": _Entry("rules_backtest", "Show what other rules would have made of stored failures."),
+    "suggest": _Entry("rules_suggest", "Draft a rule and its test case from real failures."),
     "promote": _Entry("rules_promote", "Show what a rule in shadow mode would have done."),
     "stats": _Entry("rules_stats", "Count how often each rule has applied."),
     "show": _Entry("rules_show", "Print the rules in force, or a rule set that is kept."),
