@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
+import pty
 import sqlite3
 import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -127,6 +130,18 @@ def test_explain_takes_a_message_that_was_never_received(state, tmp_path):
     assert str(run(state, "explain", str(tmp_path / "bad.json")).exception).startswith("schema at $.requestContext")
 
 
+def test_explain_gives_a_message_in_a_file_the_labels_of_its_function(state, tmp_path):
+    (tmp_path / "triage.toml").write_text(
+        f'state_dir = "{state}"\nrules = "rules.yaml"\n[[labels]]\nfunction = "my-*"\nset = {{team = "media"}}\n'
+    )
+    (tmp_path / "rules.yaml").write_text(HEAD + "  - id: media\n    match: {labels: {team: media}}\n    alert: {}\n")
+    (tmp_path / "message.json").write_bytes(body("new"))
+    result = CliRunner().invoke(
+        cli, ["rules", "explain", str(tmp_path / "message.json"), "--config", str(tmp_path / "triage.toml")]
+    )
+    assert "  media: alert default\n" in result.stdout
+
+
 def test_explain_says_what_it_does_not_find(state):
     result = run(state, "explain", "nope")
     assert result.exit_code == 1
@@ -217,6 +232,19 @@ def test_backtest_compares_with_a_git_revision(state, tmp_path):
     (folder / "a.yaml").write_text(HEAD + "  - id: one\n    alert: {}\n")
     gone = run(state, "backtest", "--rules", str(folder), "--against", "HEAD")
     assert "no rule files at" in str(gone.exception)
+
+
+def test_a_terminal_sees_how_far_a_backtest_is(state):
+    ours, theirs = pty.openpty()
+    environ = {**os.environ, "TRIAGE_STATE_DIR": str(state), "TRIAGE_RULES": str(state / "rules"), "TERM": "xterm"}
+    command = [sys.executable, "-m", "triage", "rules", "backtest"]
+    done = subprocess.run(command, stderr=theirs, stdout=subprocess.PIPE, env=environ, check=True, timeout=60)
+    os.close(theirs)
+    assert b"Replaying" in os.read(ours, 4096)
+    assert done.stdout.startswith(b"covered    5 results")
+    os.close(ours)
+    quiet = subprocess.run(command, capture_output=True, env=environ, check=True, timeout=60)
+    assert (quiet.stderr, quiet.stdout) == (b"", done.stdout)
 
 
 def test_backtest_needs_a_store(tmp_path):

@@ -102,6 +102,7 @@ def _stored(settings: Settings, request_id: str, path: Path | None) -> _Question
 
 
 def _from_file(settings: Settings, name: str, path: Path | None) -> _Question:
+    from triage.app import labels_of  # noqa: PLC0415
     from triage.clock import SystemClock  # noqa: PLC0415
     from triage.envelope import parse_body  # noqa: PLC0415
     from triage.facts import Facts, arrival  # noqa: PLC0415
@@ -110,7 +111,8 @@ def _from_file(settings: Settings, name: str, path: Path | None) -> _Question:
     with click.open_file(name, "rb") as stream:
         envelope = parse_body(stream.read())
     now = SystemClock().now()
-    came = arrival(envelope, source="file", message_id=name, received_at=now, enqueued_at=None)
+    labels = labels_of(settings.labels)(envelope.function.label)
+    came = arrival(envelope, source="file", message_id=name, received_at=now, enqueued_at=None, labels=labels)
     path = path or settings.rules or default_rules_dir()
     return _Question(came, Facts(), now, _read(path), None, f"would be decided now by {path}")
 
