@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any
+from typing import Any, Final
 
 from triage.errors import Problem
 from triage.rules.document import Document
 from triage.rules.keys import WINDOW
 from triage.rules.matchers import NO_NAMES, Names, compile_match
-from triage.rules.mistakes import Mistake, Mistakes, did_you_mean, wrong
+from triage.rules.mistakes import MAX_TOLD, Mistake, Mistakes, did_you_mean, wrong
 from triage.rules.model import Matcher
 from triage.rules.section import read_section
 from triage.rules.windows import NEVER, Window, window_of
+
+MAX_NESTING: Final = 16
+"""Conditions inside conditions."""
 
 Condition = Callable[[], tuple[Matcher, ...]]
 
@@ -48,11 +51,16 @@ def define(files: Sequence[RuleFile], unread: Collection[str]) -> list[Problem]:
             name: cache(partial(_compile, file, name, problems)) for name in file.values.get("conditions", {})
         }
     known = {file.name: file for file in files}
+    compiling: list[str] = []
     for file in files:
+        file.compiling = compiling
         problems += _include(file, known, unread)
     for file in files:
+        before = len(problems)
         for condition in file.conditions.values():
             condition()
+            if len(problems) - before > MAX_TOLD:
+                break
     return problems
 
 
@@ -60,6 +68,8 @@ def _define_windows(file: RuleFile) -> list[Problem]:
     problems: list[Problem] = []
     for name in file.values.get("windows", {}):
         path = ("windows", name)
+        if len(problems) > MAX_TOLD:
+            break
         values, found = read_section(file.document, path, WINDOW, shape="days and hours, or from and until")
         problems += found
         file.windows[name] = NEVER  # what is told once need not be told again where it is mentioned
@@ -72,9 +82,11 @@ def _define_windows(file: RuleFile) -> list[Problem]:
 
 
 def _compile(file: RuleFile, name: str, problems: list[Problem]) -> tuple[Matcher, ...]:
-    if name in file.compiling:
+    if f"{file.name}:{name}" in file.compiling:
         raise wrong(f"the condition {name!r} is used inside itself")
-    file.compiling.append(name)
+    if len(file.compiling) >= MAX_NESTING:
+        raise wrong(f"conditions inside conditions, deeper than {MAX_NESTING}")
+    file.compiling.append(f"{file.name}:{name}")
     try:
         return compile_match(file.values["conditions"][name], file.names)
     except Mistakes as error:
@@ -89,6 +101,8 @@ def _include(file: RuleFile, known: Mapping[str, RuleFile], unread: Collection[s
     problems: list[Problem] = []
     written = file.document.root.get("include") if isinstance(file.document.root, dict) else None
     for name in file.values.get("include", ()):
+        if len(problems) > MAX_TOLD:
+            break
         path = ("include", written.index(name)) if isinstance(written, list) else ("include",)
         other = known.get(name)
         if other is None or other is file:

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from triage.errors import Problem
-from triage.rules.mistakes import Mistake, Path
+from triage.rules.mistakes import MAX_TOLD, Mistake, Path
 from triage.rules.model import SourceText
 
 MAX_SIZE: Final = 1 << 20
@@ -85,8 +85,8 @@ def problem_at(source: SourceText, index: int, message: str, hint: str = "") -> 
     """A problem at a character of a file, with the line it stands in."""
     line, column = _place(source.text, index)
     start = index - column + 1
-    end = source.text.find("\n", start)
-    excerpt = source.text[start : end if end >= 0 else len(source.text)].rstrip("\r")
+    end = source.text.find("\n", start, start + _EXCERPT + 42)
+    excerpt = source.text[start : end if end >= 0 else start + _EXCERPT + 42].rstrip("\r")
     if column > _EXCERPT:
         excerpt = ""  # a caret that far to the right points at nothing a person can find
     elif len(excerpt) > _EXCERPT + 40:
@@ -223,6 +223,8 @@ class _Reader:
 
     def report(self, index: int, message: str, hint: str = "") -> None:
         self.problems.append(problem_at(self.source, index, message, hint))
+        if len(self.problems) >= MAX_TOLD:
+            raise self.fatal(index, f"{MAX_TOLD} mistakes up to here; the rest is not read")
 
     def fatal(self, index: int, message: str) -> _Fatal:
         return _Fatal(problem_at(self.source, index, message))

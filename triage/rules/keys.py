@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from triage.rules.expression import RESERVED, compile_expression
 from triage.rules.matchers import Names, compile_match
-from triage.rules.mistakes import Mistake, Mistakes, did_you_mean, kind_of, wrong
+from triage.rules.mistakes import Gathered, Mistake, Mistakes, did_you_mean, kind_of, wrong
 from triage.rules.model import ABOUT_FAILURES, Cause, HoldPolicy, Mode, Severity
 from triage.rules.readers import (
     DURATION,
@@ -79,7 +79,7 @@ def _definitions(name: Read) -> Read:
     def read(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise wrong(f"expected a mapping of names to definitions, not {kind_of(value)}")
-        mistakes = []
+        mistakes = Gathered()
         for each in value:
             try:
                 name(each)
@@ -120,7 +120,7 @@ def _hold(value: Any) -> HoldPolicy:
         return HoldPolicy(read_text(least=1)(value))
     readers = {"reason": read_text(least=1), "for": positive}
     found: dict[str, Any] = {}
-    mistakes: list[Mistake] = []
+    mistakes = Gathered()
     for name, each in value.items():
         if name not in readers:
             mistakes.append(Mistake(f"unknown key {name[:60]!r}", did_you_mean(name, readers), (name,), key=True))

@@ -7,13 +7,14 @@ further matches; ``use`` and ``window`` mention what the file, or one that it in
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 from triage.envelope import Outcome
-from triage.rules.mistakes import Mistake, Mistakes, Path, did_you_mean, kind_of, wrong
+from triage.rules.mistakes import Gathered, Mistake, Mistakes, Path, did_you_mean, kind_of, wrong
 from triage.rules.model import Matcher, Subject, Test
 from triage.rules.values import (
     Check,
@@ -107,6 +108,9 @@ class Names:
 
 NO_NAMES: Final = Names()
 
+MAX_COMPARISONS: Final = 1_000
+"""Of one ``match:``, with the conditions it uses: conditions used by conditions can multiply like aliases in YAML."""
+
 
 def compile_match(value: Any, names: Names = NO_NAMES) -> tuple[Matcher, ...]:
     """Compile a ``match:``; all of the matchers must hold.
@@ -115,10 +119,20 @@ def compile_match(value: Any, names: Names = NO_NAMES) -> tuple[Matcher, ...]:
         Mistakes: all there are.
     """
     compiler = _Compiler(names)
-    matchers = compiler.match(value, ())
+    matchers = tuple(compiler.match(value, ()))
     if compiler.mistakes:
         raise Mistakes(compiler.mistakes)
-    return tuple(matchers)
+    if sum(1 for _ in islice(_comparisons(matchers), MAX_COMPARISONS + 1)) > MAX_COMPARISONS:
+        raise wrong(f"more than {MAX_COMPARISONS} comparisons, those of the conditions it uses included")
+    return matchers
+
+
+def _comparisons(matchers: Iterable[Matcher]) -> Iterator[Matcher]:
+    for matcher in matchers:
+        if matcher.parts:
+            yield from _comparisons(matcher.parts)
+        else:
+            yield matcher
 
 
 class _Compiler:
@@ -126,7 +140,7 @@ class _Compiler:
 
     def __init__(self, names: Names) -> None:
         self.names = names
-        self.mistakes: list[Mistake] = []
+        self.mistakes = Gathered()
 
     def match(self, wanted: Any, path: Path) -> list[Matcher]:
         return [
@@ -232,7 +246,7 @@ def _named(name: Any, known: Mapping[str, _Defined], kind: str) -> _Defined:
         raise wrong(f"expected the name of a {kind}, not {kind_of(name)}")
     if name not in known:
         hint = did_you_mean(name, known) if known else f"define it under {kind}s, or include a file that does"
-        raise wrong(f"unknown {kind} {name!r}", hint)
+        raise wrong(f"unknown {kind} {name[:60]!r}", hint)
     return known[name]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import date, timedelta
 from typing import Any, Final
 
-from triage.rules.mistakes import Mistake, Mistakes, did_you_mean, kind_of, wrong
+from triage.rules.mistakes import Gathered, Mistake, Mistakes, did_you_mean, kind_of, wrong
 
 Read = Callable[[Any], Any]
 
@@ -144,7 +144,7 @@ def list_of(item: Read, *, empty: str = "an empty list") -> Read:
         if not value:
             raise wrong(empty, "leave the key out for its default")
         items: dict[Any, None] = {}
-        mistakes: list[Mistake] = []
+        mistakes = Gathered()
         for index, each in enumerate(value):
             try:
                 items[item(each)] = None

@@ -9,7 +9,7 @@ from triage.errors import Problem
 from triage.rules.document import Document
 from triage.rules.keys import Key
 from triage.rules.matchers import NO_NAMES, Names
-from triage.rules.mistakes import Mistake, Mistakes, Path, did_you_mean, kind_of
+from triage.rules.mistakes import MAX_TOLD, Mistake, Mistakes, Path, did_you_mean, kind_of
 
 _MERGE: Final = "merge keys are not supported; what rules have in common belongs under defaults"
 
@@ -27,6 +27,8 @@ def read_section(
     values: dict[str, Any] = {}
     problems: list[Problem] = []
     for name, value in written.items():
+        if len(problems) >= MAX_TOLD:
+            break
         key = keys.get(name)
         if key is None:
             hint = _MERGE if name == "<<" else did_you_mean(name, keys)
@@ -38,7 +40,7 @@ def read_section(
             try:
                 values[name] = key.value(value, names)
             except Mistakes as error:
-                problems += [document.problem((*path, name), each) for each in error.mistakes]
+                problems += [document.problem((*path, name), each) for each in error.mistakes[:MAX_TOLD]]
     for name, key in keys.items():
         if key.required and name not in written:
             problems.append(document.problem(path, Mistake(f"the key {name!r} is missing", key.doc)))

@@ -12,7 +12,7 @@ from triage.rules.definitions import RuleFile, define
 from triage.rules.document import Document, read_document
 from triage.rules.keys import ALERT, FILE, RULE, Key
 from triage.rules.matchers import NO_NAMES, Names
-from triage.rules.mistakes import Mistake, Path
+from triage.rules.mistakes import MAX_TOLD, Mistake, Path
 from triage.rules.model import (
     ABOUT_FAILURES,
     AlertPolicy,
@@ -34,20 +34,33 @@ def load_rules(sources: Sequence[SourceText]) -> RuleSet:
     """Read rule files; their rules stand in the order of the files' names.
 
     Raises:
-        RulesInvalid: with every problem of all files.
+        RulesInvalid: with every problem of all files, of each file the first hundred.
     """
     ordered = sorted(sources, key=lambda source: source.name)
     loader = _Loader()
     files = loader.files(ordered)
     rules = tuple(rule for file in files for rule in loader.rules(file))
     if loader.problems:
-        raise RulesInvalid(loader.problems)
+        raise RulesInvalid(_told(loader.problems))
     digest = hashlib.sha256()
     for source in ordered:
         for text in (source.name, source.text):
             data = text.encode("utf-8", "replace")
             digest.update(b"%d:%b" % (len(data), data))
     return RuleSet(rules, digest.hexdigest(), tuple(ordered))
+
+
+def _told(problems: Sequence[Problem]) -> list[Problem]:
+    """The problems without those past the first `MAX_TOLD` of a file, and that there are more."""
+    told: list[Problem] = []
+    by_file: dict[str, list[Problem]] = {}
+    for problem in problems:
+        by_file.setdefault(problem.file, []).append(problem)
+    for file, found in by_file.items():
+        told += sorted(found, key=lambda problem: (problem.line, problem.column))[:MAX_TOLD]
+        if len(found) > MAX_TOLD:
+            told.append(Problem(file, 0, 0, f"more than {MAX_TOLD} mistakes; the first {MAX_TOLD} are told"))
+    return told
 
 
 class _Loader:
@@ -74,6 +87,8 @@ class _Loader:
 
     def rules(self, file: RuleFile) -> Iterator[Rule]:
         for index in range(len(file.values.get("rules", ()))):
+            if sum(problem.file == file.name for problem in self.problems) > MAX_TOLD:
+                return
             rule = self.rule(file, ("rules", index), file.values.get("defaults", {}))
             if rule is not None:
                 yield rule

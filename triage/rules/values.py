@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from triage.rules.mistakes import Mistake, Mistakes, Path, did_you_mean, kind_of, wrong
+from triage.rules.mistakes import Gathered, Mistake, Mistakes, Path, did_you_mean, kind_of, wrong
 from triage.rules.regex import compile_glob, compile_regex
 
 Check = Callable[[Any], bool]
@@ -177,7 +177,7 @@ def _each(wanted: list[Any], scalar: Scalar, path: Path) -> list[Check]:
     if not wanted:
         raise Mistakes([Mistake("an empty list matches nothing", "leave the key out to match everything", path)])
     checks: list[Check] = []
-    mistakes: list[Mistake] = []
+    mistakes = Gathered()
     for index, item in enumerate(wanted):
         try:
             checks.append(compile_value(item, scalar, (*path, index)))
