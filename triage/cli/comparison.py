@@ -29,6 +29,9 @@ _NO_RULE: Final = {
     "(no_rule)": "(no rule)",
 }
 
+_PAIRS: Final = 30
+"""Pairs of rules told to a person; ``--json`` gives all."""
+
 
 def history_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that choose a history, and call it with ``choice``, ``limit`` and ``jobs``."""
@@ -154,10 +157,10 @@ def _tell_rules(report: Report) -> None:
     click.echo("\nby rule")
     rows = [
         (_taker(old), _taker(new), f"{count:,}", _difference(deeds))
-        for (old, new), (count, deeds) in ranked(report)[: report.limit]
+        for (old, new), (count, deeds) in ranked(report)[:_PAIRS]
     ]
     print_table(("  BEFORE", "AFTER", "DECISIONS", "WHAT IS DONE"), [(f"  {row[0]}", *row[1:]) for row in rows])
-    if (more := len(report.by_rule) - report.limit) > 0:
+    if (more := len(report.by_rule) - _PAIRS) > 0:
         click.echo(f"  and {_count(more, 'more pair')}")
 
 
@@ -177,6 +180,8 @@ def _difference(deeds: Deeds) -> str:
 
 
 def _tell_changes(report: Report) -> None:
+    if not report.changes:
+        return
     click.echo("\none by one")
     rows = [
         (
