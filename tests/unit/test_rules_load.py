@@ -89,7 +89,10 @@ def test_a_rule_with_everything():
 
 @pytest.mark.parametrize(
     ("written", "expected"),
-    [("why", HoldPolicy("why", timedelta(hours=24))), ("{reason: why, for: 90m}", HoldPolicy("why", timedelta(minutes=90)))],
+    [
+        ("why", HoldPolicy("why", timedelta(hours=24))),
+        ("{reason: why, for: 90m}", HoldPolicy("why", timedelta(minutes=90))),
+    ],
 )
 def test_a_rule_that_holds(written, expected):
     assert rule_of(f"    hold: {written}\n").hold == expected

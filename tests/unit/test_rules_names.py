@@ -27,7 +27,12 @@ windows:
 
 
 def load(*rules, shared=SHARED, head="include: shared.yaml\n"):
-    text = "version: 1\n" + head + "rules:\n" + "".join(f"  - {{id: r{n}, alert: {{}}, {rule}}}\n" for n, rule in enumerate(rules))
+    text = (
+        "version: 1\n"
+        + head
+        + "rules:\n"
+        + "".join(f"  - {{id: r{n}, alert: {{}}, {rule}}}\n" for n, rule in enumerate(rules))
+    )
     return load_rules([SourceText("shared.yaml", shared), SourceText("rules.yaml", text)])
 
 
