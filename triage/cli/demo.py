@@ -146,6 +146,7 @@ class _Demo:
         deadline = self._began + _LIMIT
         repeated = False
         while self._clock.now() < deadline and not running.done():
+            totals = await store.totals()  # before the rows, so that what ends the story has been told
             rows = await store.failures(FailureFilter())
             for row in reversed(rows):
                 self._tell(row)
@@ -159,7 +160,6 @@ class _Demo:
                 self._say(
                     "The queue delivers the message about invoice-pdf a second time: it does that, at least once."
                 )
-            totals = await store.totals()
             if totals.duplicates and self._once("duplicate"):
                 self._say("That one is recognised as a duplicate by its requestId, acknowledged, and has no effect.")
             if _ended(totals):
