@@ -223,15 +223,30 @@ def parse_error(response_payload: str, *, function_error: str) -> ErrorInfo:
     )
 
 
+_DEPTH: Final = 200
+"""As deep as the fast parser reads."""
+
+
 def _lenient_json(text: str) -> Any:
     try:
         return from_json(text)
     except ValueError:
         pass
     try:
-        return json.loads(text)  # slower, but takes a lone surrogate
+        value = json.loads(text)  # slower, but takes a lone surrogate
     except (ValueError, RecursionError):
         return None
+    level = [value]
+    for _ in range(_DEPTH):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return value
+    return None  # how deep it could be written out again would depend on who calls
 
 
 def _first_text(data: Mapping[str, Any], *keys: str) -> str:

@@ -217,7 +217,15 @@ NEED_RATES: Final = frozenset((*(f"group.rate_{name}" for name in SPANS), "group
 
 _TEXT_LIMIT: Final = 8 << 10
 _LIST_LIMIT: Final = 1000
+MAX_EVENT: Final = 256 << 10
+"""Bytes of an event that rules look into: FC takes no larger one for an asynchronous invocation."""
+MAX_VALUES: Final = 10_000
+"""Values of an event that rules look into; comparing all of them with something takes a millisecond."""
+MAX_DEPTH: Final = 64
 _NONE: Final = timedelta(0)
+
+PAYLOAD_PROBLEM: Final = "payload_problem"
+"""No name for rules: under it a `Subject` keeps why its payload is None, for whoever explains a decision."""
 
 
 class Subject(dict[str, Any]):
@@ -263,7 +271,10 @@ class Subject(dict[str, Any]):
         group, lineage, now = self._facts.group, self._facts.lineage, self["now"]
         match name:
             case "payload":
-                return parse_payload(self._arrival.envelope.request_payload)
+                value, problem = read_payload(self._arrival.envelope.request_payload)
+                if problem:
+                    self[PAYLOAD_PROBLEM] = problem
+                return value
             case "labels":
                 return self._arrival.labels
             case "lineage.automatic":
@@ -281,11 +292,41 @@ class Subject(dict[str, Any]):
 
 
 def parse_payload(payload: bytes) -> Any:
-    """The event as JSON for rules to look at, bounded in text and list length; None when it is no JSON."""
+    """The event as JSON for rules to look at, bounded in text and list length; None when they cannot look into it."""
+    return read_payload(payload)[0]
+
+
+def read_payload(payload: bytes) -> tuple[Any, str]:
+    """What `parse_payload` gives; and why that is None, for people."""
+    if len(payload) > MAX_EVENT:
+        return None, f"the event has {len(payload)} bytes; rules look into {MAX_EVENT} at most"
     try:
-        return _bound(json.loads(payload))
+        value = json.loads(payload)
     except (ValueError, RecursionError):
-        return None
+        return None, "the event is no JSON"
+    if _exceeds(value):
+        # Not cut, but absent: a rule would decide on what an attacker left standing.
+        return None, f"the event has more than {MAX_VALUES} values, or {MAX_DEPTH} levels; rules do not look into it"
+    return _bound(value), "the event is null" if value is None else ""
+
+
+def _exceeds(value: Any) -> bool:
+    # How deep the recursive way goes would depend on who calls, and so would the decision.
+    level, count = [value], 0
+    for _ in range(MAX_DEPTH):
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                inner += each.values()
+            elif isinstance(each, list):
+                inner += each
+        count += len(inner)
+        if count > MAX_VALUES:
+            return True
+        if not inner:
+            return False
+        level = inner
+    return True
 
 
 def _bounded(text: str) -> str:

@@ -77,6 +77,18 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def printable_json(text: str) -> str:
+    """JSON text that means the same, safe for a terminal: what is not printable in its strings is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[index : index + 4]}" for index in range(0, len(units), 4))
+
+
 def configure(settings: LogSettings, *, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
     """Send the log to ``stream`` (standard error), and nowhere else. Replaces what was configured before."""
     handler = logging.StreamHandler(stream or sys.stderr)
@@ -137,4 +149,4 @@ class _Json(logging.Formatter):
         }
         if trace := "\n".join(filter(None, (record.exc_text, record.stack_info))):
             line["exception"] = trace
-        return json.dumps(line, ensure_ascii=False)
+        return printable_json(json.dumps(line, ensure_ascii=False))

@@ -62,7 +62,9 @@ def read_settings(config: Path | None) -> Settings:
 
 def print_json(value: Any) -> None:
     """Print as JSON: indented, keys in the order given, instants as ISO-8601, bytes as text where they are text."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=not _utf8(), default=_plain))
+    from triage.log import printable_json  # noqa: PLC0415
+
+    click.echo(printable_json(json.dumps(value, indent=2, ensure_ascii=not _utf8(), default=_plain)))
 
 
 def _plain(value: Any) -> Any:

@@ -91,8 +91,12 @@ def problem_at(source: SourceText, index: int, message: str, hint: str = "") -> 
         excerpt = ""  # a caret that far to the right points at nothing a person can find
     elif len(excerpt) > _EXCERPT + 40:
         excerpt = excerpt[: _EXCERPT + 40] + "..."
-    excerpt = _UNPRINTABLE.sub("?", excerpt.replace("\t", " "))
-    return Problem(source.name, line, column, message, hint, excerpt)
+    return Problem(source.name, line, column, _shown(message), _shown(hint), _shown(excerpt.replace("\t", " ")))
+
+
+def _shown(text: str) -> str:
+    # Characters that turn the direction of writing are allowed in YAML, and could make a line read as another.
+    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
 
 
 def read_document(source: SourceText) -> tuple[Document | None, list[Problem]]:

@@ -18,14 +18,17 @@ from cel_expr_python import cel
 from triage.facts import VOCABULARY, Unrecorded
 from triage.rules.mistakes import Mistake, Mistakes, did_you_mean, wrong
 from triage.rules.model import Subject
-from triage.rules.regex import compile_regex
-from triage.rules.syntax import Tree, read_tree
+from triage.rules.regex import compile_regex, steps_of
+from triage.rules.syntax import Call, Tree, read_tree
 from triage.rules.windows import Window
 
 MAX_TEXT: Final = 4_000
 """Characters of one expression."""
 MAX_LOOPS: Final = 3
 """``exists``, ``all`` and the like inside each other. The evaluator stops after 10,000 steps in all."""
+
+MAX_SEARCHED: Final = 50_000_000
+"""Characters that ``.rx`` may search in one evaluation, each times the steps of its pattern: a second at worst."""
 
 FUNCTIONS: Final = (
     "has", "size", "contains", "startsWith", "endsWith", "rx", "exists", "exists_one", "all", "orValue", "hasValue",
@@ -79,6 +82,7 @@ class CelExpression:
 
     def evaluate(self, subject: Subject) -> bool | str:
         """True, False, or a short text when the expression has no truth value for this subject. Never raises."""
+        _searched[0] = 0
         try:
             data = {name: _plain(subject[name]) for name in self.names}
             for name, window in self.windows.items():
@@ -133,6 +137,17 @@ def compile_expression(text: str, windows: Mapping[str, Window] = NO_WINDOWS) ->
     return CelExpression(text, tuple(name for name in VOCABULARY if name in tree.names), program, mentioned)
 
 
+_searched = [0]
+"""Of the evaluation that is running. There is one at a time: a process decides in one thread."""
+
+
+def _rx(text: str, pattern: str) -> bool:
+    _searched[0] += len(text) * steps_of(pattern)
+    if _searched[0] > MAX_SEARCHED:
+        raise RuntimeError("the regular expressions take too long")
+    return compile_regex(pattern)(text)
+
+
 @lru_cache(maxsize=64)
 def _environment(windows: frozenset[str]) -> Any:
     types = cel.Type
@@ -142,7 +157,7 @@ def _environment(windows: frozenset[str]) -> Any:
         return_type=types.BOOL,
         parameters=[types.STRING, types.STRING],
         is_member=True,
-        impl=lambda text, pattern: compile_regex(pattern)(text),
+        impl=_rx,
     )
     return cel.NewEnv(
         config=cel.NewEnvConfigFromYaml(_CONFIG),
@@ -166,6 +181,10 @@ def _forbidden(tree: Tree) -> list[Mistake]:
             # What is added is only known at run time, and two texts or lists would be joined.
             hint = "say which numbers they are: int(payload.a) + int(payload.b)"
             mistakes.append(Mistake("a sum of two values of unknown type", hint, offset=call.offset))
+        elif call.function in _COMPARING and call.is_open and call.loops and not (call.varies and call.loops == 1):
+            mistakes.append(_comparison(call))
+        elif call.function == "contains" and call.loops > 1 and call.literal is None:
+            mistakes.append(Mistake("in a loop inside a loop, .contains takes a text in quotes", offset=call.offset))
         elif call.function == "rx":
             if call.literal is None:
                 mistakes.append(Mistake(".rx takes a pattern in quotes, not a computed one", offset=call.offset))
@@ -177,6 +196,18 @@ def _forbidden(tree: Tree) -> list[Mistake]:
     if tree.loops > MAX_LOOPS:
         mistakes.append(Mistake(f"more than {MAX_LOOPS} of exists, all and the like inside each other"))
     return mistakes
+
+
+_COMPARING: Final = ("_==_", "_!=_", "@in")
+
+
+def _comparison(call: Call) -> Mistake:
+    # Steps are counted, but not what one comparison of two large values takes. With a value of known type it ends soon.
+    if not call.varies:
+        hint = "compare before the loop: payload.a == payload.b && payload.items.exists(...)"
+        return Mistake("a comparison in a loop of what is the same each time", hint, offset=call.offset)
+    hint = "say what they are: string(a.id) == string(b.id)"
+    return Mistake("in a loop inside a loop, a comparison of values of unknown type", hint, offset=call.offset)
 
 
 _LINE: Final = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from triage.facts import PAYLOAD_PROBLEM
 from triage.rules.model import COMBINED, Clause, Match, Matcher, Mode, Rule, Subject
 
 
@@ -127,6 +128,8 @@ def _shown(subject: Subject, name: str) -> str:
         value = subject[name]
         return _cut(str(value) if isinstance(value, datetime | timedelta) else repr(value))
     value = subject[root]
+    if value is None and (problem := subject.get(PAYLOAD_PROBLEM)):
+        return f"nothing: {problem}"
     for key in filter(None, path.split(".")):
         value = value.get(key) if isinstance(value, dict) else None
     return _cut(repr(value))

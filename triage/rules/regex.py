@@ -12,7 +12,10 @@ import re2
 from triage.rules.mistakes import wrong
 
 MAX_PATTERN: Final = 2_000
-"""Characters. Memory of the compiled pattern is bounded too, which is what bounds its time."""
+"""Characters."""
+MAX_STEPS: Final = 2_500
+"""Instructions a pattern compiles to. Where its states do not fit into memory, a search takes some 20 ns for each of
+them and character: linear, yet seconds for a text of 8 KB when counts inside of counts make thousands."""
 
 
 def _options() -> re2.Options:
@@ -27,6 +30,12 @@ _OPTIONS: Final = _options()
 
 
 @lru_cache(maxsize=4096)
+def steps_of(pattern: str) -> int:
+    """How many instructions a pattern that `compile_regex` takes compiles to; what a search costs grows with it."""
+    return int(re2.compile(pattern, _OPTIONS).programsize)
+
+
+@lru_cache(maxsize=4096)
 def compile_regex(pattern: str) -> Callable[[str], bool]:
     """A test that searches a text for the pattern; ``^`` and ``$`` anchor it. A text that is no Unicode has no match.
 
@@ -36,12 +45,16 @@ def compile_regex(pattern: str) -> Callable[[str], bool]:
     if len(pattern) > MAX_PATTERN:
         raise wrong(f"the regular expression has {len(pattern)} characters; at most {MAX_PATTERN} are taken")
     try:
-        search = re2.compile(pattern, _OPTIONS).search
+        compiled = re2.compile(pattern, _OPTIONS)
     except re2.error as error:
         detail = error.args[0].decode("utf-8", "replace") if error.args else ""
         raise wrong(f"not a regular expression of RE2: {detail}", _hint(detail)) from None
     except UnicodeEncodeError:
         raise wrong("not a regular expression: a lone surrogate") from None
+    if compiled.programsize > MAX_STEPS:
+        hint = "counts such as {1,30} inside of others multiply, and classes such as \\pL are large"
+        raise wrong(f"the regular expression has {compiled.programsize} steps; at most {MAX_STEPS} are taken", hint)
+    search = compiled.search
 
     def found(text: str) -> bool:
         try:

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _ANY_VALUE: Final = 2
-_REFERENCES, _EXPRESSION, _SOURCE = 2, 4, 5
+_REFERENCES, _TYPES, _EXPRESSION, _SOURCE = 2, 3, 4, 5
 _REFERENCE_NAME, _REFERENCE_OVERLOADS = 1, 3
 _POSITIONS: Final = 4
-_ID, _CONSTANT, _SELECT, _CALL, _LIST, _STRUCT, _LOOP = 2, 3, 5, 6, 7, 8, 9
+_ID, _CONSTANT, _NAME, _SELECT, _CALL, _LIST, _STRUCT, _LOOP = 2, 3, 4, 5, 6, 7, 8, 9
+_ANY, _PARTS = 1, {6: 1, 7: 1, 14: 2}
+"""Types: a value of any type; in lists, maps and others the field from which on their parts are told."""
+_VARIABLE, _RANGE, _REPEATED = 1, 2, (4, 5, 6, 7)
 _TARGET, _FUNCTION, _ARGUMENTS = 1, 2, 3
 _CONSTANT_TEXT: Final = 6
 
@@ -25,13 +28,24 @@ _INSIDE: Final = {_SELECT: (1,), _LIST: (1,), _LOOP: (2, 4, 5, 6, 7)}
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A function call. ``literal`` is its first argument when that is a quoted text, ``argument`` where that stands."""
+    """A function call.
+
+    Attributes:
+        literal: its first argument, when that is a quoted text.
+        argument: where its first argument stands.
+        loops: how many loops it stands in.
+        varies: it mentions a variable of one of them.
+        is_open: nothing is known at load about the size of any value it is given, the target included.
+    """
 
     function: str
     overloads: tuple[str, ...]
     offset: int | None
     literal: str | None
     argument: int | None
+    loops: int = 0
+    varies: bool = False
+    is_open: bool = False
 
 
 @dataclass(slots=True)
@@ -62,33 +76,72 @@ def read_tree(serialized: bytes) -> Tree:
     positions = {
         _number(entry, 1) or 0: _number(entry, 2) or 0 for entry in map(_fields, _messages(source, _POSITIONS))
     }
-    _walk(_fields(_message(checked, _EXPRESSION)), tree, overloads, positions, loops=0)
+    open_values = {
+        _number(entry, 1) or 0 for entry in map(_fields, _messages(checked, _TYPES)) if _is_open(_message(entry, 2))
+    }
+    reader = _Reader(tree, overloads, positions, open_values)
+    reader.walk(_fields(_message(checked, _EXPRESSION)), frozenset(), loops=0)
     return tree
 
 
-def _walk(
-    expression: Fields, tree: Tree, overloads: dict[int, tuple[str, ...]], positions: dict[int, int], *, loops: int
-) -> None:
-    # As deep as the parser allows: 32, a few more where macros were expanded.
-    if _LOOP in expression:
-        loops += 1
-        tree.loops = max(tree.loops, loops)
-    if _CALL in expression:
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    tree: Tree
+    overloads: dict[int, tuple[str, ...]]
+    positions: dict[int, int]
+    open_values: set[int]
+
+    def walk(self, expression: Fields, variables: frozenset[str], *, loops: int) -> None:
+        # As deep as the parser allows: 32, a few more where macros were expanded.
+        if _LOOP in expression:
+            self.tree.loops = max(self.tree.loops, loops + 1)
+            loop = _fields(_message(expression, _LOOP))
+            self.walk(_fields(_message(loop, _RANGE)), variables, loops=loops)
+            inside = variables | {_message(loop, _VARIABLE).decode()}
+            for number in _REPEATED:
+                self.walk(_fields(_message(loop, number)), inside, loops=loops + 1)
+            return
+        if _CALL in expression:
+            self.tree.calls.append(self.call(expression, variables, loops))
+        for inner in _inside(expression):
+            self.walk(_fields(inner), variables, loops=loops)
+
+    def call(self, expression: Fields, variables: frozenset[str], loops: int) -> Call:
         call = _fields(_message(expression, _CALL))
         arguments = [_fields(each) for each in _messages(call, _ARGUMENTS)]
+        target = [_fields(each) for each in _messages(call, _TARGET)]
         number = _number(expression, _ID) or 0
         first = arguments[0] if arguments else {}
-        tree.calls.append(
-            Call(
-                _message(call, _FUNCTION).decode(),
-                overloads.get(number, ()),
-                positions.get(number),
-                _literal(first),
-                positions.get(_number(first, _ID) or 0),
-            )
+        return Call(
+            _message(call, _FUNCTION).decode(),
+            self.overloads.get(number, ()),
+            self.positions.get(number),
+            _literal(first),
+            self.positions.get(_number(first, _ID) or 0),
+            loops,
+            loops > 0 and _mentions(expression, variables),
+            all(_number(each, _ID) in self.open_values for each in (*target, *arguments)),
         )
-    for inner in _inside(expression):
-        _walk(_fields(inner), tree, overloads, positions, loops=loops)
+
+
+def _mentions(expression: Fields, variables: frozenset[str]) -> bool:
+    name = _message(_fields(_message(expression, _NAME)), 1).decode()
+    return name in variables or any(_mentions(_fields(inner), variables) for inner in _inside(expression))
+
+
+def _is_open(kind: bytes) -> bool:
+    fields = _fields(kind)
+    if _ANY in fields:
+        return True
+    return any(
+        _is_open(part)
+        for number, first in _PARTS.items()
+        for each in _messages(fields, number)
+        for field_number, parts in _fields(each).items()
+        if field_number >= first
+        for part in parts
+        if isinstance(part, bytes)
+    )
 
 
 def _inside(expression: Fields) -> Iterator[bytes]:
