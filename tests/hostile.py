@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import make
@@ -11,9 +12,18 @@ CONTROL = "\r\n\x1b[2J\x1b]0;title\x07\x9b31m\u202egpj.exe\u2066\u200b\x7f\x00\u
 SURROGATE = r"\ud800"
 
 
+_serial = itertools.count(1)
+
+
 def _with(**replaced: bytes) -> bytes:
     """A good body in which a value is replaced by raw JSON text."""
-    text = make.body("replaced", status=123456789, timestamp=987654321, payload="PAYLOAD", responsePayload="RESPONSE")
+    text = make.body(
+        f"replaced-{next(_serial)}",
+        status=123456789,
+        timestamp=987654321,
+        payload="PAYLOAD",
+        responsePayload="RESPONSE",
+    )
     places = {
         "status": b"123456789",
         "timestamp": b"987654321",
