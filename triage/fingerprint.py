@@ -85,19 +85,22 @@ def _masked(text: str) -> str:
         text = text.replace('\\"', '"')  # JSON inside of JSON
     if "=(" in text:
         text = _ROW.sub("=(<value>)", text)
-    masked = _mask_tokens(_QUOTED.sub(_quoted, text))
+    quoted = _ASCII_QUOTED if text.isascii() else _QUOTED
+    masked = _mask_tokens(quoted.sub(_quoted, text))
     if "<quoted>" in masked and not _says_something(masked):
         # Nothing but quoted text, such as the key of a KeyError.
-        masked = _mask_tokens(_QUOTED.sub(_quoted, _QUOTED.sub(lambda found: f" {found[0][1:-1]} ", text)))
+        masked = _mask_tokens(quoted.sub(_quoted, quoted.sub(lambda found: f" {found[0][1:-1]} ", text)))
     return _LISTS.sub(r"\1", masked) if "> <" in masked or ">, <" in masked else masked
 
 
 _ROW: Final = re.compile(r"=\([^()\n]{0,200}\)")
 """PostgreSQL tells data so: ``Key (email)=(a@b.example) already exists``."""
-_QUOTED: Final = re.compile(
+_ASCII_QUOTED: Final = re.compile(
     r"'(?<![A-Za-z0-9_]')[^'\n]{0,1000}'(?![A-Za-z0-9_])"  # not the apostrophe of: can't
     r"|\"[^\"\n]{0,1000}\"|`[^`\n]{0,1000}`"
-    r"|‘[^‘’\n]{0,1000}’|“[^“”\n]{0,1000}”|«[^«»\n]{0,1000}»|「[^「」\n]{0,1000}」"
+)
+_QUOTED: Final = re.compile(
+    _ASCII_QUOTED.pattern + r"|‘[^‘’\n]{0,1000}’|“[^“”\n]{0,1000}”|«[^«»\n]{0,1000}»|「[^「」\n]{0,1000}」"
 )
 _NAME: Final = re.compile(r"[A-Za-z_$][A-Za-z_$.\\:()-]{0,63}")
 _OPEN: Final = " \t:=#-([{<\"'"
@@ -166,7 +169,8 @@ def _mask_tokens(text: str) -> str:
                 masked[-1] = "<time>"
             found = _NUMBER.fullmatch(token)
             if found and not before.rstrip(_OPEN).lower().endswith(_CODED):
-                masked.append(f"{found[1]}<value>{found[2]}")  # as _token would, at a fifth of its cost
+                # As _token would, at a fifth of its cost.
+                masked.append(f"{found[1]}<address>{found[4]}" if found[3] else f"{found[1]}<value>{found[4]}")
             else:
                 masked.append(_token(token, before, tokens[index + 1 : index + 2]))
             varied = True
@@ -180,7 +184,10 @@ def _mask_tokens(text: str) -> str:
 
 
 _NUMBER: Final = re.compile(
-    r"([(\[{\"']*)(?:(?![45][0-9]{2}(?![0-9A-Za-z.%]))[+-]?[0-9]+(?:\.[0-9]+)?[A-Za-z%]{0,3}|[0-9A-Fa-f]{8,64})([)\]},.;:\"']*)"
+    r"([(\[{\"']*)"
+    r"(?:((?![45][0-9]{2}(?![0-9A-Za-z.%]))[+-]?[0-9]+(?:\.[0-9]+)?[A-Za-z%]{0,3}|[0-9A-Fa-f]{8,64})"
+    r"|([0-9]{1,3}(?:\.[0-9]{1,3}){3}(?::[0-9]{1,5})?))"
+    r"([)\]},.;:\"']*)"
 )
 
 

@@ -225,7 +225,8 @@ def test_any_text_has_a_fingerprint(text):
 def test_the_short_way_for_numbers_gives_what_the_long_one_gives(token):
     short = module._NUMBER.fullmatch(token)
     if short and module._VARIABLE.search(token):
-        assert f"{short[1]}<value>{short[2]}" == module._token(token, "", [])
+        kind = "address" if short[3] else "value"
+        assert f"{short[1]}<{kind}>{short[4]}" == module._token(token, "", [])
 
 
 def test_a_long_message_counts_with_its_beginning_and_its_end():
