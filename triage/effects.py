@@ -24,6 +24,7 @@ from triage.envelope import FunctionRef
 from triage.errors import Problem
 from triage.facts import Arrival, Lineage
 from triage.reruns.lineage import TaskId, payload_key, task_id
+from triage.rules.fingerprints import own_fingerprint
 from triage.rules.model import AlertPolicy, Cause, RerunPolicy, Rule, Severity
 from triage.states import State
 
@@ -191,7 +192,7 @@ def _labels(arrival: Arrival, rule: Rule | None) -> dict[str, str]:
         "condition": envelope.condition,
         "error_type": envelope.error.type,
         "error_message": envelope.error.message[:2000],
-        "fingerprint": arrival.fingerprint,
+        "fingerprint": own_fingerprint(arrival, rule.fingerprint) if rule and rule.fingerprint else arrival.fingerprint,
         "rule": rule.id if rule else "",
         "owner": rule.owner if rule else "",
         "runbook": rule.runbook if rule else "",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -40,6 +40,11 @@ def fingerprint(
     if not _says_something(said):
         said += f"\x1f{frame(stack) if stack else status_code}"
     return _hashed(function[:_FIELD], condition[:_FIELD], error_type[:_FIELD], said)
+
+
+def fingerprint_of(values: Iterable[str]) -> str:
+    """The fingerprint that a rule asks for by a list of values. Messages among them are to be masked before."""
+    return _hashed("rule", *(value[: _HEAD_LEFT + _TAIL_LEFT + _FIELD] for value in values))
 
 
 @lru_cache(maxsize=4096)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from triage.rules.expression import RESERVED, compile_expression
+from triage.rules.fingerprints import PATTERN, read_fingerprinted
 from triage.rules.matchers import Names, compile_match
 from triage.rules.mistakes import Gathered, Mistake, Mistakes, did_you_mean, kind_of, wrong
 from triage.rules.model import ABOUT_FAILURES, Cause, HoldPolicy, Mode, Severity
@@ -240,6 +241,12 @@ RULE: Final[Mapping[str, Key]] = {
     "rerun": Key("Run the task again.", keys=RERUN),
     "alert": Key("Tell somebody.", keys=ALERT),
     "continue": Key("Ask the rules after this one, too. Default: false.", read_flag, {"type": "boolean"}),
+    "fingerprint": Key(
+        "What makes failures the same for the alerts of this rule, in place of function, condition, error type and "
+        "masked message.",
+        list_of(read_fingerprinted),
+        _or_list({"type": "string", "pattern": f"^{PATTERN}$"}),
+    ),
     "mode": Key(
         "live; shadow: only record what the rule would have done; off: do not ask it. Default: live.",
         one_of(MODES),

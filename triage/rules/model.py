@@ -165,6 +165,7 @@ class Rule:
         continues: what it does is done, and the rules after it are asked, too.
         expires: the last day (UTC) on which it is asked.
         review_by: when somebody should look whether it is still right.
+        fingerprint: what its alerts have for a fingerprint, in place of the usual one (`triage.rules.fingerprints`).
         names: of the vocabulary, those that ``match`` and ``when`` mention.
     """
 
@@ -183,6 +184,7 @@ class Rule:
     continues: bool = False
     expires: date | None = None
     review_by: date | None = None
+    fingerprint: tuple[str, ...] = ()
     names: frozenset[str] = frozenset()
 
     @property

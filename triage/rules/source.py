@@ -104,6 +104,9 @@ class _Loader:
         self.unique(document, path, values.get("id"), place)
         for mistake in (*_action_mistakes(written), *_rerun_mistakes(values), *_cause_mistakes(written, values)):
             self.report(document, path, mistake)
+        if "fingerprint" in written and "fingerprint" not in _grouped_by(written, values, defaults):
+            message = "no alert of this rule is grouped by its fingerprint"
+            self.report(document, path, Mistake(message, "", ("fingerprint",), key=True))
         if len(self.problems) > before:
             return None
         match, when = values.get("match", ()), values.get("when")
@@ -124,6 +127,7 @@ class _Loader:
             continues=values.get("continue", False),
             expires=values.get("expires"),
             review_by=values.get("review_by"),
+            fingerprint=values.get("fingerprint", ()),
         )
 
     def unique(self, document: Document, path: Path, rule_id: str | None, place: Place) -> None:
@@ -148,6 +152,13 @@ class _Loader:
 
 
 _SHAPE: Final[Mapping[Path, str]] = {(): "a rule file begins with version: 1, then rules:"}
+
+
+def _grouped_by(written: Mapping[str, Any], values: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[str, ...]:
+    if "ignore" in written:
+        return ()
+    alert = {**defaults.get("alert", {}), **values.get("alert", {})}
+    return tuple(alert.get("group_by", AlertPolicy().group_by))
 
 
 def _action_mistakes(written: Mapping[str, Any]) -> Iterator[Mistake]:
