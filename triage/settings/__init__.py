@@ -8,7 +8,6 @@ is wrong is told at once, each with its place.
 from triage.settings.fields import (
     ConsumerSettings,
     CredentialSettings,
-    Duration,
     FcSettings,
     LabelSettings,
     LocalSource,
@@ -22,10 +21,9 @@ from triage.settings.fields import (
     SourceSettings,
     StoreSettings,
     WebSettings,
-    parse_duration,
-    show_duration,
 )
 from triage.settings.load import Loaded, load, load_settings
+from triage.settings.values import Duration, parse_duration, show_duration
 
 __all__ = [
     "ConsumerSettings",

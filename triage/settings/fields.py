@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-import json
-import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -16,7 +13,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     SecretStr,
     model_validator,
 )
@@ -28,133 +24,22 @@ from pydantic_settings import (
 )
 
 from triage.envelope import Destination
-
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdw]))+")
-
-
-def parse_duration(value: Any) -> timedelta:
-    """Read ``"90s"``, ``"5m"``, ``"1h30m"``, ``"2d"``, or a number of seconds.
-
-    Raises:
-        ValueError: it is none of these, or negative, or longer than a timedelta can be.
-    """
-    if isinstance(value, timedelta):
-        return value
-    if isinstance(value, str):
-        text = value.strip()
-        if _DURATION.fullmatch(text):
-            parts = re.findall(r"([\d.]+)([a-z]+)", text)
-            value = sum(float(number) * _UNITS[unit] for number, unit in parts)
-        elif re.fullmatch(r"\d+(?:\.\d+)?", text):
-            value = float(text)
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 3e9:
-        return timedelta(seconds=value)
-    raise ValueError('expected a duration such as "90s", "5m", "2h", "1d" or a number of seconds')
-
-
-def show_duration(value: timedelta) -> str:
-    """Write a duration as `parse_duration` reads it: ``1h30m``."""
-    rest = round(value.total_seconds() * 1000)
-    text = ""
-    for unit, size in (("d", 86400000), ("h", 3600000), ("m", 60000), ("s", 1000), ("ms", 1)):
-        count, rest = divmod(rest, size)
-        text += f"{count}{unit}" if count else ""
-    return text or "0s"
-
-
-def _url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("expected an http:// or https:// address")
-    if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError("an address takes no user name, query or fragment; keys belong under [credentials]")
-    return value.rstrip("/")
-
-
-def _lines(value: Any) -> Any:
-    """One text, or one per line (a secret file), or JSON (an environment variable)."""
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("["):
-        try:
-            return json.loads(value)
-        except ValueError:
-            raise ValueError("expected a JSON list of texts") from None
-    return [line.strip() for line in value.splitlines() if line.strip()]
-
-
-def _listen(value: str) -> str:
-    if value:
-        try:
-            _address(value)
-        except ValueError:
-            raise ValueError('expected an IP address or localhost and a port, such as "127.0.0.1:8020"') from None
-    return value
-
-
-def _address(value: str) -> tuple[str, int]:
-    """Host and port. Names but ``localhost`` are refused: whether one is loopback would depend on who resolves it."""
-    parts = urlsplit(f"//{value}")
-    host, port = parts.hostname, parts.port
-    if not host or port is None or parts.netloc != value or "@" in value:
-        raise ValueError(value)
-    if host != "localhost":
-        ipaddress.ip_address(host)
-    return host, port
-
-
-def _token(value: SecretStr) -> SecretStr:
-    text = value.get_secret_value()
-    if text and not re.fullmatch(r"[A-Za-z0-9._~+/-]{16,}=*", text):
-        raise ValueError("expected at least 16 letters, digits or '.', '_', '~', '+', '/', '-'")
-    return value
-
-
-def _name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", value):
-        raise ValueError("a name is 1 to 128 letters, digits, '_', '-' or '.', and begins with a letter or digit")
-    return value
-
-
-def _smq_queue(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,119}", value):
-        raise ValueError("a queue's name is 1 to 120 letters, digits or '-', and begins with a letter or digit")
-    return value
-
-
-def _positive(value: timedelta) -> timedelta:
-    if not value:
-        raise ValueError("must be longer than 0s")
-    return value
-
-
-def _poll(value: timedelta) -> timedelta:
-    if value > timedelta(seconds=30):
-        raise ValueError("must be at most 30s")
-    return value
-
-
-def _some(value: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not value:
-        raise ValueError("needs at least one")
-    return value
-
-
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
-
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(parse_duration, json_schema_input_type=str | float),
-    PlainSerializer(show_duration),
-]
-Positive = Annotated[Duration, AfterValidator(_positive)]
-Url = Annotated[str, AfterValidator(_url)]
-Name = Annotated[str, AfterValidator(_name)]
-Address = Annotated[SecretStr, Field(min_length=1)]
-Names = Annotated[tuple[Name, ...], NoDecode, BeforeValidator(_lines)]
+from triage.settings.values import (
+    Address,
+    Duration,
+    Name,
+    Names,
+    Positive,
+    Url,
+    bearer_token,
+    host_and_port,
+    listen_address,
+    long_poll,
+    lower_case,
+    not_empty,
+    smq_queue_name,
+    text_lines,
+)
 
 
 class _Group(BaseModel):
@@ -183,7 +68,7 @@ class SmqSource(_Group):
     """Stable name, stored with every envelope read from here. Unique among the sources."""
     endpoint: Url
     """Address of the queue service, ``http://ACCOUNT.mns.REGION.aliyuncs.com`` or its internal form."""
-    queue: Annotated[str, AfterValidator(_smq_queue)]
+    queue: Annotated[str, AfterValidator(smq_queue_name)]
     """Name of the queue that the functions' ``destinationConfig`` names. Letters, digits and hyphens."""
     destination: Destination = Destination.BOTH
     """Which results the queue was configured to receive: ``both``, ``failure`` or ``success``."""
@@ -191,7 +76,7 @@ class SmqSource(_Group):
     """Receive requests open at the same time. More hide the network's latency; 4 keep one core busy."""
     batch: Annotated[int, Field(ge=1, le=16)] = 16
     """Messages per receive request. 16 is the service's maximum and the cheapest per message."""
-    wait: Annotated[Duration, AfterValidator(_poll)] = timedelta(seconds=30)
+    wait: Annotated[Duration, AfterValidator(long_poll)] = timedelta(seconds=30)
     """Long poll: how long the service holds an empty receive. 30 s is the service's maximum; ``0s`` = short polls."""
     signature: Literal["v2", "v4"] = "v2"
     """Request signature. ``v2`` is accepted everywhere; ``v4`` needs ``region``."""
@@ -264,7 +149,7 @@ class CredentialSettings(_Group):
 class ReceiverSettings(_Group):
     """One receiver: whom rules name in ``alert.to``."""
 
-    urls: Annotated[tuple[Address, ...], NoDecode, BeforeValidator(_lines), AfterValidator(_some)]
+    urls: Annotated[tuple[Address, ...], NoDecode, BeforeValidator(text_lines), AfterValidator(not_empty)]
     """Addresses in apprise's notation, all of them are told. ``console:`` prints to standard output. They carry tokens,
     so they are never shown."""
     timeout: Positive = timedelta(seconds=15)
@@ -334,17 +219,17 @@ class QuarantineSettings(_Group):
 class WebSettings(_Group):
     """The operations endpoint: ``/healthz``, ``/readyz`` and ``/metrics`` over HTTP."""
 
-    listen: Annotated[str, AfterValidator(_listen)] = ""
+    listen: Annotated[str, AfterValidator(listen_address)] = ""
     """Address and port to listen on, such as ``127.0.0.1:8020``; port 0 takes a free one. An address that others reach,
     such as ``0.0.0.0:8020``, needs ``token``. Empty = off."""
-    token: Annotated[SecretStr, AfterValidator(_token)] = SecretStr("")
+    token: Annotated[SecretStr, AfterValidator(bearer_token)] = SecretStr("")
     """Who asks must show it, as ``Authorization: Bearer TOKEN``; only ``/healthz`` is open to all. At least 16
     characters. Empty = none is asked for."""
 
     @property
     def address(self) -> tuple[str, int]:
         """Host and port to listen on. Only to be asked for when ``listen`` is not empty."""
-        return _address(self.listen)
+        return host_and_port(self.listen)
 
     @model_validator(mode="after")
     def _closed_to_strangers(self) -> WebSettings:
@@ -358,9 +243,9 @@ class WebSettings(_Group):
 class LogSettings(_Group):
     """The log, on standard error."""
 
-    level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
+    level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower_case)] = "info"
     """Least severe level that is written."""
-    format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = "text"
+    format: Annotated[Literal["text", "json"], BeforeValidator(lower_case)] = "text"
     """``text`` for people, ``json`` (one object per line) for log collectors."""
 
 
@@ -381,7 +266,7 @@ class Settings(BaseSettings):
     ``$STATE_DIRECTORY``, else ``$XDG_STATE_HOME/triage``, else ``~/.local/state/triage``."""
     rules: Path | None = None
     """Folder of rule files, or one file; relative to the configuration file. Unset = the shipped rules."""
-    sources: Annotated[tuple[SourceSettings, ...], AfterValidator(_some)] = (LocalSource(),)
+    sources: Annotated[tuple[SourceSettings, ...], AfterValidator(not_empty)] = (LocalSource(),)
     """Where result messages come from: a list of ``[[sources]]``. Unset = the local queue."""
     queue: QueueSettings = QueueSettings()
     store: StoreSettings = StoreSettings()

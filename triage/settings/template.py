@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel, SecretStr
 
-from triage.settings.fields import LabelSettings, LocalSource, ReceiverSettings, Settings, SmqSource, show_duration
+from triage.settings.fields import LabelSettings, LocalSource, ReceiverSettings, Settings, SmqSource
+from triage.settings.values import show_duration
 
 _HEAD = """\
 ## Settings of triage. What is commented out shows the default, or an example where there is none.
