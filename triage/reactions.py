@@ -70,6 +70,8 @@ def lost(row: OutboxRow, facts: RowFacts, *, note: str, now: datetime) -> Settle
         return _ended(row, facts, Event.GIVEN_UP, Cause.UNKNOWN, f"no answer to the submit; {note}")
     moved = lineage.moved(advance(lineage.state, Event.LOST))
     due_at = now + min(ASK_AGAIN * row.attempts, timedelta(minutes=5))
+    if now < (certain_at := lost_at + ABSENT_AFTER):
+        due_at = min(due_at, certain_at)
     return Settle.unknown(due_at=due_at, note=note, payload=payload, changes=Changes((moved,)))
 
 
@@ -102,18 +104,20 @@ def postponed(
     row: OutboxRow, facts: RowFacts, *, note: str, now: datetime, retry_after: timedelta | None = None
 ) -> Settle:
     """The provider said: later. Past the re-run's ``give_up_after`` that is a no."""
+    # Counted by itself: a row is also claimed to ask about a submit, and that must not make the back-off longer.
+    times = row.payload.get("postponed", 0) + 1
     delay = next_delay(
         first=timedelta(seconds=5),
         factor=2.0,
         longest=timedelta(minutes=10),
         jitter=0.2,
-        attempt=row.attempts,
+        attempt=times,
         spread=spread_of(f"{row.key}/{row.attempts}"),
     )
     due_at = now + max(delay, retry_after or timedelta(0))
     if due_at > _give_up_at(row):
         return _ended(row, facts, Event.REFUSED, Cause.EXHAUSTED, f"could not be submitted in time: {note}")
-    return Settle.retry(due_at=due_at, note=note)
+    return Settle.retry(due_at=due_at, note=note, payload={**row.payload, "postponed": times})
 
 
 def resolved(row: OutboxRow, facts: RowFacts, *, status: str | None, now: datetime) -> Settle:

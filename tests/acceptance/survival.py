@@ -81,8 +81,8 @@ def served_badly(folder: Path) -> None:
         "ListAsyncTasks:server_error": 0,
         "ListAsyncTasks:throttled": 0,
         "InvokeFunction:lost_answer": 0.1,
-        "InvokeFunction:server_error": 0.03,
-        "InvokeFunction:throttled": 0,  # after enquiries about a lost submit it means minutes of patience
+        "InvokeFunction:server_error": 0.05,
+        "InvokeFunction:throttled": 0.05,
     }
     options = [option for name, rate in faults.items() for option in ("--fault", f"{name}={rate}")]
     with (

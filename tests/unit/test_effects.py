@@ -138,6 +138,12 @@ def claimed_again(settle, **changes) -> OutboxRow:
     return replace(rerun_row(state=RowState.UNKNOWN, attempts=2), payload=settle.payload, **changes)
 
 
+def test_the_question_is_asked_again_as_soon_as_its_answer_is_certain():
+    row = claimed_again(lost(rerun_row(), facts(), note="", now=LATER))
+    late = lost(replace(row, attempts=9), facts(State.UNKNOWN), note="", now=LATER + timedelta(seconds=20))
+    assert late.due_at == LATER + ABSENT_AFTER
+
+
 def test_absent_shortly_after_the_submit_says_nothing():
     row = claimed_again(lost(rerun_row(), facts(), note="", now=LATER))
     settle = not_found(row, facts(State.UNKNOWN), tracked=True, now=LATER + timedelta(seconds=3))
@@ -208,9 +214,10 @@ def test_a_refusal_tells_the_receivers_of_the_rule():
 
 
 def test_later_comes_back_with_growing_delays_until_it_is_too_late():
-    first = postponed(rerun_row(attempts=1), facts(), note="429", now=LATER)
-    third = postponed(rerun_row(attempts=3), facts(), note="429", now=LATER)
+    first = postponed(rerun_row(attempts=9), facts(), note="429", now=LATER)
+    third = postponed(rerun_row(postponed=2), facts(), note="429", now=LATER)
     assert LATER < first.due_at < third.due_at
+    assert (first.payload["postponed"], third.payload["postponed"]) == (1, 3)
     asked = postponed(rerun_row(), facts(), note="429", now=LATER, retry_after=timedelta(minutes=7))
     assert asked.due_at == LATER + timedelta(minutes=7)
     late = postponed(rerun_row(), facts(), note="429", now=NOW + timedelta(hours=6))
