@@ -21,6 +21,7 @@ from aiohttp.typedefs import Handler, Middleware
 from triage import __version__
 from triage.clock import Clock
 from triage.errors import Problem, StoreUnavailable
+from triage.log import printable_json
 from triage.progress import Progress, Receiving
 from triage.rules.model import RuleSet
 from triage.settings import WebSettings
@@ -102,7 +103,7 @@ class Ops:
             "rules": self._rules_details(look.rules),
             "sources": {name: self._source_details(source) for name, source in self._sources.items()},
         }
-        text = json.dumps(details, indent=2, ensure_ascii=False) + "\n"
+        text = printable_json(json.dumps(details, indent=2, ensure_ascii=False)) + "\n"
         return web.Response(text=text, status=200 if ready else 503, content_type="application/json")
 
     def _rules_details(self, state: RulesState | None) -> dict[str, Any]:
