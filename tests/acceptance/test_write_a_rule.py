@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,9 @@ class Reader:
             repeatable = command.startswith(("triage failures", "triage rules", "tail"))
             if not repeatable or time.monotonic() > until:
                 pytest.fail(f"$ {command}\n{done.stdout}{done.stderr}\ninstead of\n" + "\n".join(shown))
-            time.sleep(0.2)
+            for job in self.jobs:
+                with suppress(subprocess.TimeoutExpired):
+                    pytest.fail(f"the daemon ended with {job.wait(0.2)}")
 
 
 def fits(shown: list[str], output: str) -> bool:
