@@ -15,6 +15,7 @@ from typing import Any
 from triage.decide import Decision
 from triage.envelope import RequestId
 from triage.facts import Arrival, Lineage
+from triage.reruns.lineage import Origin
 from triage.rules.model import Cause
 
 
@@ -82,11 +83,15 @@ class NewAlert:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Another name of a lineage: the request id or the task id of one of its attempts."""
+    """Another name of a lineage: the request id or the task id of one of its attempts.
+
+    ``origin`` is told by the link that an attempt begins with, mostly that of its task id.
+    """
 
     key: str
     root: RequestId
     attempt: int
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from triage.decide import DEFAULT_ALERT, Alert, Decision, Hold, Rerun, Resolve
 from triage.envelope import FunctionRef
 from triage.errors import Problem
 from triage.facts import Arrival, Lineage
-from triage.reruns.lineage import TaskId, payload_key, task_id
+from triage.reruns.lineage import Origin, TaskId, payload_key, task_id
 from triage.rules.fingerprints import own_fingerprint
 from triage.rules.model import AlertPolicy, Cause, RerunPolicy, Rule, Severity
 from triage.states import State
@@ -49,7 +49,7 @@ def decided(arrival: Arrival, decision: Decision) -> Decided:
             case Rerun():
                 answered = effect.attempt - 1
                 rows.append(_rerun_row(arrival, lineage, effect, decision.rule))
-                links.append(Link(effect.task_id, lineage.root, effect.attempt))
+                links.append(Link(effect.task_id, lineage.root, effect.attempt, Origin.AUTOMATIC))
             case Resolve():
                 asks = True
                 rows.append(_resolve_row(arrival, lineage, effect))
@@ -65,7 +65,7 @@ def decided(arrival: Arrival, decision: Decision) -> Decided:
             cancel = (expect_key(task), resolve_key(task), task)
     before = decision.facts.lineage
     if before is not None and before.state is State.HELD and lineage.state is not State.HELD:
-        cancel += (_hold_key(lineage.root),)
+        cancel += (hold_key(lineage.root),)
     changes = Changes((lineage,), tuple(links), tuple(rows), tuple(alerts), cancel)
     return Decided(arrival, decision, changes, payload_key(envelope.function.label, envelope.request_payload))
 
@@ -122,14 +122,16 @@ def _rerun_row(arrival: Arrival, lineage: Lineage, effect: Rerun, rule: Rule | N
         payload={
             "request_id": arrival.envelope.request_id,
             "attempt": effect.attempt,
-            **_rerun_plan(arrival, policy),
+            "origin": Origin.AUTOMATIC,
+            **rerun_plan(arrival, policy),
             "give_up_at": (lineage.started_at + policy.give_up_after).isoformat(),
-            "alert": _alert_plan(arrival, rule),
+            "alert": alert_plan(arrival, rule),
         },
     )
 
 
-def _rerun_plan(arrival: Arrival, policy: RerunPolicy) -> dict[str, Any]:
+def rerun_plan(arrival: Arrival, policy: RerunPolicy) -> dict[str, Any]:
+    """How to run a task again, as JSON, for the row that will do it."""
     return {
         "function": _function(arrival.envelope.function, policy.qualifier),
         "expect_within": policy.expect_within.total_seconds(),
@@ -139,7 +141,7 @@ def _rerun_plan(arrival: Arrival, policy: RerunPolicy) -> dict[str, Any]:
 
 def _hold_row(arrival: Arrival, lineage: Lineage, effect: Hold, rule: Rule | None) -> NewRow:
     return NewRow(
-        key=_hold_key(lineage.root),
+        key=hold_key(lineage.root),
         kind=RowKind.HOLD,
         due_at=effect.due_at,
         root=lineage.root,
@@ -147,8 +149,8 @@ def _hold_row(arrival: Arrival, lineage: Lineage, effect: Hold, rule: Rule | Non
             "request_id": arrival.envelope.request_id,
             "attempt": lineage.attempt,
             "reason": effect.policy.reason,
-            "rerun": _rerun_plan(arrival, (rule.rerun if rule else None) or MANUAL),
-            "alert": _alert_plan(arrival, rule),
+            "rerun": rerun_plan(arrival, (rule.rerun if rule else None) or MANUAL),
+            "alert": alert_plan(arrival, rule),
         },
         anew=True,
     )
@@ -170,7 +172,7 @@ def _resolve_row(arrival: Arrival, lineage: Lineage, effect: Resolve) -> NewRow:
             "attempt": effect.attempt,
             "task_id": effect.task_id,
             "function": _function(arrival.envelope.function, ""),
-            "alert": _alert_plan(arrival, None),
+            "alert": alert_plan(arrival, None),
         },
     )
 
@@ -199,7 +201,7 @@ def _labels(arrival: Arrival, rule: Rule | None) -> dict[str, str]:
     }
 
 
-def _alert_plan(arrival: Arrival, rule: Rule | None) -> dict[str, Any]:
+def alert_plan(arrival: Arrival, rule: Rule | None) -> dict[str, Any]:
     """The alert policy as JSON: a re-run may end badly long after the rule that planned it was changed."""
     policy = (rule.alert if rule else None) or DEFAULT_ALERT
     return {
@@ -230,7 +232,8 @@ def expect_key(task: TaskId) -> str:
     return f"expect:{task}"
 
 
-def _hold_key(root: str) -> str:
+def hold_key(root: str) -> str:
+    """Key of the row that waits for a person's decision."""
     return f"hold:{root}"
 
 

@@ -112,7 +112,10 @@ class DestinationMessage(_Wire):
         default=None, description="Epoch milliseconds or ISO-8601; what it marks is not documented."
     )
     requestContext: RequestContext  # noqa: N815
-    requestPayload: str | None = Field(default="", description="The event's text as submitted; not JSON in general.")  # noqa: N815
+    requestPayload: str | None = Field(  # noqa: N815
+        default=None,
+        description="The event's text as submitted; not JSON in general. Without it the task cannot be run again.",
+    )
     responseContext: ResponseContext = ResponseContext()  # noqa: N815
     responsePayload: str | None = Field(  # noqa: N815
         default="",
@@ -152,7 +155,8 @@ NO_ERROR: Final = ErrorInfo()
 class Envelope:
     """One destination message, read and understood.
 
-    ``request_payload`` holds the event byte for byte (UTF-8); ``body`` the JSON bytes of the message after any base64
+    ``request_payload`` holds the event byte for byte (UTF-8), and ``has_payload`` is False when the message does not
+    say what it was, which is not the same as an empty one; ``body`` the JSON bytes of the message after any base64
     and topic wrapping came off; ``digest`` is the SHA-256 of ``body`` and tells a duplicate from a conflict.
     """
 
@@ -170,6 +174,7 @@ class Envelope:
     outcome: Outcome
     body: bytes
     digest: str
+    has_payload: bool = True
 
 
 _ARN = re.compile(
@@ -320,6 +325,7 @@ def parse_body(raw: bytes, *, md5: str | None = None, destination: Destination =
         outcome=outcome,
         body=body,
         digest=hashlib.sha256(body).hexdigest(),
+        has_payload=message.requestPayload is not None,
     )
 
 

@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from triage.changes import Changes, Deed, Link, NewAlert, NewRow, OutboxRow, RowFacts, RowKind, Settle
-from triage.effects import MANUAL, alert_group, expect_key, policy_of
+from triage.effects import alert_group, expect_key, policy_of
 from triage.envelope import FunctionRef, RequestId
 from triage.facts import Lineage
 from triage.reruns.backoff import next_delay, spread_of
-from triage.reruns.lineage import TaskId, task_id
+from triage.reruns.lineage import TaskId
 from triage.rules.model import Cause
 from triage.states import TRANSITIONS, Event, State, advance
 
@@ -153,35 +153,14 @@ def function_of(payload: Mapping[str, Any]) -> FunctionRef:
     return FunctionRef(**payload["function"])
 
 
-def released(row: OutboxRow, facts: RowFacts, *, rerun: bool, by: str, reason: str, now: datetime) -> Settle:
-    """A person has decided about a held failure: run it again, or leave it."""
+def rejected(row: OutboxRow, facts: RowFacts, *, by: str, reason: str) -> Settle:
+    """A person has decided not to run a held failure again. (Approving it is an order: `triage.orders`.)"""
     lineage = facts.lineage
     if lineage is None or lineage.state is not State.HELD:
         return Settle.dead(note="no longer held")
-    action = "rerun" if rerun else "ignore"
-    deed = Deed(by, action, reason, lineage.root, row.payload["request_id"])
-    note = f"{action}, says {by}: {reason}"
-    if not rerun:
-        moved = lineage.moved(advance(lineage.state, Event.IGNORE))
-        return Settle.done(note=note, changes=Changes((moved,), deeds=(deed,)))
-    attempt = lineage.attempt + 1
-    task = task_id(lineage.root, attempt)
-    moved = replace(lineage.moved(advance(lineage.state, Event.RERUN), attempt=attempt), manual=lineage.manual + 1)
-    submit = NewRow(
-        key=task,
-        kind=RowKind.RERUN,
-        due_at=now,
-        root=lineage.root,
-        payload={
-            "request_id": row.payload["request_id"],
-            "attempt": attempt,
-            **row.payload["rerun"],
-            "give_up_at": (now + MANUAL.give_up_after).isoformat(),
-            "alert": row.payload["alert"],
-        },
-    )
-    link = Link(task, lineage.root, attempt)
-    return Settle.done(note=note, changes=Changes((moved,), (link,), (submit,), deeds=(deed,)))
+    deed = Deed(by, "reject", reason, lineage.root, row.payload["request_id"])
+    moved = lineage.moved(advance(lineage.state, Event.IGNORE))
+    return Settle.done(note=f"rejected by {by}: {reason}", changes=Changes((moved,), deeds=(deed,)))
 
 
 def unanswered(row: OutboxRow, facts: RowFacts) -> Settle:

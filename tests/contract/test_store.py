@@ -30,8 +30,9 @@ from triage.effects import decided, rules_alert
 from triage.envelope import Destination, parse_body
 from triage.errors import Problem, StoreConflict, StoreUnavailable
 from triage.facts import Lineage, arrival
-from triage.reactions import lost, refused, released, submitted, unanswered
-from triage.reruns.lineage import task_id
+from triage.orders import Limits, Order, Refusal, Refused
+from triage.reactions import lost, refused, rejected, submitted, unanswered
+from triage.reruns.lineage import Origin, task_id
 from triage.rules.model import (
     AlertPolicy,
     Cause,
@@ -748,24 +749,125 @@ HOLD = RuleSet(
 )
 
 
-def says(*, rerun):
-    return lambda row, facts: released(row, facts, rerun=rerun, by="kim", reason="looked \ud800", now=NOW + MINUTE)
+def says_no(row, facts):
+    return rejected(row, facts, by="kim", reason="looked \ud800")
 
 
-def test_a_held_failure_is_released_once(run):
+async def order(store, *request_ids, origin=Origin.MANUAL, now=NOW + MINUTE, limits=Limits(), **more):
+    """Order re-runs; what was refused, by request id."""
+    wanted = Order(origin, "kim", "looked \ud800", more.pop("due_at", now), **more)
+    answers = await store.order(request_ids, wanted, limits=limits, now=now)
+    return {name: answer.why for name, answer in zip(request_ids, answers, strict=True) if isinstance(answer, Refused)}
+
+
+def test_a_held_failure_is_approved_once(run):
     async def scenario(store):
         await ingest(store, arrive("r-1"), rules=HOLD)
         assert (await store.failure("r-1")).row.state == "held"
-        assert await store.settle_now("hold:r-1", says(rerun=True), now=NOW + MINUTE)
-        assert not await store.settle_now("hold:r-1", says(rerun=False), now=NOW + MINUTE)
-        assert not await store.settle_now("hold:unheard-of", says(rerun=False), now=NOW)
+        assert await order(store, "r-1", origin=Origin.PLAN) == {"r-1": Refusal.HELD}
+        assert await order(store, "r-1", origin=Origin.APPROVAL) == {}
+        assert await order(store, "r-1", origin=Origin.APPROVAL) == {"r-1": Refusal.UNDER_WAY}
+        assert not await store.settle_now("hold:r-1", says_no, now=NOW + MINUTE)
+        assert not await store.settle_now("hold:unheard-of", says_no, now=NOW)
         detail = await store.failure("r-1")
         assert (detail.row.state, detail.lineage["attempt"], detail.lineage["manual"]) == ("rerun_pending", 1, 1)
         deeds = [(deed["by"], deed["action"], deed["reason"], deed["request_id"]) for deed in detail.lineage["deeds"]]
-        assert deeds == [("kim", "rerun", "looked ?", "r-1")]
+        assert deeds == [("kim", "approve", "looked ?", "r-1")]
         assert detail.lineage["deeds"][0]["at"] == "2026-07-04T12:01:00.000000Z"
-        assert [(row["kind"], row["state"]) for row in detail.outbox] == [("hold", "done"), ("rerun", "pending")]
+        assert [(row["kind"], row["state"]) for row in detail.outbox] == [("hold", "cancelled"), ("rerun", "pending")]
         assert task_id("r-1", 1) in (await store.load_facts([arrive(task_id("r-1", 1))])).lineages
+
+    run(scenario)
+
+
+def test_a_held_failure_is_rejected_once(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), rules=HOLD)
+        assert await store.settle_now("hold:r-1", says_no, now=NOW + MINUTE)
+        assert not await store.settle_now("hold:r-1", says_no, now=NOW + MINUTE)
+        detail = await store.failure("r-1")
+        assert [(deed["by"], deed["action"], deed["reason"]) for deed in detail.lineage["deeds"]] == [
+            ("kim", "reject", "looked ?")
+        ]
+        assert (detail.row.state, detail.outbox[0]["note"]) == ("ignored", "rejected by kim: looked ?")
+        assert await order(store, "r-1", origin=Origin.APPROVAL) == {"r-1": Refusal.NOT_HELD}
+
+    run(scenario)
+
+
+def test_a_failure_is_run_again_by_order_and_its_result_joins(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1", payload='{"a": 1}'))
+        assert await order(store, "r-1", due_at=NOW + HOUR, qualifier="canary") == {}
+        assert [row for row in await claim(store, now=NOW + HOUR - SECOND) if row.kind is RowKind.RERUN] == []
+        due = await claim(store, now=NOW + HOUR)
+        (claimed,) = [row for row in due if row.kind is RowKind.RERUN]
+        assert (claimed.key, claimed.payload["origin"], claimed.root) == (task_id("r-1", 1), "manual", "r-1")
+        assert claimed.payload["function"]["qualifier"] == "canary"
+        await store.settle(claimed, lambda facts: submitted(claimed, facts, request_id="c-1", now=NOW), now=NOW)
+        assert await order(store, "r-1") == {"r-1": Refusal.UNDER_WAY}
+        assert await order(store, "c-1") == {"c-1": Refusal.UNDER_WAY}  # a re-run's own id, before its result is here
+        await ingest(store, arrive("c-1"), now=NOW + HOUR)
+        assert await order(store, "c-1", now=NOW + HOUR) == {}
+        detail = await store.failure("c-1")
+        assert (detail.row.root, detail.lineage["attempt"], detail.lineage["manual"]) == ("r-1", 2, 2)
+        assert (await store.load_facts([success("c-1")])).lineages["c-1"].manual == 2
+
+    run(scenario)
+
+
+def test_a_completed_success_is_run_again_without_becoming_a_failure(run):
+    async def scenario(store):
+        await ingest(store, success("s-1"))
+        assert await order(store, "s-1") == {}
+        totals = await store.totals()
+        assert (totals.failures, totals.states) == (0, {})
+        detail = await store.failure("s-1")
+        assert (detail.row.state, detail.row.root, detail.row.outcome) == ("rerun_pending", "s-1", "succeeded")
+        assert (detail.lineage["function"], detail.lineage["failures"]) == ("job", 0)
+        assert [member["request_id"] for member in detail.lineage["members"]] == ["s-1"]
+        assert await store.failures(FailureFilter()) == []
+        await claim_one(store, now=NOW + MINUTE)
+        await ingest(store, arrive("c-1"), now=NOW + 2 * MINUTE)  # it overtakes the answer to its submit
+        assert (await store.failure("c-1")).row.root == "s-1"
+        totals = await store.totals()
+        assert (totals.failures, totals.states) == (1, {"alerting": 1})
+
+    run(scenario)
+
+
+def test_orders_are_judged_one_after_the_other_and_a_refused_one_hinders_none(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), arrive("r-2", function="other"), arrive("r-3", requestPayload=None))
+        refused = await order(store, "r-1", "r-1", "unheard-of", "r-3", "r-2")
+        assert refused == {
+            "r-1": Refusal.UNDER_WAY,
+            "unheard-of": Refusal.UNKNOWN_ID,
+            "r-3": Refusal.NO_PAYLOAD,
+        }
+        states = {row.request_id: row.state for row in await store.failures(FailureFilter())}
+        assert states == {"r-1": "rerun_pending", "r-2": "rerun_pending", "r-3": "alerting"}
+        assert await order(store, "r-2", limits=Limits(max_attempts=1)) == {"r-2": Refusal.UNDER_WAY}
+
+    run(scenario)
+
+
+def test_a_rule_s_own_re_runs_count_and_what_it_said_of_them_stays(run):
+    async def scenario(store):
+        policy = RerunPolicy(max_attempts=1, give_up_after=HOUR, idempotent=True, expect_within=HOUR)
+        rules = RuleSet((Rule("again", Place("r.yaml", 1), rerun=policy),), "rs-4")
+        await ingest(store, arrive("r-1"), rules=rules)
+        (claimed,) = await claim(store)
+        await store.settle(claimed, lambda facts: refused(claimed, facts, note="no"), now=NOW)
+        assert await order(store, "r-1", limits=Limits(max_attempts=1)) == {"r-1": Refusal.EXHAUSTED}
+        assert await order(store, "r-1") == {}
+        (again,) = [row for row in await claim(store, now=NOW + MINUTE) if row.kind is RowKind.RERUN]
+        assert (again.payload["attempt"], again.payload["idempotent"], again.payload["expect_within"]) == (
+            2,
+            True,
+            3600,
+        )
+        assert again.payload["alert"]["labels"]["rule"] == "again"
 
     run(scenario)
 
@@ -775,7 +877,7 @@ def test_a_person_s_word_wins_over_a_claim(run):
         await ingest(store, arrive("r-1"), rules=HOLD)
         due = await store.claim_due(now=NOW + HOUR, lease=LEASE, limit=9)
         (claimed,) = [row for row in due if row.key == "hold:r-1"]
-        assert await store.settle_now(claimed.key, says(rerun=False), now=NOW + HOUR)
+        assert await store.settle_now(claimed.key, says_no, now=NOW + HOUR)
         assert not await store.settle(claimed, lambda facts: unanswered(claimed, facts), now=NOW + HOUR)
         assert (await store.failure("r-1")).row.state == "ignored"
 
@@ -795,7 +897,7 @@ def test_what_is_held_again_waits_anew(run):
         detail = await store.failure("r-1")
         assert [(row["state"], row["due_at"][11:16]) for row in detail.outbox] == [("pending", "13:02")]
         assert detail.row.state == "held"
-        assert await store.settle_now("hold:r-1", says(rerun=False), now=NOW)
+        assert await store.settle_now("hold:r-1", says_no, now=NOW)
 
     run(scenario)
 
@@ -1181,7 +1283,9 @@ def test_a_closed_store_says_so(run):
 STEPS = st.one_of(
     st.tuples(st.just("fail"), st.integers(0, 5), st.sampled_from(["x", "y"]), st.sampled_from([RERUN, ALERT, HOLD])),
     st.tuples(st.just("result"), st.integers(0, 5), st.booleans(), st.sampled_from([RERUN, ALERT, HOLD])),
-    st.tuples(st.just("release"), st.integers(0, 5), st.booleans()),
+    st.tuples(st.just("order"), st.integers(0, 5), st.sampled_from([Origin.MANUAL, Origin.APPROVAL, Origin.PLAN])),
+    st.tuples(st.just("reject"), st.integers(0, 5)),
+    st.tuples(st.just("succeed"), st.integers(0, 5)),
     st.tuples(st.just("garbage"), st.integers(1, 3)),
     st.tuples(st.just("act"), st.sampled_from(["yes", "no", "later", "lost", "crash"])),
     st.tuples(st.just("pass"), st.sampled_from([MINUTE, HOUR])),
@@ -1221,14 +1325,18 @@ async def play(store, steps):
                 request_id = f"of-{task_id(f'r-{number}', 1)}"
                 ended = success(request_id, at=now) if good else arrive(request_id, at=now)
                 await ingest(store, ended, rules=rules, now=now)
+            case "succeed", number:
+                await ingest(store, success(f"r-{number}", at=now), now=now)
             case "garbage", number:
                 await ingest(store, quarantined=[garbage(message_id=f"m-{n}") for n in range(number)], now=now)
             case "act", answer:
                 for claimed in await store.claim_due(now=now, lease=LEASE, limit=3):
                     if answer != "crash":
                         assert await store.settle(claimed, reaction(claimed, answer, now), now=now)
-            case "release", number, rerun:
-                await store.settle_now(f"hold:r-{number}", says(rerun=rerun), now=now)
+            case "order", number, origin:
+                await order(store, f"r-{number}", f"of-{task_id(f'r-{number}', 1)}", origin=origin, now=now)
+            case "reject", number:
+                await store.settle_now(f"hold:r-{number}", says_no, now=now)
             case "pass", duration:
                 now += duration
     listed = await store.failures(FailureFilter(limit=1000))

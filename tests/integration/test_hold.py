@@ -9,12 +9,14 @@ from click.testing import CliRunner
 
 from triage.changes import Commit
 from triage.cli import cli
+from triage.clock import SystemClock
 from triage.consumer import Consumer, Intake
 from triage.decide import decide_batch
 from triage.effects import decided
 from triage.notify import Result
+from triage.orders import Limits, Order, Ordered
 from triage.outbox import Outbox
-from triage.reactions import released
+from triage.reruns.lineage import Origin
 from triage.rules.model import AlertPolicy, HoldPolicy
 from triage.stores import FailureFilter
 from triage.stores.sqlite import SqliteStore
@@ -77,9 +79,8 @@ class World:
 
     async def release(self):
         now = self.clock.now()
-        return await self.store.settle_now(
-            "hold:r1", lambda row, facts: released(row, facts, rerun=True, by="kim", reason="no", now=now), now=now
-        )
+        (answer,) = await self.store.order(["r1"], Order(Origin.APPROVAL, "kim", "no", now), limits=Limits(), now=now)
+        return isinstance(answer, Ordered)
 
 
 def test_nobody_decides_and_a_person_is_told_when_the_time_is_up():
@@ -136,11 +137,12 @@ def held(tmp_path):
     """Runs ``triage failures`` on a store with two held failures, and one that is told."""
 
     async def fill():
+        now = SystemClock().now()  # the command line knows no other
         store = await SqliteStore.open(tmp_path / "triage.db")
         for name, by in (("1-aaaa", rules()), ("1-abbb", rules()), ("1-cccc", make.rules())):
             arrivals = [make.arrived(make.envelope(name))]
-            (decision,) = decide_batch(arrivals, await store.load_facts(arrivals), by, now=make.NOW)
-            await store.commit(Commit(now=make.NOW, rule_set="", decided=(decided(arrivals[0], decision),)))
+            (decision,) = decide_batch(arrivals, await store.load_facts(arrivals), by, now=now)
+            await store.commit(Commit(now=now, rule_set="", decided=(decided(arrivals[0], decision),)))
         await store.close()
 
     asyncio.run(fill())
@@ -161,7 +163,7 @@ def test_a_held_failure_is_released_from_the_command_line(held):
     assert "kim" in told
     assert "not paid" in told
     again = held("release", "1-aa", "--ignore", "--by", "kim", "--reason", "x")
-    assert (again.exit_code, again.stderr) == (1, "triage: 1-aaaa is not held: it is rerun_pending.\n")
+    assert (again.exit_code, again.stderr) == (1, "triage: 1-aaaa: it is not held: it is rerun_pending.\n")
 
 
 def test_several_are_released_and_each_that_cannot_be_is_told(held):
@@ -169,7 +171,7 @@ def test_several_are_released_and_each_that_cannot_be_is_told(held):
     assert done.exit_code == 1
     assert done.stdout.splitlines() == ["1-aaaa: ignored", "1-abbb: ignored"]
     assert done.stderr.splitlines() == [
-        "triage: 1-cccc is not held: it is alerting.",
+        "triage: 1-cccc: it is not held: it is alerting.",
         "triage: no single failure has the request id '1-a'.",
     ]
     assert "lee" in held("show", "1-ab").stdout

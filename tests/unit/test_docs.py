@@ -77,6 +77,7 @@ def test_every_setting_is_described_as_in_the_code(title: str, group: type[BaseM
         "fc",
         "credentials",
         "outbox",
+        "reruns",
         "consumer",
         "quarantine",
         "web",

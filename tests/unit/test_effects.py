@@ -18,7 +18,7 @@ from triage.reactions import (
     not_found,
     postponed,
     refused,
-    released,
+    rejected,
     resolved,
     submitted,
     unanswered,
@@ -291,33 +291,18 @@ def hold_row(**rule) -> OutboxRow:
     return make.claimed(new)
 
 
-def test_a_person_may_have_it_run_again_as_the_rule_says():
-    rerun = replace(make.RERUN, qualifier="large", idempotent=True, expect_within=timedelta(hours=2))
-    row = hold_row(rerun=rerun, alert=make.ALERT)
-    settle = released(row, facts(State.HELD, 0), rerun=True, by="kim", reason="it was not", now=LATER)
-    (submit,) = settle.changes.rows
-    assert (settle.state, settle.note) == (RowState.DONE, "rerun, says kim: it was not")
-    assert (submit.key, submit.kind, submit.due_at, submit.root) == (task_id("r1", 1), RowKind.RERUN, LATER, "r1")
-    assert set(submit.payload) == set(rerun_row().payload)
-    assert (submit.payload["expect_within"], submit.payload["idempotent"]) == (7200, True)
-    assert function_of(submit.payload).qualifier == "large"
-    (moved,) = settle.changes.lineages
-    assert (moved.state, moved.attempt, moved.manual) == (State.RERUN_PENDING, 1, 1)
-    assert [(link.key, link.attempt) for link in settle.changes.links] == [(submit.key, 1)]
-    (deed,) = settle.changes.deeds
-    assert (deed.by, deed.action, deed.reason, deed.root) == ("kim", "rerun", "it was not", "r1")
-
-
 def test_a_person_may_leave_it():
-    settle = released(hold_row(), facts(State.HELD, 0), rerun=False, by="kim", reason="paid", now=LATER)
+    settle = rejected(hold_row(), facts(State.HELD, 0), by="kim", reason="paid")
+    assert (settle.state, settle.note) == (RowState.DONE, "rejected by kim: paid")
     assert (settle.changes.lineages[0].state, settle.changes.rows) == (State.IGNORED, ())
-    assert [deed.action for deed in settle.changes.deeds] == ["ignore"]
+    (deed,) = settle.changes.deeds
+    assert (deed.by, deed.action, deed.reason, deed.root) == ("kim", "reject", "paid", "r1")
 
 
 @pytest.mark.parametrize("moved_on", [facts(State.HEALED, 0), facts(State.RERUN_PENDING, 1), RowFacts()])
 def test_what_is_no_longer_held_is_left_alone(moved_on):
     row = hold_row()
-    for settle in (released(row, moved_on, rerun=True, by="kim", reason="x", now=LATER), unanswered(row, moved_on)):
+    for settle in (rejected(row, moved_on, by="kim", reason="x"), unanswered(row, moved_on)):
         assert settle.state is RowState.DEAD
         assert settle.changes.lineages == settle.changes.rows == settle.changes.alerts == settle.changes.deeds == ()
 

@@ -18,6 +18,7 @@ from triage.log import printable
 from triage.states import State
 
 if TYPE_CHECKING:
+    from triage.orders import Limits
     from triage.settings import Settings
     from triage.stores import FailureDetail, Store
 
@@ -113,8 +114,13 @@ def release(*, settings: Settings, request_ids: Sequence[str], rerun: bool, by: 
     """
 
     async def decide(store: Store) -> bool:
-        done = [await _release(store, request_id, rerun=rerun, by=by, reason=reason) for request_id in request_ids]
-        return all(done)
+        limits = settings.reruns.limits
+        return all(
+            [
+                await _release(store, request_id, rerun=rerun, by=by, reason=reason, limits=limits)
+                for request_id in request_ids
+            ]
+        )
 
     if not (by.strip() and reason.strip()):
         raise click.UsageError("--by and --reason must say something.")
@@ -122,9 +128,12 @@ def release(*, settings: Settings, request_ids: Sequence[str], rerun: bool, by: 
         sys.exit(1)
 
 
-async def _release(store: Store, request_id: str, *, rerun: bool, by: str, reason: str) -> bool:
+async def _release(store: Store, request_id: str, *, rerun: bool, by: str, reason: str, limits: Limits) -> bool:
     from triage.clock import SystemClock  # noqa: PLC0415
-    from triage.reactions import released  # noqa: PLC0415
+    from triage.effects import hold_key  # noqa: PLC0415
+    from triage.orders import Order, Refused  # noqa: PLC0415
+    from triage.reactions import rejected  # noqa: PLC0415
+    from triage.reruns.lineage import Origin  # noqa: PLC0415
 
     found = await store.failure(request_id)
     if found is None:
@@ -132,11 +141,18 @@ async def _release(store: Store, request_id: str, *, rerun: bool, by: str, reaso
         return False
     name = printable(found.row.request_id)
     now = SystemClock().now()
-    key = next((row["key"] for row in found.outbox if row["kind"] == "hold"), "")
-    if found.row.state != State.HELD or not await store.settle_now(
-        key, lambda row, facts: released(row, facts, rerun=rerun, by=by, reason=reason, now=now), now=now
-    ):
-        click.echo(f"triage: {name} is not held: it is {found.row.state or found.row.outcome}.", err=True)
+    refused = f"it is not held: it is {found.row.state or found.row.outcome}"
+    if rerun:
+        order = Order(Origin.APPROVAL, by, reason, now)
+        (answer,) = await store.order([found.row.request_id], order, limits=limits, now=now)
+        done = not isinstance(answer, Refused)
+        refused = answer.detail if isinstance(answer, Refused) else ""
+    else:
+        done = await store.settle_now(
+            hold_key(found.row.root), lambda row, facts: rejected(row, facts, by=by, reason=reason), now=now
+        )
+    if not done:
+        click.echo(f"triage: {name}: {refused}.", err=True)
         return False
     click.echo(f"{name}: {'will be run again' if rerun else 'ignored'}")
     return True

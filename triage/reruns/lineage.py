@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from enum import StrEnum
 from typing import NewType
 
 from triage.envelope import RequestId
 
 TaskId = NewType("TaskId", str)
+
+
+class Origin(StrEnum):
+    """Who wanted one attempt of a lineage."""
+
+    AUTOMATIC = "automatic"  # a rule
+    APPROVAL = "approval"  # a person, asked by a rule that holds
+    MANUAL = "manual"  # a person, for one failure or success
+    PLAN = "plan"  # a person, for many at once
+    ELSEWHERE = "elsewhere"  # somebody who did not ask triage, such as a user of the provider's console
 
 
 def task_id(root: RequestId, attempt: int) -> TaskId:

@@ -24,6 +24,7 @@ from pydantic_settings import (
 )
 
 from triage.envelope import Destination
+from triage.orders import Limits
 from triage.settings.values import (
     Address,
     Duration,
@@ -195,6 +196,20 @@ class OutboxSettings(_Group):
     """A notification that could not be delivered for this long is dead; ``triage status`` counts it."""
 
 
+class RerunSettings(_Group):
+    """What people may run again: ``triage rerun``, approvals and plans. Rules have limits of their own."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Most re-runs of one failure, those included that rules planned."""
+    give_up_after: Positive = timedelta(days=30)
+    """How long after the first failure it may be run again."""
+
+    @property
+    def limits(self) -> Limits:
+        """The same, as orders are judged by."""
+        return Limits(self.max_attempts, self.give_up_after)
+
+
 class ConsumerSettings(_Group):
     """The consumer: receives, decides, commits, acknowledges."""
 
@@ -278,6 +293,7 @@ class Settings(BaseSettings):
     labels: tuple[LabelSettings, ...] = ()
     """What is known of functions: a list of ``[[labels]]``. Unset = nothing."""
     outbox: OutboxSettings = OutboxSettings()
+    reruns: RerunSettings = RerunSettings()
     consumer: ConsumerSettings = ConsumerSettings()
     quarantine: QuarantineSettings = QuarantineSettings()
     web: WebSettings = WebSettings()

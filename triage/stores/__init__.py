@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from triage.changes import Commit, NewAlert, OutboxRow, RowFacts, Settle
 from triage.errors import Problem
 from triage.facts import Arrival, Snapshot
+from triage.orders import Limits, Order, Ordered, Refused
 from triage.rules.model import SourceText
 
 React = Callable[[RowFacts], Settle]
@@ -186,6 +187,16 @@ class Store(Protocol):
         """Settle an unfinished row ahead of its due time, whoever has claimed it, by what a person says of it.
 
         ``react`` is pure and may be called more than once. False: no unfinished row has this key.
+        """
+        ...
+
+    async def order(
+        self, request_ids: Sequence[str], order: Order, *, limits: Limits, now: datetime
+    ) -> list[Ordered | Refused]:
+        """Plan the next attempt of each, as a person wants it (`triage.orders.place`); all in one transaction.
+
+        Any request id or task id of a lineage will do. An order that is refused changes nothing, and keeps none of the
+        others from being carried out; of two for one lineage the second is refused.
         """
         ...
 

@@ -46,7 +46,7 @@ def settle(connection: sqlite3.Connection, row: OutboxRow, react: React, *, now:
     if connection.execute(held, (row.id, row.token)).fetchone() is None:
         return False
     group = group_view(connection, row.group) if row.kind is RowKind.FLUSH else None
-    outcome = react(RowFacts(lineage=_lineage(connection, row.root), group=group))
+    outcome = react(RowFacts(lineage=lineage_at(connection, row.root), group=group))
     finished = outcome.state not in records.UNFINISHED
     connection.execute(
         _SETTLE,
@@ -89,7 +89,8 @@ def next_due(connection: sqlite3.Connection) -> datetime | None:
     return instant_of(min(times)) if times else None
 
 
-def _lineage(connection: sqlite3.Connection, root: str) -> Lineage | None:
+def lineage_at(connection: sqlite3.Connection, root: str) -> Lineage | None:
+    """The lineage that begins with ``root``."""
     if not root:
         return None
     columns = ", ".join(decisions.LINEAGE_FACTS)

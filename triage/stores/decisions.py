@@ -97,19 +97,23 @@ def _effect(effect: Effect, rule: Rule | None) -> dict[str, Any]:
 
 def recall(detail: FailureDetail) -> tuple[Arrival, Facts, datetime]:
     """The arguments a stored decision was made from (the rule set is kept under the decision's ``rule_set``)."""
-    stored = detail.envelope
+    labels = detail.decision["facts"].get("labels", NO_LABELS)
+    stored = {**detail.envelope, "body": detail.envelope["body"].encode()}
+    return (arrival_of(stored, labels=labels), *facts_of(detail.decision["facts"]))
+
+
+def arrival_of(stored: Mapping[str, Any], *, labels: Mapping[str, str] = NO_LABELS) -> Arrival:
+    """An envelope as it came, from the values of `triage.stores.records.ENVELOPE`."""
     role = {Outcome.FAILED: Destination.FAILURE, Outcome.SUCCEEDED: Destination.SUCCESS}
-    envelope = parse_body(stored["body"].encode(), destination=role.get(Outcome(stored["outcome"]), Destination.BOTH))
-    arrival = Arrival(
-        envelope=envelope,
+    return Arrival(
+        envelope=parse_body(stored["body"], destination=role.get(Outcome(stored["outcome"]), Destination.BOTH)),
         source=stored["source"],
         message_id=stored["message_id"],
         received_at=instant_of(stored["received_at"]),
         enqueued_at=instant_of(stored["enqueued_at"]) if stored["enqueued_at"] else None,
         fingerprint=stored["fingerprint"],
-        labels=detail.decision["facts"].get("labels", NO_LABELS),
+        labels=labels,
     )
-    return (arrival, *facts_of(detail.decision["facts"]))
 
 
 def facts_of(value: Mapping[str, Any]) -> tuple[Facts, datetime]:

@@ -164,3 +164,14 @@ def _outbox(db: Database) -> None:
     db.execute("CREATE INDEX idx_outbox_due ON outbox(due_at) WHERE state IN ('pending', 'unknown')")
     db.execute("CREATE INDEX idx_outbox_open ON outbox(lease_until) WHERE lease_until IS NOT NULL OR state = 'unknown'")
     db.execute("CREATE INDEX idx_outbox_root ON outbox(root) WHERE root IS NOT NULL")
+
+
+@MIGRATIONS()
+def m002_origin_of_attempts(db: Database) -> None:
+    """The link that an attempt begins with tells who wanted it; of those before, what can be known."""
+    db.execute("ALTER TABLE lineage_links ADD COLUMN origin TEXT NOT NULL DEFAULT ''")
+    db.execute(
+        """
+        UPDATE lineage_links SET origin = 'automatic'
+        WHERE attempt > 0 AND key GLOB 'triage-*' AND root IN (SELECT root FROM lineages WHERE manual = 0)"""
+    )

@@ -17,6 +17,7 @@ from triage.changes import (
     AlertGroup,
     Decided,
     Deed,
+    Link,
     NewAlert,
     NewRow,
     OutboxRow,
@@ -43,6 +44,7 @@ ENVELOPE: Final = (
 )  # fmt: skip
 """``function`` is the label (``service/name`` for FC 2.0), ``attempt`` the re-run whose result the envelope is."""
 
+LINK: Final = ("key", "root", "attempt", "origin")
 OUTBOX: Final = ("key", "kind", "state", "due_at", "payload", "root", "group_key", "created_at")
 GROUP: Final = ("key", "receivers", "severity", "labels", "group_wait", "group_interval", "created_at")
 ALERT: Final = ("group_key", "root", "request_id", "cause", "detail", "at")
@@ -131,6 +133,11 @@ def envelope_record(decided: Decided) -> Record:
         next((link.attempt for link in decided.changes.links if link.key == request_id), 0),
         envelope.body,
     )
+
+
+def link_record(link: Link) -> Record:
+    """Values of `LINK`."""
+    return (link.key, link.root, link.attempt, link.origin.value if link.origin else "")
 
 
 def outbox_record(row: NewRow, *, now: datetime) -> Record:

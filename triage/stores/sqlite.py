@@ -18,6 +18,7 @@ from triage import clock
 from triage.changes import Commit, NewAlert, OutboxRow
 from triage.errors import Problem, StoreUnavailable
 from triage.facts import Arrival, Snapshot
+from triage.orders import Limits, Order, Ordered, Refused
 from triage.rules.model import SourceText
 from triage.stores import (
     FailureDetail,
@@ -31,6 +32,7 @@ from triage.stores import (
     RulesState,
     Totals,
     claims,
+    ordering,
     queries,
     records,
     writes,
@@ -87,6 +89,12 @@ class SqliteStore:
 
     async def settle_now(self, key: str, react: ReactNow, *, now: datetime) -> bool:
         job = partial(claims.settle_now, key=key, react=react, now=now, token=clock.token())
+        return await self._writer.run(job)
+
+    async def order(
+        self, request_ids: Sequence[str], order: Order, *, limits: Limits, now: datetime
+    ) -> list[Ordered | Refused]:
+        job = partial(ordering.order_all, request_ids=request_ids, order=order, limits=limits, now=now)
         return await self._writer.run(job)
 
     async def next_due(self) -> datetime | None:

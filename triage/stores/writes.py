@@ -10,7 +10,8 @@ from typing import Final
 
 from triage.changes import AlertGroup, Changes, Commit, Decided, NewAlert, NewRow
 from triage.errors import StoreConflict
-from triage.facts import RATES, SILENCE, Lineage
+from triage.facts import RATES, SILENCE, Arrival, Lineage
+from triage.reruns.lineage import payload_key
 from triage.states import Event, State, advance
 from triage.stores import decisions, records
 from triage.stores.records import Record, instant, is_failure
@@ -35,7 +36,7 @@ _UPDATE_LINEAGE: Final = """
     UPDATE lineages SET state = ?, attempt = ?, rule_id = ?, updated_at = ?, failures = failures + ?,
         manual = ?, version = version + 1
     WHERE root = ? AND version = ?"""
-_INSERT_LINK: Final = insert("lineage_links", ("key", "root", "attempt"), "ON CONFLICT DO NOTHING")
+_INSERT_LINK: Final = insert("lineage_links", records.LINK, "ON CONFLICT DO NOTHING")
 _INSERT_ROW: Final = insert("outbox", records.OUTBOX, "ON CONFLICT (key) DO NOTHING")
 _RESTART_ROW: Final = insert(
     "outbox",
@@ -123,6 +124,18 @@ NewLineage = tuple[Lineage, int, str, str]
 """A lineage to write, by how many failures it grows, and the function and payload key it starts with."""
 
 
+def apply_order(connection: sqlite3.Connection, changes: Changes, arrival: Arrival, *, now: datetime) -> None:
+    """Write what an order to run ``arrival`` again entails; it may be a success, whose lineage begins here."""
+    (lineage,) = changes.lineages
+    envelope = arrival.envelope
+    label = envelope.function.label
+    key = payload_key(label, envelope.request_payload)
+    _write_lineages(connection, [(lineage, 0, label, key)], now=now)
+    if lineage.version == 0:
+        connection.execute("UPDATE envelopes SET root = ? WHERE request_id = ?", (lineage.root, lineage.root))
+    _write_changes(connection, [changes], now=now)
+
+
 def _batch_lineages(decided: Iterable[Decided]) -> list[NewLineage]:
     written: list[NewLineage] = []
     for item in decided:
@@ -162,8 +175,7 @@ def _insert_new(connection: sqlite3.Connection, statement: str, rows: Iterable[R
 
 def _write_changes(connection: sqlite3.Connection, several: Sequence[Changes], *, now: datetime) -> None:
     """All but the lineages. Rows are inserted and cancelled in the order of the steps they come from."""
-    links = [(link.key, link.root, link.attempt) for changes in several for link in changes.links]
-    connection.executemany(_INSERT_LINK, links)
+    connection.executemany(_INSERT_LINK, [records.link_record(link) for changes in several for link in changes.links])
     rows: list[NewRow] = []
     for changes in several:
         if changes.cancel:

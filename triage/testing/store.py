@@ -12,9 +12,10 @@ from itertools import count
 from typing import Any
 
 from triage.changes import Commit, GroupView, NewAlert, OutboxRow, RowFacts, RowKind, WaitingAlert
-from triage.envelope import parse_body
+from triage.envelope import RequestId, parse_body
 from triage.errors import Problem, StoreUnavailable
 from triage.facts import Arrival, Lineage, Snapshot, recent_of
+from triage.orders import Limits, Order, Ordered, Refused, Stored, place
 from triage.reruns.lineage import payload_key
 from triage.rules.model import Cause, SourceText
 from triage.stores import (
@@ -120,6 +121,19 @@ class MemoryStore:
         row = records.claimed_row(stored, token=f"claim-{next(self._tokens)}")
         self.tables.outbox[key] = {**stored, "token": row.token}
         return await self.settle(row, lambda facts: react(row, facts), now=now)
+
+    async def order(
+        self, request_ids: Sequence[str], order: Order, *, limits: Limits, now: datetime
+    ) -> list[Ordered | Refused]:
+        answers = []
+        written = self._open().copy()
+        for request_id in request_ids:
+            answer = place(order, _stored(written, request_id), limits=limits, now=now)
+            if isinstance(answer, Ordered):
+                written.order(answer.changes, answer.arrival, now=now)
+            answers.append(answer)
+        self.tables = written
+        return answers
 
     def _group_view(self, key: str) -> GroupView | None:
         group = self.tables.alert_groups.get(key)
@@ -284,6 +298,21 @@ class MemoryStore:
 
 def _lineage(row: Mapping[str, Any]) -> Lineage:
     return decisions.lineage_of([row[name] for name in decisions.LINEAGE_FACTS])
+
+
+def _stored(tables: Tables, request_id: str) -> Stored | None:
+    own = tables.envelopes.get(request_id)
+    root = own["root"] if own else tables.links.get(request_id, {"root": None})["root"]
+    if own is None and root is None:
+        return None
+    first = own if root in (None, request_id) else tables.envelopes.get(root)
+    rows = [row for row in tables.outbox.values() if root and row["root"] == root and row["kind"] in ("rerun", "hold")]
+    return Stored(
+        request_id=RequestId(request_id if own else root),
+        arrival=decisions.arrival_of(first) if first else None,
+        lineage=_lineage(tables.lineages[root]) if root else None,
+        last=json.loads(max(rows, key=lambda row: row["id"])["payload"]) if rows else None,
+    )
 
 
 def _by_prefix(known: Iterable[str], prefix: str) -> str | None:

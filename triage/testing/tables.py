@@ -13,7 +13,8 @@ from typing import Any
 
 from triage.changes import Changes, Commit, Decided, NewAlert, NewRow, OutboxRow, Quarantined, Settle
 from triage.errors import StoreConflict
-from triage.facts import RATES, SILENCE, Lineage
+from triage.facts import RATES, SILENCE, Arrival, Lineage
+from triage.reruns.lineage import payload_key
 from triage.rules.model import SourceText
 from triage.states import Event, State, advance
 from triage.stores import decisions, records
@@ -127,19 +128,32 @@ class Tables:
         own, failed = item.decision.lineage, records.is_failure(item)
         for lineage in item.changes.lineages:
             grows = failed and own is not None and own.root == lineage.root
-            self._write_lineage(lineage, now=batch.now, failures=int(grows), decided=item)
+            begun = (item.arrival.envelope.function.label, item.payload_key)
+            self._write_lineage(lineage, now=batch.now, failures=int(grows), begun=begun)
         if failed:
             self._count_failure(item, now=batch.now)
 
-    def _write_lineage(self, lineage: Lineage, *, now: datetime, failures: int, decided: Decided | None = None) -> None:
+    def order(self, changes: Changes, arrival: Arrival, *, now: datetime) -> None:
+        """Write what an order to run ``arrival`` again entails; it may be a success, whose lineage begins here."""
+        (lineage,) = changes.lineages
+        label = arrival.envelope.function.label
+        begun = (label, payload_key(label, arrival.envelope.request_payload))
+        self._write_lineage(lineage, now=now, failures=0, begun=begun)
+        if lineage.version == 0:
+            self.envelopes[lineage.root] = {**self.envelopes[lineage.root], "root": lineage.root}
+        self._apply(changes, now=now)
+
+    def _write_lineage(
+        self, lineage: Lineage, *, now: datetime, failures: int, begun: tuple[str, str] = ("", "")
+    ) -> None:
         stored = self.lineages.get(lineage.root)
         if (stored["version"] if stored else 0) != lineage.version:
             raise StoreConflict("a lineage has changed since it was read")
         fresh = {
             "started_at": instant(lineage.started_at),
             "failures": 0,
-            "function": decided.arrival.envelope.function.label if decided else "",
-            "payload_key": decided.payload_key if decided else "",
+            "function": begun[0],
+            "payload_key": begun[1],
         }
         row = {**fresh, **(stored or {})}
         self.lineages[lineage.root] = {
@@ -173,7 +187,7 @@ class Tables:
     def _apply(self, changes: Changes, *, now: datetime) -> None:
         """All but the lineages."""
         for link in changes.links:
-            self.links.setdefault(link.key, {"key": link.key, "root": link.root, "attempt": link.attempt})
+            self.links.setdefault(link.key, dict(zip(records.LINK, records.link_record(link), strict=True)))
         for key in changes.cancel:
             row = self.outbox.get(key)
             if row is not None and row["state"] in records.UNFINISHED:
