@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
@@ -20,6 +20,7 @@ from triage.consumer import Consumer, Intake, Labels
 from triage.log import redactor, secrets_of
 from triage.notify import AppriseNotifier, ReceiverConfig
 from triage.outbox import Outbox, Retries
+from triage.progress import Progress, Stage, stalled
 from triage.rulebook import RuleBook
 from triage.rulefiles import default_rules_dir
 from triage.rules.model import AlertPolicy
@@ -51,11 +52,24 @@ class App:
         rules: RuleBook,
         consumer: Consumer,
         outbox: Outbox,
-        url: str = "",
     ) -> None:
-        """``url`` is where the operations endpoint listens; empty when it is off."""
-        self.settings, self.store, self.rules, self.url = settings, store, rules, url
+        self.settings, self.store, self.rules = settings, store, rules
+        self.url = ""
+        """Where the operations endpoint listens; empty when it is off."""
         self._consumer, self._outbox = consumer, outbox
+
+    @property
+    def stages(self) -> dict[str, Progress]:
+        """How each stage gets on, by its name."""
+        return {**self._consumer.stages, **self._outbox.stages, **self.rules.stages}
+
+    def stalled(self, now: datetime) -> list[Stage]:
+        """The stages that stand still; empty while all is well. May be asked from any thread.
+
+        Args:
+            now: by `Clock.steady`.
+        """
+        return stalled(self.stages, now)
 
     async def run(self, stop: asyncio.Event, *, reload: asyncio.Event | None = None) -> None:
         """Work until ``stop``, then finish what is held within the grace period. What is not finished by then is
@@ -138,18 +152,18 @@ async def build(settings: Settings, *, clock: Clock, write: Callable[[str], None
             committed=outbox.poke,
             labels=labels_of(settings.labels),
         )
-        url = ""
+        app = App(settings=settings, store=store, rules=rules, consumer=consumer, outbox=outbox)
         if settings.web.listen:  # the last to be built: it is there before the loops run, and until they have ended
             ops = Ops(
                 store=store,
                 rules=rules.current,
-                loops={"consumer": consumer.progress, "outbox": outbox.progress},
+                stages=app.stages,
                 sources=consumer.receiving,
                 clock=clock,
                 redact=redactor(secrets_of(settings)),
             )
-            url = await stack.enter_async_context(serve_ops(ops, settings.web))
-        yield App(settings=settings, store=store, rules=rules, consumer=consumer, outbox=outbox, url=url)
+            app.url = await stack.enter_async_context(serve_ops(ops, settings.web))
+        yield app
 
 
 def labels_of(given: Sequence[LabelSettings]) -> Labels:

@@ -17,6 +17,10 @@ class Clock(Protocol):
         """The wall-clock instant, aware, in UTC."""
         ...
 
+    def steady(self) -> datetime:
+        """An instant for measuring only: it goes on evenly while the wall clock is set, or the machine sleeps."""
+        ...
+
     async def sleep(self, duration: timedelta) -> None:
         """Return after ``duration``; at once when it is not positive."""
         ...
@@ -26,11 +30,17 @@ class Clock(Protocol):
         ...
 
 
+_START = datetime.now(UTC) - timedelta(seconds=time.monotonic())
+
+
 class SystemClock:
     """Real time."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def steady(self) -> datetime:
+        return _START + timedelta(seconds=time.monotonic())
 
     async def sleep(self, duration: timedelta) -> None:
         await asyncio.sleep(max(duration.total_seconds(), 0))

@@ -21,7 +21,7 @@ from triage.effects import decided, quarantine_alert
 from triage.envelope import Destination, Envelope, parse_body
 from triage.errors import InvalidEnvelope, Permanent, StoreConflict, StoreUnavailable, Temporary
 from triage.facts import NEED_RATES, NO_LABELS, Arrival, arrival
-from triage.progress import Progress, Receiving
+from triage.progress import LIMIT, Progress, Receiving
 from triage.rules.model import AlertPolicy, RuleSet
 from triage.sources import Delivery, Source
 from triage.stores import Store
@@ -80,19 +80,32 @@ class Consumer:
         quarantine: AlertPolicy | None = None,
         committed: Callable[[], None] = lambda: None,
         labels: Labels = lambda _function: NO_LABELS,
+        limit: timedelta = LIMIT,
     ) -> None:
         """``rules`` gives the set in force, ``batch`` bounds what is committed at once (and what waits for that, once
-        more), ``committed`` is called after each commit (it wakes the outbox).
+        more), ``committed`` is called after each commit (it wakes the outbox), ``limit`` is how long a stage may stand
+        still.
         """
         self._intakes, self._store, self._rules, self._clock = intakes, store, rules, clock
         self._quarantine, self._committed, self._labels = quarantine, committed, labels
         self._group = min(_GROUP, batch)
         self._queue: asyncio.Queue[list[Taken]] = asyncio.Queue(batch // self._group)
         self._held: dict[int, Taken] = {}
-        self._acks: set[asyncio.Task[None]] = set()
-        self.progress = Progress()
+        self._acks: dict[asyncio.Task[None], datetime] = {}
+        self.progress, self._acking = Progress(limit), Progress(limit)
+        self._asking = [
+            (f"receive {intake.source.name}{f' #{number}' if intake.receivers > 1 else ''}", intake, Progress(limit))
+            for intake in intakes
+            for number in range(1, intake.receivers + 1)
+        ]
         self.receiving = {intake.source.name: Receiving() for intake in intakes}
         """By the name of the source."""
+
+    @property
+    def stages(self) -> dict[str, Progress]:
+        """Every receiver, the work on a batch up to its commit, and the acknowledgements."""
+        asking = {name: progress for name, _, progress in self._asking}
+        return {**asking, "consumer": self.progress, "ack": self._acking}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until ``stop``; then finish what was received, and return. Cancelling it loses nothing either:
@@ -103,20 +116,21 @@ class Consumer:
             renewing = [tasks.create_task(self._renew(source)) for source in sources]
             async with asyncio.TaskGroup() as receiving:
                 handling = tasks.create_task(self._handle_all(tasks))
-                for intake in self._intakes:
-                    for _ in range(intake.receivers):
-                        receiving.create_task(self._receive(intake, stop))
+                for name, intake, asking in self._asking:
+                    receiving.create_task(self._receive(intake, asking, stop), name=name)
             await self._queue.join()
             for task in (handling, *renewing):
                 task.cancel()
 
-    async def _receive(self, intake: Intake, stop: asyncio.Event) -> None:
+    async def _receive(self, intake: Intake, asking: Progress, stop: asyncio.Event) -> None:
         failures = 0
         receiving = self.receiving[intake.source.name]
         while not stop.is_set():
+            asking.busy(self._clock.steady() + intake.wait)
             try:
                 deliveries = await _unless(stop, intake.source.receive(limit=intake.batch, wait=intake.wait))
             except Temporary as error:
+                asking.rest()  # an error is an answer
                 pause = error.retry_after or min(_FIRST_RETRY * 2 ** min(failures, 8), _SLOW_RETRY)
                 failures += 1
                 receiving.failed(error, now=self._clock.now())
@@ -124,10 +138,12 @@ class Consumer:
                 await self._clock.wait(stop, pause)
                 continue
             except Permanent as error:
+                asking.rest()
                 receiving.failed(error, now=self._clock.now())
                 log.error("%s: %s; asking again in %s", intake.source.name, error, _SLOW_RETRY)  # noqa: TRY400
                 await self._clock.wait(stop, _SLOW_RETRY)
                 continue
+            asking.rest()
             failures = 0
             receiving.received(len(deliveries), now=self._clock.now())
             if deliveries:
@@ -139,7 +155,7 @@ class Consumer:
     async def _handle_all(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             batch = await self._queue.get()
-            self.progress.busy(self._clock.now())
+            self.progress.busy(self._clock.steady())
             groups = 1
             while not self._queue.empty():  # it holds a batch at most
                 batch = batch + self._queue.get_nowait()
@@ -160,9 +176,14 @@ class Consumer:
         for source, items in by_source.items():
             while len(self._acks) >= _ACKS_UNDER_WAY:
                 await asyncio.wait(self._acks, return_when=asyncio.FIRST_COMPLETED)
-            task = tasks.create_task(self._ack(source, items))
-            self._acks.add(task)
-            task.add_done_callback(self._acks.discard)
+            task = tasks.create_task(self._ack(source, items), name=f"ack {source.name}")
+            self._acks[task] = self._clock.steady()
+            self._acking.oldest(self._acks.values())
+            task.add_done_callback(self._acknowledged)
+
+    def _acknowledged(self, task: asyncio.Task[None]) -> None:
+        self._acks.pop(task, None)
+        self._acking.oldest(self._acks.values())
 
     async def _commit(self, batch: Sequence[Taken]) -> None:
         now = self._clock.now()
@@ -187,11 +208,13 @@ class Consumer:
             except StoreConflict:
                 # Somebody else decided one of these first. Deciding is pure, so deciding again costs nothing.
                 conflicts += 1
+                self.progress.tried(self._clock.steady())
                 if conflicts % _CONFLICTS == 0:
                     log.warning("facts changed %d times while deciding; again in %s", conflicts, pause)
                     await self._clock.sleep(pause)
             except StoreUnavailable as error:
                 log.error("nothing is acknowledged while the store fails: %s; again in %s", error, pause)  # noqa: TRY400
+                self.progress.tried(self._clock.steady() + pause)
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, _SLOW_RETRY)
             else:

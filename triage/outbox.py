@@ -19,7 +19,7 @@ from triage.cloud.fc_answers import AsyncConfig, Submitted, Task
 from triage.envelope import FunctionRef
 from triage.errors import Misconfigured, OutcomeUnknown, Permanent, StoreUnavailable, Temporary
 from triage.notify import Notification, Notifier, Result
-from triage.progress import Progress
+from triage.progress import LIMIT, Progress
 from triage.reactions import function_of, lost, not_found, postponed, refused, resolved, submitted, unanswered
 from triage.reruns.backoff import next_delay, spread_of
 from triage.stores import React, Store
@@ -66,12 +66,20 @@ class Outbox:
         lease: timedelta = timedelta(minutes=2),
         concurrency: int = 16,
         retries: Retries = Retries(),
+        limit: timedelta = LIMIT,
     ) -> None:
+        """``limit`` is how long a stage may stand still; an act may always take a lease."""
         self._store, self._invoker, self._notifier, self._clock = store, invoker, notifier, clock
         self._lease, self._concurrency, self._retries = lease, concurrency, retries
         self._wake = asyncio.Event()
-        self._running: set[asyncio.Task[None]] = set()
-        self.progress = Progress(limit=max(lease, Progress().limit))  # with all places taken, an act may take a lease
+        self._running: dict[asyncio.Task[None], datetime] = {}
+        # Claiming waits for an act when all places are taken. What an act does after its lease is settled by nobody.
+        self.progress, self._acting = Progress(max(lease, limit)), Progress(max(lease, limit))
+
+    @property
+    def stages(self) -> dict[str, Progress]:
+        """Claiming what is due, and acting on it: re-runs, questions, flushes and notifications."""
+        return {"outbox": self.progress, "act": self._acting}
 
     def poke(self) -> None:
         """There may be new rows."""
@@ -83,12 +91,13 @@ class Outbox:
             tasks.create_task(self._wake_on(stop))
             while not stop.is_set():
                 self._wake.clear()
-                self.progress.busy(self._clock.now())
+                self.progress.busy(self._clock.steady())
                 try:
                     pause = timedelta(0) if await self._start_due(tasks) else await self._pause()
                 except StoreUnavailable as error:
                     log.error("nothing is acted upon while the store fails: %s", error)  # noqa: TRY400
                     pause = _IDLE
+                    self.progress.tried(self._clock.steady() + pause)
                 else:
                     if len(self._running) < self._concurrency:
                         self.progress.rest()
@@ -104,13 +113,15 @@ class Outbox:
             return 0
         rows = await self._store.claim_due(now=self._clock.now(), lease=self._lease, limit=free)
         for row in rows:
-            task = tasks.create_task(self._act(row))
-            self._running.add(task)
+            task = tasks.create_task(self._act(row), name=f"act {row.kind} {row.id}")
+            self._running[task] = self._clock.steady()
             task.add_done_callback(self._finished)
+        self._acting.oldest(self._running.values())
         return len(rows)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        self._running.pop(task, None)
+        self._acting.oldest(self._running.values())
         self.progress.rest()
         self._wake.set()
 

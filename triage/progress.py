@@ -1,40 +1,76 @@
-"""What the loops tell about themselves while they run, for whoever watches the daemon. A mark costs an assignment."""
+"""What each stage tells about itself while it runs, for whoever watches the daemon. A mark costs an assignment."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
+
+LIMIT: Final = timedelta(minutes=2)
+"""How long a stage may stand still unless something else is configured."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """Since when a loop has had work without getting on with it.
+    """Since when a stage has had work without getting on with it, and when it last gave a sign of life.
+
+    Work that fails and is tried again goes on waiting, yet the stage lives: a full disk is no reason to start anew.
+
+    All instants are those of `Clock.steady`.
 
     Attributes:
-        limit: how long that may take before the loop counts as stalled. A try that fails and is repeated is no
-            progress, so it must be longer than the loop's longest pause between two tries.
+        limit: how long the stage may stand still before it counts as stalled.
         since: None while there is nothing to do.
+        next_at: when the next sign of life can be expected, if that is later than ``since``.
     """
 
-    limit: timedelta = timedelta(minutes=2)
+    limit: timedelta = LIMIT
     since: datetime | None = None
+    next_at: datetime | None = None
 
     def busy(self, now: datetime) -> None:
-        """There is work; what was waiting already goes on waiting."""
+        """There is work; what was waiting already goes on waiting. For what takes its time, such as a long poll,
+        ``now`` is when that time is over.
+        """
         if self.since is None:
             self.since = now
 
+    def tried(self, again_at: datetime) -> None:
+        """A try came to an end, but not to a good one; the next one begins at ``again_at``."""
+        self.next_at = again_at
+
     def rest(self) -> None:
         """A piece of work is finished. What is left counts from the next `busy`."""
-        self.since = None
+        self.since = self.next_at = None
+
+    def oldest(self, began: Iterable[datetime]) -> None:
+        """What is under way, by when it began, the oldest first: each piece has to come to its end."""
+        self.since = next(iter(began), None)
 
     def waiting(self, now: datetime) -> timedelta:
         """How long work has been waiting; zero when there is none."""
         return timedelta(0) if self.since is None else max(now - self.since, timedelta(0))
 
     def stalled(self, now: datetime) -> bool:
-        """Whether work has been waiting for longer than the limit."""
-        return self.waiting(now) > self.limit
+        """Whether there is work, and no sign of life for longer than the limit."""
+        return self.since is not None and now - max(self.since, self.next_at or self.since) > self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage that stands still, and for how long its work has been waiting."""
+
+    name: str
+    waiting: timedelta
+
+    def __str__(self) -> str:
+        return f"{self.name} has not got on for {self.waiting.total_seconds():.0f} s"
+
+
+def stalled(stages: Mapping[str, Progress], now: datetime) -> list[Stage]:
+    """The stages that stand still, for whatever is gated on progress: pings, probes, the watchdog."""
+    return [Stage(name, progress.waiting(now)) for name, progress in stages.items() if progress.stalled(now)]
 
 
 @dataclass(slots=True)

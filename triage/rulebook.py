@@ -13,6 +13,7 @@ from typing import Final
 from triage.clock import Clock
 from triage.effects import rules_alert
 from triage.errors import Problem, ProblemsError, RulesInvalid, StoreUnavailable
+from triage.progress import LIMIT, Progress
 from triage.rulecheck import check_rules, read_rule_set
 from triage.rules.model import AlertPolicy, RuleSet
 from triage.rulewatch import Signature, signature, watch_rules
@@ -44,9 +45,12 @@ class RuleBook:
         store: Store,
         clock: Clock,
         seen: Signature,
+        limit: timedelta = LIMIT,
     ) -> None:
         self._path, self._rules, self._read = path, rules, read
         self._store, self._clock, self._seen = store, clock, seen
+        self._watching, self._reading = Progress(limit), Progress(limit)
+        self.stages = {"rules watch": self._watching, "rules reload": self._reading}
 
     @classmethod
     async def open(
@@ -57,6 +61,7 @@ class RuleBook:
         store: Store,
         clock: Clock,
         read: Callable[..., RuleSet] = read_rule_set,
+        limit: timedelta = LIMIT,
     ) -> RuleBook:
         """Put the rules at ``path`` in force, or, when they cannot be used, the last good set that the store keeps.
 
@@ -64,6 +69,7 @@ class RuleBook:
             path: the folder or file to watch.
             receivers: those that rules may name.
             read: reads and checks what is there, as `read_rule_set` does; called in a thread.
+            limit: how long watching or reading may stand still.
 
         Raises:
             RulesInvalid, ConfigInvalid: the rules cannot be used, and no kept set can either.
@@ -78,11 +84,11 @@ class RuleBook:
             rules = await _load(path, read_now)
         except ProblemsError as error:
             rules = await _last_good(store, error, receivers=receivers, today=clock.now().date())
-            book = cls(path, rules, read=read_now, store=store, clock=clock, seen=seen)
+            book = cls(path, rules, read=read_now, store=store, clock=clock, seen=seen, limit=limit)
             await book._refuse(error.problems)
             return book
         await store.save_rule_set(rules.digest, rules.sources, now=clock.now())
-        return cls(path, rules, read=read_now, store=store, clock=clock, seen=seen)
+        return cls(path, rules, read=read_now, store=store, clock=clock, seen=seen, limit=limit)
 
     def current(self) -> RuleSet:
         """The set in force."""
@@ -94,15 +100,21 @@ class RuleBook:
             tasks.create_task(self._watch(stop, reload))
             while await reload.wait() and not stop.is_set():
                 reload.clear()
+                self._reading.busy(self._clock.steady())
                 try:
                     await self.reload()
                 except StoreUnavailable as error:
                     log.error("the rules stay as they are while the store fails: %s", error)  # noqa: TRY400
+                    self._reading.tried(self._clock.steady() + _STORE_RETRY)
                     await self._clock.wait(stop, _STORE_RETRY)
                     reload.set()
+                else:
+                    self._reading.rest()
 
     async def _watch(self, stop: asyncio.Event, reload: asyncio.Event) -> None:
-        await watch_rules(self._path, seen=self._seen, changed=reload.set, stop=stop, clock=self._clock)
+        await watch_rules(
+            self._path, seen=self._seen, changed=reload.set, stop=stop, clock=self._clock, progress=self._watching
+        )
         reload.set()  # wakes `run`, which then sees that it is to stop
 
     async def reload(self) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, Final
 from watchfiles import watch
 
 from triage.clock import Clock
+from triage.progress import Progress
 from triage.rulefiles import SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -75,16 +76,20 @@ async def watch_rules(
     changed: Callable[[], None],
     stop: asyncio.Event,
     clock: Clock,
+    progress: Progress,
     quiet: timedelta = _QUIET,
 ) -> None:
     """Call ``changed`` each time the files differ from ``seen``, then from the last time; until ``stop``.
 
     Args:
+        progress: gets a mark at each look.
         quiet: for how long the files must not have changed, because what does not rename writes a file in pieces.
             After five times as long ``changed`` is called in any case.
     """
     notices: _Notices | None = None
     while not stop.is_set():
+        progress.rest()
+        progress.busy(clock.steady())
         notices = await _notice(notices, path, stop=stop, clock=clock)
         if await asyncio.to_thread(signature, path) == seen:
             continue
@@ -94,6 +99,7 @@ async def watch_rules(
             notices = None
         if seen != before:
             changed()
+    progress.rest()
 
 
 async def _notice(notices: _Notices | None, path: Path, *, stop: asyncio.Event, clock: Clock) -> _Notices | None:

@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import sqlite3
+import threading
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -22,7 +23,9 @@ from triage.decide import decide_batch
 from triage.effects import decided
 from triage.errors import Temporary
 from triage.outbox import Outbox
-from triage.progress import Progress, Receiving
+from triage.progress import Progress, Receiving, stalled
+from triage.rulebook import RuleBook
+from triage.rulecheck import read_rule_set
 from triage.rules.model import AlertPolicy
 from triage.settings import WebSettings, load_settings
 from triage.sources.local import LocalQueue
@@ -44,6 +47,9 @@ class Shifted(SystemClock):
 
     def now(self):
         return super().now() + self.skipped
+
+    def steady(self):
+        return super().steady() + self.skipped
 
 
 def settings(folder, more=WEB):
@@ -166,6 +172,7 @@ def test_a_loop_that_does_not_get_on_is_named(tmp_path):
             assert re.search(r"consumer has not got on for 30\d s", text)
             locking.execute("ROLLBACK")
             locking.close()
+            clock.skipped = timedelta(0)
             assert await until(lambda: get(client, "/healthz"), lambda answer: answer[0] == 200) == (200, "ok\n")
 
     asyncio.run(scenario())
@@ -263,7 +270,7 @@ class Counting(MemoryStore):
 
 @asynccontextmanager
 async def served(store, clock, **changes):
-    given = {"loops": {}, "sources": {"s": Receiving()}, "rules": make.rules, "redact": str} | changes
+    given = {"stages": {}, "sources": {"s": Receiving()}, "rules": make.rules, "redact": str} | changes
     ops = Ops(store=store, clock=clock, **given)
     async with serve_ops(ops, WebSettings(listen="[::1]:0")) as url, aiohttp.ClientSession(url) as client:
         yield client
@@ -318,9 +325,9 @@ def test_the_consumer_tells_since_when_the_store_keeps_it_waiting():
         store.unavailable = "the disk is full"
         source.put(make.body())
         await clock.advance(2 * MINUTE)
-        assert not consumer.progress.stalled(clock.now())
-        await clock.advance(MINUTE)
-        assert consumer.progress.stalled(clock.now())
+        await clock.advance(10 * MINUTE)
+        assert consumer.progress.waiting(clock.now()) == 12 * MINUTE
+        assert stalled(consumer.stages, clock.now()) == []  # the store answers, though with an error
         store.unavailable = ""
         await clock.advance(MINUTE)
         assert consumer.progress == Progress()
@@ -339,6 +346,82 @@ def test_the_consumer_tells_since_when_the_store_keeps_it_waiting():
     asyncio.run(scenario())
 
 
+class Silent(FakeSource):
+    """A queue that takes requests and answers none, as one behind a half-open connection."""
+
+    silent = ()
+
+    async def receive(self, *, limit, wait):
+        if "receive" in self.silent:
+            await asyncio.Event().wait()
+        return await super().receive(limit=limit, wait=wait)
+
+    async def ack(self, deliveries):
+        if "ack" in self.silent:
+            await asyncio.Event().wait()
+        return await super().ack(deliveries)
+
+
+def test_a_receive_and_an_acknowledgement_that_come_to_no_end_are_named():
+    async def scenario():
+        clock, stop = ManualClock(make.NOW), asyncio.Event()
+        source = Silent(clock=clock)
+        consumer = Consumer(
+            [Intake(source, receivers=2, wait=timedelta(seconds=30))],
+            store=MemoryStore(),
+            rules=make.rules,
+            clock=clock,
+        )
+        task = asyncio.create_task(consumer.run(stop))
+        await clock.advance(10 * MINUTE)  # of empty polls
+        assert stalled(consumer.stages, clock.now()) == []
+        source.silent = ("receive", "ack")
+        source.put(make.body())
+        await clock.advance(2 * MINUTE)
+        assert stalled(consumer.stages, clock.now()) == []
+        await clock.advance(2 * MINUTE)
+        still = [stage.name for stage in stalled(consumer.stages, clock.now())]
+        assert still == ["receive fake #1", "receive fake #2", "ack"]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_reading_the_rules_is_a_stage_and_so_is_watching_them(tmp_path):
+    async def scenario():
+        (tmp_path / "rules.yaml").write_text(RULES)
+        clock, stop, reload = Shifted(), asyncio.Event(), asyncio.Event()
+        proceed, hung = threading.Event(), threading.Event()
+
+        def read(path, **options):
+            if reload_began:
+                hung.set()
+                proceed.wait(20)
+            return read_rule_set(path, **options)
+
+        reload_began = []
+        book = await RuleBook.open(
+            tmp_path / "rules.yaml", receivers=["default"], store=MemoryStore(), clock=clock, read=read
+        )
+        task = asyncio.create_task(book.run(stop, reload))
+        reload_began.append(True)
+        reload.set()
+        await asyncio.to_thread(hung.wait, 20)
+        clock.skipped = 3 * MINUTE
+        async with asyncio.timeout(20):  # the watch looks again at once
+            while [stage.name for stage in stalled(book.stages, clock.now())] != ["rules reload"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        proceed.set()
+        async with asyncio.timeout(20):
+            while stalled(book.stages, clock.now()):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        stop.set()
+        await asyncio.wait_for(task, 20)
+
+    asyncio.run(scenario())
+
+
 class Deaf:
     """A receiver that never answers until it is told to."""
 
@@ -350,7 +433,7 @@ class Deaf:
         return {}
 
 
-def test_the_outbox_counts_as_stalled_when_no_act_comes_to_an_end_or_the_store_fails():
+def test_the_outbox_counts_as_stalled_when_an_act_comes_to_no_end_and_not_when_the_store_fails():
     async def scenario():
         clock, store, deaf, stop = ManualClock(make.NOW), MemoryStore(), Deaf(), asyncio.Event()
         rules = make.rules(make.rule("tell", alert=AlertPolicy(group_wait=timedelta(0), group_interval=MINUTE)))
@@ -363,15 +446,16 @@ def test_the_outbox_counts_as_stalled_when_no_act_comes_to_an_end_or_the_store_f
         task = asyncio.create_task(outbox.run(stop))
         await clock.advance(timedelta(seconds=30))
         assert (await store.totals()).outbox == {RowKind.NOTIFY: 1, RowKind.FLUSH: 1}
-        assert not outbox.progress.stalled(clock.now())
+        assert stalled(outbox.stages, clock.now()) == []
         await clock.advance(3 * MINUTE)
-        assert outbox.progress.stalled(clock.now())
+        assert [stage.name for stage in stalled(outbox.stages, clock.now())] == ["outbox", "act"]
         deaf.answer.set()
         await clock.advance(10 * MINUTE)
         assert outbox.progress.waiting(clock.now()) == timedelta(0)
         store.unavailable = "the disk is full"
         await clock.advance(3 * MINUTE)
-        assert outbox.progress.stalled(clock.now())
+        assert outbox.progress.waiting(clock.now()) > 2 * MINUTE
+        assert stalled(outbox.stages, clock.now()) == []
         store.unavailable = ""
         await clock.advance(MINUTE)
         assert not outbox.progress.stalled(clock.now())

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from triage.clock import SystemClock
+from triage.progress import Progress
 from triage.rulewatch import signature, watch_rules
 
 IN_TIME = 2.0
@@ -35,7 +36,15 @@ class Watched:
 async def watching(path):
     watched, stop = Watched(path), asyncio.Event()
     task = asyncio.create_task(
-        watch_rules(path, seen=signature(path), changed=watched.changed, stop=stop, clock=SystemClock(), quiet=QUIET)
+        watch_rules(
+            path,
+            seen=signature(path),
+            changed=watched.changed,
+            stop=stop,
+            clock=SystemClock(),
+            progress=Progress(),
+            quiet=QUIET,
+        )
     )
     yield watched
     stop.set()

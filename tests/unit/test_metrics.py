@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from triage.changes import RowKind
 from triage.errors import Problem
-from triage.progress import Progress, Receiving
+from triage.progress import Progress, Receiving, stalled
 from triage.states import State
 from triage.stores import RulesState, Totals
 from triage.web.metrics import METRICS, View, metrics_text
@@ -89,7 +89,7 @@ def test_what_runs_and_how_it_gets_on_is_told():
     assert samples["triage_rules_loaded_timestamp_seconds", ()] == NOW.timestamp()
     assert samples["triage_source_messages_total", (("source", "local"),)] == 10
     assert samples["triage_source_last_receive_timestamp_seconds", (("source", "local"),)] == NOW.timestamp()
-    assert samples["triage_loop_waiting_seconds", (("loop", "outbox"),)] == 1.5
+    assert samples["triage_stage_waiting_seconds", (("stage", "outbox"),)] == 1.5
 
 
 def test_refused_rules_show():
@@ -162,3 +162,36 @@ def test_work_waits_until_a_piece_of_it_is_finished(marks, at, waiting):
     now = NOW + timedelta(seconds=at)
     assert progress.waiting(now) == timedelta(seconds=waiting)
     assert progress.stalled(now) == (waiting > 60)
+
+
+def test_work_that_is_tried_again_goes_on_waiting_and_does_not_count_as_stalled():
+    progress = Progress(limit=timedelta(seconds=60))
+    progress.busy(NOW)
+    for second in range(50, 500, 50):
+        progress.tried(NOW + timedelta(seconds=second + 30))
+        assert not progress.stalled(NOW + timedelta(seconds=second + 49))
+    assert progress.waiting(NOW + timedelta(seconds=500)) == timedelta(seconds=500)
+    assert not progress.stalled(NOW + timedelta(seconds=540))
+    assert progress.stalled(NOW + timedelta(seconds=541))
+    progress.rest()
+    assert progress == Progress(limit=timedelta(seconds=60))
+
+
+def test_a_long_poll_counts_from_its_end():
+    progress = Progress(limit=timedelta(seconds=60))
+    progress.busy(NOW + timedelta(seconds=30))
+    assert progress.waiting(NOW + timedelta(seconds=30)) == timedelta(0)
+    assert not progress.stalled(NOW + timedelta(seconds=90))
+    assert progress.stalled(NOW + timedelta(seconds=91))
+
+
+def test_the_stages_that_stand_still_are_told_with_how_long():
+    stages = {name: Progress(limit=timedelta(seconds=60)) for name in ("receive a", "act", "ack")}
+    assert stalled(stages, NOW) == []
+    stages["receive a"].busy(NOW)
+    stages["act"].oldest([NOW - timedelta(seconds=30), NOW])
+    assert [str(stage) for stage in stalled(stages, NOW + timedelta(seconds=31))] == [
+        "act has not got on for 61 s",
+    ]
+    stages["act"].oldest([])
+    assert stalled(stages, NOW + timedelta(seconds=60)) == []

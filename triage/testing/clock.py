@@ -28,6 +28,9 @@ class ManualClock:
     def now(self) -> datetime:
         return self._now
 
+    def steady(self) -> datetime:
+        return self._now
+
     @property
     def timers(self) -> list[datetime]:
         """When those who sleep or wait will be woken, earliest first."""

@@ -84,10 +84,10 @@ RECEIVED_AT: Final = Metric(
     {"source": ()},
 )
 WAITING: Final = Metric(
-    "triage_loop_waiting_seconds",
+    "triage_stage_waiting_seconds",
     "gauge",
-    "How long a loop has had work without getting on with it; 0 when all is well.",
-    {"loop": ("consumer", "outbox")},
+    "How long a stage has had work without getting on with it; a few seconds at most when all is well.",
+    {"stage": ()},
 )
 METRICS: Final = (
     INFO,

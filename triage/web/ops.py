@@ -22,7 +22,7 @@ from triage import __version__
 from triage.clock import Clock
 from triage.errors import Problem, StoreUnavailable
 from triage.log import printable_json
-from triage.progress import Progress, Receiving
+from triage.progress import Progress, Receiving, stalled
 from triage.rules.model import RuleSet
 from triage.settings import WebSettings
 from triage.stores import RulesState, Store, Totals
@@ -61,13 +61,13 @@ class Ops:
         *,
         store: Store,
         rules: Callable[[], RuleSet],
-        loops: Mapping[str, Progress],
+        stages: Mapping[str, Progress],
         sources: Mapping[str, Receiving],
         clock: Clock,
         redact: Callable[[str], str],
     ) -> None:
         """``rules`` gives the set in force; ``redact`` takes secrets out of texts that came from outside."""
-        self._store, self._rules, self._loops, self._sources = store, rules, loops, sources
+        self._store, self._rules, self._stages, self._sources = store, rules, stages, sources
         self._clock, self._redact = clock, redact
         self._asking = asyncio.Lock()
         self._seen: _Look | None = None
@@ -81,14 +81,9 @@ class Ops:
         ]
 
     async def health(self, _request: web.Request) -> web.Response:
-        """200 while each loop gets on with its work; else 503 and the loops that do not. Asks nobody."""
-        now = self._clock.now()
-        stalled = [
-            f"{name} has not got on for {progress.waiting(now).total_seconds():.0f} s"
-            for name, progress in self._loops.items()
-            if progress.stalled(now)
-        ]
-        return _line("; ".join(stalled) or "ok", status=503 if stalled else 200)
+        """200 while each stage gets on with its work; else 503 and the stages that do not. Asks nobody."""
+        still = stalled(self._stages, self._clock.steady())
+        return _line("; ".join(map(str, still)) or "ok", status=503 if still else 200)
 
     async def ready(self, _request: web.Request) -> web.Response:
         """200 while the store and every source answer, else 503; with the details as JSON.
@@ -126,14 +121,14 @@ class Ops:
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """The metrics in Prometheus' text format. Without a store those that come from it are absent."""
-        look, now = await self._look(), self._clock.now()
+        look, now = await self._look(), self._clock.steady()
         view = View(
             version=__version__,
             rules=self._rules().digest,
             totals=look.totals,
             state=look.rules,
             sources=self._sources,
-            waiting={name: progress.waiting(now) for name, progress in self._loops.items()},
+            waiting={name: progress.waiting(now) for name, progress in self._stages.items()},
         )
         return web.Response(body=metrics_text(view).encode(), headers={"Content-Type": CONTENT_TYPE})
 
