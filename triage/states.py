@@ -48,6 +48,21 @@ class Event(StrEnum):
 WAITING: Final = frozenset({State.RERUN_PENDING, State.RERUNNING, State.UNKNOWN, State.HELD})
 """States in which the last word is not said yet. Each has an outbox row with a due time, so nothing waits for ever."""
 
+ACCOUNTED: Final = {
+    State.RERUN_PENDING: "held",
+    State.RERUNNING: "held",
+    State.UNKNOWN: "held",
+    State.HELD: "held",
+    State.ALERTING: "held",  # until somebody has taken the alert, nobody knows
+    State.ALERTED: "alerted",
+    State.HEALED: "healed",
+    State.IGNORED: "ignored",
+}
+"""Under which of `ACCOUNTS` a failure in this state is counted; every stored state is under one."""
+
+ACCOUNTS: Final = ("alerted", "suppressed", "silenced", "healed", "ignored", "held")
+"""``failures`` is their sum."""
+
 _DECIDED: Final = {
     Event.RERUN: State.RERUN_PENDING,
     Event.ALERT: State.ALERTING,

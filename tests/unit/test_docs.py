@@ -28,6 +28,7 @@ from triage.settings import (
     load_settings,
     show_duration,
 )
+from triage.stores.laws import LAWS
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -122,6 +123,11 @@ def test_every_command_and_option_is_in_the_reference():
 
 def test_the_published_envelope_schema_is_the_code_s():
     assert json.loads(read("docs/reference/envelope.schema.json")) == json_schema()
+
+
+def test_the_laws_are_those_of_the_code():
+    listed = [line for line in read("docs/reference/laws.md").splitlines() if line.startswith("| `")]
+    assert listed == [f"| `{law.id}` | {law.sentence} | {law.mend} |" for law in LAWS]
 
 
 def test_every_dependency_has_a_reason_and_a_licence():

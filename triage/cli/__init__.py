@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "health": _Entry("Look", "Ask a running daemon whether it gets on."),
     "failures": _Entry("Look", "List failures; show the whole story of one."),
     "quarantine": _Entry("Look", "List messages that could not be read; show one."),
+    "selfcheck": _Entry("Look", "Check that nothing was lost, done twice or left undone."),
     "rules": _Entry("Rules", "Check rule files."),
     "queue": _Entry("Queue", "Send to, look into and serve the local queue."),
     "config": _Entry("Other", "Show or check the settings in force."),

@@ -39,6 +39,20 @@ def migrate(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
 
 
+def refuse_other_versions(connection: sqlite3.Connection) -> None:
+    """Let nobody read the tables of another version.
+
+    Raises:
+        StoreUnavailable: a newer or an older version of triage has made them.
+    """
+    db = Database(connection, execute_plugins=False)
+    _refuse_newer(db)
+    if MIGRATIONS.pending(db):
+        raise StoreUnavailable(
+            "the database is of an older version of triage: `triage run` or `triage status` brings it up to date"
+        )
+
+
 def _refuse_newer(db: Database) -> None:
     with closing(sqlite3.connect(":memory:")) as empty:
         known = {migration.name for migration in MIGRATIONS.pending(Database(empty, execute_plugins=False))}
