@@ -17,6 +17,7 @@ from triage.cloud.credentials import ChainCredentials, CredentialsProvider, Stat
 from triage.cloud.fc import FcClient
 from triage.cloud.signing import Credentials
 from triage.consumer import Consumer, Intake, Labels
+from triage.errors import StoreUnavailable
 from triage.log import redactor, secrets_of
 from triage.notify import AppriseNotifier, ReceiverConfig
 from triage.outbox import Outbox, Retries
@@ -25,6 +26,7 @@ from triage.rulebook import RuleBook
 from triage.rulefiles import default_rules_dir
 from triage.rules.model import AlertPolicy
 from triage.rules.values import function_name
+from triage.sdnotify import Supervisor
 from triage.settings import LabelSettings, Settings
 from triage.settings import LocalSource as LocalSettings
 from triage.settings import SmqSource as SmqSettings
@@ -33,6 +35,7 @@ from triage.sources.local import LocalQueue, LocalSource
 from triage.sources.smq import SmqSource
 from triage.stores import Store
 from triage.stores.sqlite import SqliteStore
+from triage.supervision import Supervision
 from triage.web.ops import Ops, serve_ops
 
 log = logging.getLogger(__name__)
@@ -52,11 +55,23 @@ class App:
         rules: RuleBook,
         consumer: Consumer,
         outbox: Outbox,
+        supervisor: Supervisor,
+        clock: Clock,
+        redact: Callable[[str], str],
     ) -> None:
         self.settings, self.store, self.rules = settings, store, rules
         self.url = ""
         """Where the operations endpoint listens; empty when it is off."""
         self._consumer, self._outbox = consumer, outbox
+        self._supervisor = supervisor
+        self._supervision = Supervision(
+            supervisor,
+            stages=self.stages,
+            sources=consumer.receiving,
+            rules=lambda: (rules.current().digest, len(rules.problems)),
+            clock=clock,
+            redact=redact,
+        )
 
     @property
     def stages(self) -> dict[str, Progress]:
@@ -78,33 +93,61 @@ class App:
         Args:
             reload: set it to have the rules read again at once.
         """
+        changed = asyncio.Event()
         work = {
             asyncio.create_task(self._consumer.run(stop), name="consumer"),
             asyncio.create_task(self._outbox.run(stop), name="outbox"),
-            asyncio.create_task(self.rules.run(stop, reload or asyncio.Event()), name="rules"),
+            asyncio.create_task(self.rules.run(stop, changed), name="rules"),
         }
         stopping = asyncio.create_task(stop.wait())
+        beside = {
+            stopping,
+            asyncio.create_task(self._supervision.run()),  # also while it shuts down
+            asyncio.create_task(self._reload_on(reload or asyncio.Event(), changed)),
+        }
+        self._supervisor.ready()
         try:
-            await asyncio.wait({*work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*work, *beside}, return_when=asyncio.FIRST_COMPLETED)
             stop.set()  # a loop that ended by itself has failed; the other one must not go on alone
+            self._supervisor.stopping()
             _, late = await asyncio.wait(work, timeout=self.settings.consumer.grace.total_seconds())
             if late:
                 log.warning("not finished within the grace period: %s", ", ".join(task.get_name() for task in late))
         finally:
-            for task in (*work, stopping):
+            for task in (*work, *beside):
                 task.cancel()
-            results = await asyncio.gather(*work, return_exceptions=True)
+            results = await asyncio.gather(*work, *beside, return_exceptions=True)
         for result in results:
             if isinstance(result, Exception):
                 raise result
 
+    async def _reload_on(self, asked: asyncio.Event, changed: asyncio.Event) -> None:
+        """Read again what a person has changed, and say when that is done."""
+        while await asked.wait():
+            asked.clear()
+            self._supervisor.reloading()
+            try:
+                await self.rules.reload()
+            except StoreUnavailable as error:
+                log.error("the rules stay as they are while the store fails: %s", error)  # noqa: TRY400
+                changed.set()  # tries until it succeeds
+            self._supervision.tell()
+            self._supervisor.ready()
+
 
 @asynccontextmanager
-async def build(settings: Settings, *, clock: Clock, write: Callable[[str], None] | None = None) -> AsyncIterator[App]:
+async def build(
+    settings: Settings,
+    *,
+    clock: Clock,
+    write: Callable[[str], None] | None = None,
+    supervisor: Supervisor | None = None,
+) -> AsyncIterator[App]:
     """Put a daemon together; on leaving, everything is closed, also when building failed half way.
 
     Args:
         write: where the ``console:`` receiver writes; standard output by default.
+        supervisor: who started this process and wants to know how it gets on; nobody by default.
 
     Raises:
         ConfigInvalid, RulesInvalid, StoreUnavailable, Misconfigured: with what to do about it.
@@ -152,7 +195,17 @@ async def build(settings: Settings, *, clock: Clock, write: Callable[[str], None
             committed=outbox.poke,
             labels=labels_of(settings.labels),
         )
-        app = App(settings=settings, store=store, rules=rules, consumer=consumer, outbox=outbox)
+        redact = redactor(secrets_of(settings))
+        app = App(
+            settings=settings,
+            store=store,
+            rules=rules,
+            consumer=consumer,
+            outbox=outbox,
+            supervisor=supervisor or Supervisor({}, pid=0),
+            clock=clock,
+            redact=redact,
+        )
         if settings.web.listen:  # the last to be built: it is there before the loops run, and until they have ended
             ops = Ops(
                 store=store,
@@ -160,7 +213,7 @@ async def build(settings: Settings, *, clock: Clock, write: Callable[[str], None
                 stages=app.stages,
                 sources=consumer.receiving,
                 clock=clock,
-                redact=redactor(secrets_of(settings)),
+                redact=redact,
             )
             app.url = await stack.enter_async_context(serve_ops(ops, settings.web))
         yield app

@@ -145,7 +145,8 @@ class Consumer:
                 continue
             asking.rest()
             failures = 0
-            receiving.received(len(deliveries), now=self._clock.now())
+            oldest = min((each.enqueued_at for each in deliveries if each.enqueued_at), default=None)
+            receiving.received(len(deliveries), now=self._clock.now(), oldest=oldest)
             if deliveries:
                 taken = [Taken(intake.source, delivery) for delivery in deliveries]
                 self._held.update((id(item.delivery), item) for item in taken)
@@ -214,7 +215,7 @@ class Consumer:
                     await self._clock.sleep(pause)
             except StoreUnavailable as error:
                 log.error("nothing is acknowledged while the store fails: %s; again in %s", error, pause)  # noqa: TRY400
-                self.progress.tried(self._clock.steady() + pause)
+                self.progress.tried(self._clock.steady() + pause, error=str(error))
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, _SLOW_RETRY)
             else:

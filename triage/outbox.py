@@ -97,7 +97,7 @@ class Outbox:
                 except StoreUnavailable as error:
                     log.error("nothing is acted upon while the store fails: %s", error)  # noqa: TRY400
                     pause = _IDLE
-                    self.progress.tried(self._clock.steady() + pause)
+                    self.progress.tried(self._clock.steady() + pause, error=str(error))
                 else:
                     if len(self._running) < self._concurrency:
                         self.progress.rest()

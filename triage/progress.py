@@ -23,11 +23,13 @@ class Progress:
         limit: how long the stage may stand still before it counts as stalled.
         since: None while there is nothing to do.
         next_at: when the next sign of life can be expected, if that is later than ``since``.
+        error: how the last try ended, if not well.
     """
 
     limit: timedelta = LIMIT
     since: datetime | None = None
     next_at: datetime | None = None
+    error: str = ""
 
     def busy(self, now: datetime) -> None:
         """There is work; what was waiting already goes on waiting. For what takes its time, such as a long poll,
@@ -36,13 +38,14 @@ class Progress:
         if self.since is None:
             self.since = now
 
-    def tried(self, again_at: datetime) -> None:
+    def tried(self, again_at: datetime, *, error: str = "") -> None:
         """A try came to an end, but not to a good one; the next one begins at ``again_at``."""
-        self.next_at = again_at
+        self.next_at, self.error = again_at, error
 
     def rest(self) -> None:
         """A piece of work is finished. What is left counts from the next `busy`."""
         self.since = self.next_at = None
+        self.error = ""
 
     def oldest(self, began: Iterable[datetime]) -> None:
         """What is under way, by when it began, the oldest first: each piece has to come to its end."""
@@ -83,6 +86,8 @@ class Receiving:
         received_at: when the source last answered, with messages or without.
         failed_at: when a request last failed, and ``error`` how. Both stay when the source answers again.
         failing: whether the last request failed.
+        lag: how long the oldest message of the last answer had waited in its queue; zero when the answer was empty,
+            None when the queue does not tell, or has not answered yet.
     """
 
     messages: int = 0
@@ -91,11 +96,13 @@ class Receiving:
     failed_at: datetime | None = None
     error: str = ""
     failing: bool = False
+    lag: timedelta | None = None
 
-    def received(self, messages: int, *, now: datetime) -> None:
-        """The source has answered."""
+    def received(self, messages: int, *, now: datetime, oldest: datetime | None = None) -> None:
+        """The source has answered. ``oldest`` is when the first of the messages was put into the queue."""
         self.messages += messages
         self.received_at, self.failing = now, False
+        self.lag = None if messages and oldest is None else max(now - (oldest or now), timedelta(0))
 
     def failed(self, error: Exception, *, now: datetime) -> None:
         """A request has failed."""

@@ -51,6 +51,9 @@ class RuleBook:
         self._store, self._clock, self._seen = store, clock, seen
         self._watching, self._reading = Progress(limit), Progress(limit)
         self.stages = {"rules watch": self._watching, "rules reload": self._reading}
+        self._one_at_a_time = asyncio.Lock()
+        self.problems: Sequence[Problem] = ()
+        """What keeps the files, as they were read last, from being in force."""
 
     @classmethod
     async def open(
@@ -123,11 +126,16 @@ class RuleBook:
         Raises:
             StoreUnavailable: nothing has changed.
         """
+        async with self._one_at_a_time:  # the files may change while a person asks for them
+            return await self._reload()
+
+    async def _reload(self) -> bool:
         try:
             rules = await _load(self._path, self._read)
         except ProblemsError as error:
             await self._refuse(error.problems)
             return False
+        self.problems = ()
         await self._store.save_rule_set(rules.digest, rules.sources, now=self._clock.now())
         if rules.digest == self._rules.digest:
             log.info("rules read again: nothing new, %s stays in force", rules.digest[:12])
@@ -137,6 +145,7 @@ class RuleBook:
         return True
 
     async def _refuse(self, problems: Sequence[Problem]) -> None:
+        self.problems = problems
         log.error("the rule files cannot be used; %s with its %d rules stays in force", *_named(self._rules))
         for problem in problems[:_TOLD]:
             for line in str(problem).splitlines():  # one record a line, so that the caret stands where it points to

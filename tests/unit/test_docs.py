@@ -171,7 +171,24 @@ def test_the_service_gives_a_stop_more_time_than_the_grace_period():
     assert timedelta(seconds=stop) > settings.consumer.grace
     assert "StateDirectory=triage" in unit
     assert "KillSignal=SIGTERM" in unit
-    assert "ExecReload=kill -HUP $MAINPID" in unit
+
+
+def test_an_instance_differs_from_the_service_by_its_name_only():
+    unit, instance = read("systemd/triage.service"), read("systemd/triage@.service")
+    named = instance.replace("/etc/triage/%i/", "/etc/triage/").replace("triage-%i", "triage").replace(" for %i", "")
+    assert named == unit
+    assert instance.count("/etc/triage/") == instance.count("/etc/triage/%i/"), "instances would share something"
+    assert "StateDirectory=triage-%i" in instance
+
+
+def test_the_service_is_not_started_again_when_that_would_not_mend_it():
+    unit = read("systemd/triage.service")
+    assert "RestartPreventExitStatus=2 3" in unit
+    assert "Restart=on-failure" in unit
+    before = [line for line in unit.splitlines() if line.startswith("ExecStartPre=")]
+    # Rules that cannot be used must not keep it from starting with the last good ones.
+    assert [re.search(r"triage (\w+ check) ", line)[1] for line in before] == ["config check", "rules check"]
+    assert all(line.startswith("ExecStartPre=-") for line in before)
 
 
 def test_the_image_is_not_root_gets_signals_and_is_locked():

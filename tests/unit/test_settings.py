@@ -76,8 +76,10 @@ def test_environment_goes_over_secret_files_and_these_over_the_file(tmp_path: Pa
     assert loaded.origins["credentials.access_key_secret"] == "secret file credentials__access_key_secret"
 
 
-def test_systemd_credentials_are_secret_files(tmp_path: Path):
-    (tmp_path / "credentials__access_key_secret").write_text("hunter2")
+@pytest.mark.parametrize("prefix", ["", "triage_"], ids=["a file", "a folder"])
+def test_systemd_credentials_are_secret_files(tmp_path: Path, prefix: str):
+    """``LoadCredential=NAME:FILE``, and ``LoadCredential=triage:FOLDER``, which puts that name before the files'."""
+    (tmp_path / f"{prefix}credentials__access_key_secret").write_text("hunter2")
     environ = HOME | {"CREDENTIALS_DIRECTORY": str(tmp_path), "TRIAGE_CREDENTIALS__ACCESS_KEY_ID": "id"}
     assert load_settings(None, environ=environ).credentials.access_key_secret.get_secret_value() == "hunter2"
 

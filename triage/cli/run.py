@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import logging
+import os
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -32,6 +34,7 @@ def run(settings: Settings) -> None:
     from triage.log import configure, secrets_of  # noqa: PLC0415
 
     configure(settings.log, secrets=secrets_of(settings))
+    faulthandler.enable()  # an end by SIGABRT, which is how the watchdog ends it, leaves the stacks in the log
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run(settings))
 
@@ -47,13 +50,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 async def _run(settings: Settings) -> None:
     from triage.app import build  # noqa: PLC0415
     from triage.clock import SystemClock  # noqa: PLC0415
+    from triage.sdnotify import Supervisor  # noqa: PLC0415
 
     stop, reload = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
-    async with build(settings, clock=SystemClock()) as app:
+    async with build(settings, clock=SystemClock(), supervisor=Supervisor(os.environ, pid=os.getpid())) as app:
         # What is loaded by now lives as long as the process. Walking all of it again and again, as the collector
         # would while envelopes come and go, costs a tenth of the time of a drain.
         gc.freeze()

@@ -20,6 +20,8 @@ from triage.settings.places import excerpt, find, key_places
 
 _DELIMITER = "__"
 _PREFIX = "TRIAGE_"
+_CREDENTIAL = "triage_"
+"""What systemd puts before the names of the files when ``LoadCredential=triage:FOLDER`` loads all of a folder."""
 _BOUNDS = {
     "greater_than_equal": ("ge", "at least"),
     "less_than_equal": ("le", "at most"),
@@ -128,13 +130,21 @@ def _environment(environ: Mapping[str, str]) -> dict[str, Any]:
         raise ConfigInvalid([_undecodable(error, "environment")]) from None
 
 
+class _SecretFiles(NestedSecretsSettingsSource):
+    """The library's reader of secret files, by the names that systemd gives to a folder of credentials, too."""
+
+    @classmethod
+    def load_secrets(cls, path: Path) -> dict[str, str]:
+        return {name.removeprefix(_CREDENTIAL): value for name, value in super().load_secrets(path).items()}
+
+
 def _secrets(environ: Mapping[str, str]) -> dict[str, Any]:
     variable = "TRIAGE_SECRETS_DIR" if environ.get("TRIAGE_SECRETS_DIR") else "CREDENTIALS_DIRECTORY"
     folder = environ.get(variable, "")
     if not folder:
         return {}
     try:
-        source = NestedSecretsSettingsSource(
+        source = _SecretFiles(
             Settings,  # type: ignore[arg-type]  # a class is as good, says the library's own comment
             secrets_dir=folder,
             secrets_dir_missing="error",
