@@ -18,6 +18,7 @@ from triage.cloud.fc import FcClient
 from triage.cloud.signing import Credentials
 from triage.consumer import Consumer, Intake, Labels
 from triage.errors import StoreUnavailable
+from triage.killswitch import KillSwitch
 from triage.log import redactor, secrets_of
 from triage.notify import AppriseNotifier, ReceiverConfig
 from triage.outbox import Outbox, Retries
@@ -55,6 +56,7 @@ class App:
         rules: RuleBook,
         consumer: Consumer,
         outbox: Outbox,
+        kill_switch: KillSwitch,
         supervisor: Supervisor,
         clock: Clock,
         redact: Callable[[str], str],
@@ -62,7 +64,7 @@ class App:
         self.settings, self.store, self.rules = settings, store, rules
         self.url = ""
         """Where the operations endpoint listens; empty when it is off."""
-        self._consumer, self._outbox = consumer, outbox
+        self._consumer, self._outbox, self._kill_switch = consumer, outbox, kill_switch
         self._supervisor = supervisor
         self._supervision = Supervision(
             supervisor,
@@ -76,7 +78,7 @@ class App:
     @property
     def stages(self) -> dict[str, Progress]:
         """How each stage gets on, by its name."""
-        return {**self._consumer.stages, **self._outbox.stages, **self.rules.stages}
+        return {**self._consumer.stages, **self._outbox.stages, **self.rules.stages, **self._kill_switch.stages}
 
     def stalled(self, now: datetime) -> list[Stage]:
         """The stages that stand still; empty while all is well. May be asked from any thread.
@@ -86,18 +88,22 @@ class App:
         """
         return stalled(self.stages, now)
 
-    async def run(self, stop: asyncio.Event, *, reload: asyncio.Event | None = None) -> None:
+    async def run(
+        self, stop: asyncio.Event, *, reload: asyncio.Event | None = None, halt: asyncio.Event | None = None
+    ) -> None:
         """Work until ``stop``, then finish what is held within the grace period. What is not finished by then is
         cancelled; nothing of it is lost, it comes again from the queue or from under its lease.
 
         Args:
             reload: set it to have the rules read again at once.
+            halt: set it to switch all re-runs off.
         """
         changed = asyncio.Event()
         work = {
             asyncio.create_task(self._consumer.run(stop), name="consumer"),
             asyncio.create_task(self._outbox.run(stop), name="outbox"),
             asyncio.create_task(self.rules.run(stop, changed), name="rules"),
+            asyncio.create_task(self._kill_switch.run(stop, halt or asyncio.Event()), name="kill switch"),
         }
         stopping = asyncio.create_task(stop.wait())
         beside = {
@@ -185,6 +191,8 @@ async def build(
                 settings.outbox.give_up_after,
             ),
         )
+        kill_switch = KillSwitch(store=store, path=settings.reruns.stop_file, clock=clock, changed=outbox.poke)
+        await kill_switch.look()  # before the first row is claimed
         consumer = Consumer(
             [intake async for intake in _intakes(settings, session, credentials, clock, stack)],
             store=store,
@@ -202,6 +210,7 @@ async def build(
             rules=rules,
             consumer=consumer,
             outbox=outbox,
+            kill_switch=kill_switch,
             supervisor=supervisor or Supervisor({}, pid=0),
             clock=clock,
             redact=redact,

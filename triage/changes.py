@@ -15,6 +15,7 @@ from typing import Any
 from triage.decide import Decision
 from triage.envelope import RequestId
 from triage.facts import Arrival, Lineage
+from triage.reruns.gate import Gate, GateFacts
 from triage.reruns.lineage import Origin
 from triage.rules.model import Cause
 
@@ -132,6 +133,8 @@ class OutboxRow:
     Attributes:
         attempts: claims so far, this one included.
         interrupted: an earlier claim ran out without being settled, so what it did is not known.
+        function: label of the function it is about, if it is about one.
+        gate: where it waited until now, if it did.
     """
 
     id: int
@@ -145,6 +148,8 @@ class OutboxRow:
     attempts: int
     interrupted: bool
     token: str
+    function: str = ""
+    gate: Gate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +187,14 @@ class GroupView:
 
 @dataclass(frozen=True, slots=True)
 class RowFacts:
-    """What is known about a claimed row's lineage and group at the moment of settling, inside the transaction."""
+    """What is known about a claimed row's lineage and group at the moment of settling, inside the transaction.
+
+    ``gates`` is there for rows that are about a function.
+    """
 
     lineage: Lineage | None = None
     group: GroupView | None = None
+    gates: GateFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +239,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """How a claimed outbox row goes on. Made by the four constructors only."""
+    """How a claimed outbox row goes on. Made by the constructors only."""
 
     state: RowState
     due_at: datetime | None = None
@@ -239,6 +248,33 @@ class Settle:
     changes: Changes = Changes()
     delivery: str = ""
     """For a notification: ``sent`` or ``failed``, kept in the audit of deliveries."""
+    gate: Gate | None = None
+    """Where it waits; the claim that asked there does not count as an attempt."""
+    goes: bool = False
+    """The claim stays ours: it may be acted upon now."""
+
+    @classmethod
+    def go(cls, *, changes: Changes = Changes()) -> Settle:
+        """It has passed all gates."""
+        return cls(RowState.PENDING, changes=changes, goes=True)
+
+    @classmethod
+    def wait(
+        cls,
+        gate: Gate,
+        *,
+        due_at: datetime,
+        note: str,
+        payload: Mapping[str, Any] | None = None,
+        changes: Changes = Changes(),
+    ) -> Settle:
+        """It waits at a gate, until ``due_at`` at the latest."""
+        return cls(RowState.PENDING, due_at=due_at, note=note, payload=payload, changes=changes, gate=gate)
+
+    @classmethod
+    def cancelled(cls, *, note: str, changes: Changes = Changes()) -> Settle:
+        """A person does not want it."""
+        return cls(RowState.CANCELLED, note=note, changes=changes)
 
     @classmethod
     def done(cls, *, note: str = "", changes: Changes = Changes(), delivery: str = "") -> Settle:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
+from triage.admission import admitted
 from triage.alerts.grouping import flush
 from triage.changes import Changes, OutboxRow, RowKind, RowState, Settle
 from triage.clock import Clock
@@ -26,8 +27,10 @@ from triage.stores import React, Store
 
 log = logging.getLogger(__name__)
 
-_IDLE: Final = timedelta(seconds=5)
+_IDLE: Final = timedelta(seconds=1)
 """How long a row that another process wrote (the command line, a replica) may wait until it is seen."""
+
+_STORE_FAILS: Final = timedelta(seconds=5)
 
 _UNREACHABLE: Final = timedelta(minutes=15)
 """How long the provider may be out of reach before an overdue result is told without having asked."""
@@ -96,7 +99,7 @@ class Outbox:
                     pause = timedelta(0) if await self._start_due(tasks) else await self._pause()
                 except StoreUnavailable as error:
                     log.error("nothing is acted upon while the store fails: %s", error)  # noqa: TRY400
-                    pause = _IDLE
+                    pause = _STORE_FAILS
                     self.progress.tried(self._clock.steady() + pause, error=str(error))
                 else:
                     if len(self._running) < self._concurrency:
@@ -134,7 +137,7 @@ class Outbox:
     async def _act(self, row: OutboxRow) -> None:
         try:
             react = await self.react(row)
-            if not await self._store.settle(row, react, now=self._clock.now()):
+            if react is not None and not await self._store.settle(row, react, now=self._clock.now()):
                 log.info("%s %s: settled by somebody else, or no longer needed", row.kind, row.key)
         except StoreUnavailable as error:
             log.error("%s %s: acted, but the store fails: %s", row.kind, row.key, error)  # noqa: TRY400
@@ -142,8 +145,10 @@ class Outbox:
             # The task boundary. The row stays under its lease, is claimed again as interrupted, and shows in the log.
             log.exception("%s %s: a defect of triage; the row is tried again when its lease ends", row.kind, row.key)
 
-    async def react(self, row: OutboxRow) -> React:
-        """Carry out one claimed row; what it answers decides, inside the settling transaction, how it goes on."""
+    async def react(self, row: OutboxRow) -> React | None:
+        """Carry out one claimed row; what it answers decides, inside the settling transaction, how it goes on. None:
+        it waits at a gate, and is not ours any more.
+        """
         match row.kind:
             case RowKind.RERUN if row.interrupted or row.state is RowState.UNKNOWN:
                 return await self._ask(row)
@@ -159,7 +164,10 @@ class Outbox:
             case RowKind.HOLD:
                 return lambda facts: unanswered(row, facts)
 
-    async def _submit(self, row: OutboxRow) -> React:
+    async def _submit(self, row: OutboxRow) -> React | None:
+        now = self._clock.now()
+        if not await self._store.admit(row, lambda facts: admitted(row, facts, now=now), now=now):
+            return None
         payload = await self._store.payload_of(row.root)
         if payload is None:
             return lambda facts: refused(row, facts, note="the stored event is gone")

@@ -66,8 +66,8 @@ def lost(row: OutboxRow, facts: RowFacts, *, note: str, now: datetime) -> Settle
         return Settle.done(note=f"{note}; the failure has moved on")
     payload = {"lost_at": now.isoformat(), **row.payload}
     lost_at = datetime.fromisoformat(payload["lost_at"])
-    if lineage.state is State.UNKNOWN and now > max(_give_up_at(row), lost_at + _ASK_FOR):
-        return _ended(row, facts, Event.GIVEN_UP, Cause.UNKNOWN, f"no answer to the submit; {note}")
+    if lineage.state is State.UNKNOWN and now > max(give_up_at(row), lost_at + _ASK_FOR):
+        return ended(row, facts, Event.GIVEN_UP, Cause.UNKNOWN, f"no answer to the submit; {note}")
     moved = lineage.moved(advance(lineage.state, Event.LOST))
     due_at = now + min(ASK_AGAIN * row.attempts, timedelta(minutes=5))
     if now < (certain_at := lost_at + ABSENT_AFTER):
@@ -84,20 +84,20 @@ def not_found(row: OutboxRow, facts: RowFacts, *, tracked: bool, now: datetime) 
     lost_at = datetime.fromisoformat(row.payload.get("lost_at", now.isoformat()))
     if now - lost_at < ABSENT_AFTER or _awaiting(row, facts) is None:
         return lost(row, facts, note="not known to the provider yet", now=now)
-    late = now > _give_up_at(row)
+    late = now > give_up_at(row)
     if tracked and late:
         detail = "was never accepted, and it is too late to submit it again"
-        return _ended(row, facts, Event.REFUSED, Cause.EXHAUSTED, detail)
+        return ended(row, facts, Event.REFUSED, Cause.EXHAUSTED, detail)
     if not late and (tracked or row.payload["idempotent"]):
         payload = {key: value for key, value in row.payload.items() if key != "lost_at"}
         return Settle.retry(due_at=now, note="was never accepted; submitting again", payload=payload)
     detail = "no answer to the submit, and the function has no task tracking (asyncTask) by which to ask"
-    return _ended(row, facts, Event.GIVEN_UP, Cause.UNKNOWN, detail)
+    return ended(row, facts, Event.GIVEN_UP, Cause.UNKNOWN, detail)
 
 
 def refused(row: OutboxRow, facts: RowFacts, *, note: str) -> Settle:
     """The provider will never take this re-run."""
-    return _ended(row, facts, Event.REFUSED, Cause.REFUSED, note)
+    return ended(row, facts, Event.REFUSED, Cause.REFUSED, note)
 
 
 def postponed(
@@ -115,8 +115,8 @@ def postponed(
         spread=spread_of(f"{row.key}/{row.attempts}"),
     )
     due_at = now + max(delay, retry_after or timedelta(0))
-    if due_at > _give_up_at(row):
-        return _ended(row, facts, Event.REFUSED, Cause.EXHAUSTED, f"could not be submitted in time: {note}")
+    if due_at > give_up_at(row):
+        return ended(row, facts, Event.REFUSED, Cause.EXHAUSTED, f"could not be submitted in time: {note}")
     return Settle.retry(due_at=due_at, note=note, payload={**row.payload, "postponed": times})
 
 
@@ -142,7 +142,7 @@ def resolved(row: OutboxRow, facts: RowFacts, *, status: str | None, now: dateti
     event = Event.OVERDUE if overdue else Event.ALERT
     cause = Cause.OVERDUE if overdue else Cause.EXHAUSTED
     detail = "no result came by its deadline" if overdue else "the re-run did not end by itself"
-    settle = _ended(row, facts, event, cause, f"{detail}; the provider says {status or 'nothing'}")
+    settle = ended(row, facts, event, cause, f"{detail}; the provider says {status or 'nothing'}")
     if overdue:
         return settle
     return replace(settle, changes=replace(settle.changes, cancel=(expect_key(task), task)))
@@ -165,10 +165,11 @@ def rejected(row: OutboxRow, facts: RowFacts, *, by: str, reason: str) -> Settle
 
 def unanswered(row: OutboxRow, facts: RowFacts) -> Settle:
     """Nobody has decided about a held failure in time. That is always told, or it would be held for ever."""
-    return _ended(row, facts, Event.OVERDUE, Cause.HELD, f"nobody decided in time: {row.payload['reason']}")
+    return ended(row, facts, Event.OVERDUE, Cause.HELD, f"nobody decided in time: {row.payload['reason']}")
 
 
-def _give_up_at(row: OutboxRow) -> datetime:
+def give_up_at(row: OutboxRow) -> datetime:
+    """When a re-run that was not submitted is given up."""
     return datetime.fromisoformat(row.payload["give_up_at"])
 
 
@@ -180,7 +181,7 @@ def _awaiting(row: OutboxRow, facts: RowFacts) -> Lineage | None:
     return lineage if lineage.state in (State.RERUN_PENDING, State.UNKNOWN) else None
 
 
-def _ended(row: OutboxRow, facts: RowFacts, event: Event, cause: Cause, detail: str) -> Settle:
+def ended(row: OutboxRow, facts: RowFacts, event: Event, cause: Cause, detail: str) -> Settle:
     """The row will not come to its end: a person must hear of it, unless the rule does not want that."""
     lineage = facts.lineage
     if lineage is None or lineage.attempt != row.payload["attempt"] or (lineage.state, event) not in TRANSITIONS:

@@ -32,7 +32,9 @@ from triage.errors import Problem, StoreConflict, StoreUnavailable
 from triage.facts import Lineage, arrival
 from triage.orders import Limits, Order, Refusal, Refused
 from triage.reactions import lost, refused, rejected, submitted, unanswered
+from triage.reruns.gate import Gate
 from triage.reruns.lineage import Origin, task_id
+from triage.reruns.switches import Scope, Switch
 from triage.rules.model import (
     AlertPolicy,
     Cause,
@@ -179,6 +181,123 @@ def done(**given):
 
 def empty():
     return Totals(0, 0, 0, 0, 0, 0, {}, {}, {})
+
+
+# --- the gates of re-runs -------------------------------------------------------------------------------------------
+
+
+def off(scope=Scope.ALL, pattern="", *, at=NOW):
+    return Switch(scope, pattern, "alice", "an incident", at)
+
+
+async def let_on(store, scope=Scope.ALL, pattern="", *, now=NOW):
+    return await store.switch_on(scope, pattern, by="bob", reason="mended", now=now)
+
+
+def wait(gate=Gate.SWITCH, *, until=NOW + HOUR, **given):
+    return lambda _facts: Settle.wait(gate, due_at=until, note="because", **given)
+
+
+def rerun_row(key="task", *, due=NOW, function="job", service="", root=""):
+    where = {"name": function, "service": service, "qualifier": "", "region": "", "account": ""}
+    return row(key, due=due, kind=RowKind.RERUN, payload={"function": where}, root=root)
+
+
+def test_what_is_switched_off_is_known_until_it_is_on_again(run):
+    async def scenario(store):
+        assert await store.switches() == []
+        all_of_them, some = off(), off(Scope.FUNCTION, "img-*", at=NOW + SECOND)
+        assert await store.switch_off(all_of_them)
+        assert await store.switch_off(some)
+        assert not await store.switch_off(replace(all_of_them, by="carol")), "it stays as it is"
+        assert await store.switches() == [some, all_of_them]
+        assert not await let_on(store, Scope.FUNCTION, "img"), "another pattern"
+        assert not await let_on(store, Scope.RULE, "img-*"), "another scope"
+        assert await let_on(store, now=NOW + MINUTE)
+        assert not await let_on(store)
+        assert await store.switches() == [some]
+        on_again = replace(all_of_them, on_at=NOW + MINUTE, on_by="bob", on_reason="mended")
+        assert await store.switches(past=5) == [some, on_again]
+        again = replace(all_of_them, at=NOW + HOUR)
+        assert await store.switch_off(again)
+        assert await store.switches(past=5) == [again, some, on_again]
+
+    run(scenario)
+
+
+def test_a_row_that_may_go_stays_ours(run):
+    async def scenario(store):
+        await plan(store, rerun_row())
+        claimed = await claim_one(store)
+        assert await store.admit(claimed, lambda _facts: Settle.go(), now=NOW)
+        assert await claim(store) == [], "it is under our lease"
+        assert await store.settle(claimed, done(), now=NOW)
+        assert not await store.admit(claimed, lambda _facts: Settle.go(), now=NOW), "it is over"
+
+    run(scenario)
+
+
+def test_a_row_that_waits_is_free_and_keeps_its_number_of_attempts(run):
+    async def scenario(store):
+        await plan(store, rerun_row())
+        claimed = await claim_one(store)
+        assert not await store.admit(claimed, wait(payload={**claimed.payload, "more": 1}), now=NOW)
+        assert not await store.settle(claimed, done(), now=NOW), "the claim is given back"
+        assert await claim(store, now=NOW + HOUR - SECOND) == []
+        again = await claim_one(store, now=NOW + HOUR)
+        assert (again.attempts, again.gate, again.interrupted) == (1, Gate.SWITCH, False)
+        assert again.payload["more"] == 1
+        assert await store.admit(again, lambda _facts: Settle.go(), now=NOW)
+        assert await store.settle(again, lambda _facts: Settle.retry(due_at=NOW, note=""), now=NOW)
+        assert (await claim_one(store)).gate is None
+
+    run(scenario)
+
+
+def test_nothing_is_written_when_asking_at_the_gates_fails(run):
+    async def scenario(store):
+        await plan(store, rerun_row())
+
+        def defect(*_facts):
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await store.settle_now("task", defect, now=NOW)
+        claimed = await claim_one(store)
+        with pytest.raises(ZeroDivisionError):
+            await store.admit(claimed, defect, now=NOW)
+        assert await store.settle(claimed, done(), now=NOW)
+
+    run(scenario)
+
+
+def test_the_gates_see_the_switches_and_the_function(run):
+    async def scenario(store):
+        await store.switch_off(off())
+        await plan(store, rerun_row("a"), rerun_row("b", service="media"), row("c"))
+        seen = {claimed.key: (claimed.function, (await look(store, claimed)).gates) for claimed in await claim(store)}
+        assert {key: function for key, (function, _) in seen.items()} == {"a": "job", "b": "media/job", "c": ""}
+        assert seen["a"][1].switches == (off(),)
+        assert seen["c"][1] is None
+
+    run(scenario)
+
+
+def test_what_waits_at_a_switch_is_due_when_it_is_on_and_nothing_else(run):
+    async def scenario(store):
+        await store.switch_off(off())
+        await plan(
+            store, *(rerun_row(key) for key in ("at-switch", "paused", "over")), rerun_row("later", due=NOW + HOUR)
+        )
+        for claimed in await claim(store):
+            gate = Gate.PAUSED if claimed.key == "paused" else Gate.SWITCH
+            await store.admit(claimed, wait(gate, until=NOW + 2 * HOUR), now=NOW)
+        await store.settle_now("over", lambda _row, _facts: Settle.cancelled(note=""), now=NOW)
+        assert await store.next_due() == NOW + HOUR
+        assert await let_on(store, now=NOW + MINUTE)
+        assert [claimed.key for claimed in await claim(store, now=NOW + MINUTE)] == ["at-switch"]
+
+    run(scenario)
 
 
 # --- commit ---------------------------------------------------------------------------------------------------------
@@ -1145,7 +1264,7 @@ def test_a_failure_is_shown_with_all_that_happened_to_it(run):
         assert rows == {("rerun", "done"), ("expect", "cancelled")}
         assert set(detail.outbox[0]) == {
             *("id", "key", "kind", "state", "due_at", "payload", "root", "group_key", "attempts", "token"),
-            *("lease_until", "note", "created_at", "settled_at"),
+            *("lease_until", "note", "created_at", "settled_at", "function", "gate"),
         }
         assert detail.outbox[0]["payload"]["request_id"] == "r-1"
         assert json.loads(json.dumps(detail.lineage)) == detail.lineage, "plain JSON"

@@ -105,6 +105,7 @@ def test_help_fits_a_screen_and_groups_the_commands_by_task(tmp_path: Path):
     assert tasks == {
         "Run": ["run", "demo", "emulate", "init"],
         "Look": ["status", "health", "failures", "quarantine", "selfcheck"],
+        "Act": ["switch"],
         "Rules": ["rules"],
         "Queue": ["queue"],
         "Other": ["config", "schema", "completion", "version"],

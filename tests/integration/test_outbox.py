@@ -19,6 +19,7 @@ from triage.errors import Misconfigured, OutcomeUnknown, Permanent, StoreUnavail
 from triage.notify import Result
 from triage.outbox import Outbox, Retries
 from triage.reruns.lineage import task_id
+from triage.reruns.switches import Scope, Switch
 from triage.rules.model import AlertPolicy, Cause, RerunPolicy
 from triage.states import State
 from triage.testing import FakeFunctions, FakeSource, ManualClock, MemoryStore
@@ -792,5 +793,104 @@ def test_a_row_that_is_cancelled_while_it_is_acted_upon_stays_cancelled():
             assert w.store.tables.outbox[TASK]["state"] == "cancelled"
             assert len(w.functions.submits) == 1
             assert f"expect:{TASK}" not in w.store.tables.outbox
+
+    run(scenario)
+
+
+# ---------------------------------------------------------------- the gates
+
+
+def switched_off(world, scope=Scope.ALL, pattern=""):
+    return world.store.switch_off(Switch(scope, pattern, "alice", "incident", world.clock.now()))
+
+
+def switched_on(world):
+    return world.store.switch_on(Scope.ALL, "", by="alice", reason="over", now=world.clock.now())
+
+
+def test_what_is_switched_off_is_not_submitted_and_goes_on_when_it_is_on_again():
+    async def scenario():
+        world = World()
+        await switched_off(world)
+        await world.fail("r1")
+        async with world.running() as w:
+            await w.after(600)
+            assert w.functions.submits == []
+            assert w.row() == ("pending", "all re-runs switched off by alice at 2026-03-01 12:00:00Z: incident")
+            await switched_on(w)
+            await w.after(1)
+            assert w.since(w.functions.submits) == [pytest.approx(600, abs=1)]
+            assert w.state() == State.RERUNNING
+
+    run(scenario)
+
+
+def test_what_waits_at_a_switch_is_not_claimed_again_and_again():
+    async def scenario():
+        claimed = []
+
+        class Watched(MemoryStore):
+            async def claim_due(self, **given):
+                found = await super().claim_due(**given)
+                claimed.extend(found)
+                return found
+
+        world = World(again(after=timedelta(0)), store=Watched())
+        await switched_off(world)
+        await world.fail(*(f"r{number}" for number in range(200)))
+        async with world.running() as w:
+            await w.after(300)
+            assert len(claimed) == 200
+
+    run(scenario)
+
+
+def test_a_re_run_that_waits_too_long_is_told():
+    async def scenario():
+        world = World()
+        await switched_off(world, Scope.FUNCTION, "my-*")
+        await world.fail("r1")
+        async with world.running() as w:
+            await w.after(3590)
+            assert w.causes() == []
+            await w.after(30)
+            assert (w.state(), w.causes()) == (State.ALERTED, [Cause.EXHAUSTED])
+            assert "switched off by alice" in w.phone.notes[0].body
+            assert w.functions.submits == []
+
+    run(scenario)
+
+
+def test_a_submit_without_an_answer_is_asked_about_also_while_it_is_switched_off():
+    async def scenario():
+        world = World()
+        world.functions.answers_lost = 1
+        await world.fail("r1")
+        async with world.running() as w:
+            await w.after(5)
+            assert w.state() == State.UNKNOWN
+            await switched_off(w)
+            await w.after(10)
+            assert w.state() == State.RERUNNING
+            assert len(w.functions.submits) == 1
+
+    run(scenario)
+
+
+def test_a_submit_is_not_repeated_while_it_is_switched_off():
+    async def scenario():
+        world = World()
+        world.functions.failures = [OutcomeUnknown("no_answer")]
+        await world.fail("r1")
+        async with world.running() as w:
+            await w.after(5)
+            assert w.state() == State.UNKNOWN
+            await switched_off(w)
+            await w.after(60)
+            assert w.functions.executions == {}
+            assert "switched off" in w.row()[1]
+            await switched_on(w)
+            await w.after(2)
+            assert w.functions.executions == {TASK: 1}
 
     run(scenario)

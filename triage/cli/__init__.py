@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "failures": _Entry("Look", "List failures; show the whole story of one."),
     "quarantine": _Entry("Look", "List messages that could not be read; show one."),
     "selfcheck": _Entry("Look", "Check that nothing was lost, done twice or left undone."),
+    "switch": _Entry("Act", "Stop re-runs; let them go on."),
     "rules": _Entry("Rules", "Check rule files."),
     "queue": _Entry("Queue", "Send to, look into and serve the local queue."),
     "config": _Entry("Other", "Show or check the settings in force."),

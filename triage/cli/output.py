@@ -81,13 +81,16 @@ def _utf8() -> bool:
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print columns; control characters are escaped."""
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, err: bool = False) -> None:
+    """Print columns; control characters are escaped. ``err``: to standard error."""
     texts = [[show(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headings, *texts, strict=True)]
     print_lines(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in [list(headings), *texts]
+        (
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in [list(headings), *texts]
+        ),
+        err=err,
     )
 
 
@@ -97,11 +100,11 @@ def print_fields(fields: Mapping[str, object]) -> None:
     print_lines(f"  {name:{width}}  {show(value)}" for name, value in fields.items())
 
 
-def print_lines(lines: Iterable[str]) -> None:
-    """Print lines; on a terminal each is cut to its width."""
-    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+def print_lines(lines: Iterable[str], *, err: bool = False) -> None:
+    """Print lines; on a terminal each is cut to its width. ``err``: to standard error."""
+    limit = shutil.get_terminal_size().columns if (sys.stderr if err else sys.stdout).isatty() else None
     for line in lines:
-        click.echo(line[:limit])
+        click.echo(line[:limit], err=err)
 
 
 def show(value: object) -> str:

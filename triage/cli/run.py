@@ -29,7 +29,7 @@ def run(settings: Settings) -> None:
     Without a configuration it reads the local queue, uses the shipped rules and prints alerts to standard output.
     SIGTERM and Ctrl-C stop it: it finishes what it holds, and what it cannot finish in time is still in the queue.
     Rules that were changed are taken within two seconds, or at once on SIGHUP; if they are wrong, those before them
-    stay in force.
+    stay in force. SIGUSR1 stops all re-runs, until `triage switch on`.
     """
     from triage.log import configure, secrets_of  # noqa: PLC0415
 
@@ -52,11 +52,12 @@ async def _run(settings: Settings) -> None:
     from triage.clock import SystemClock  # noqa: PLC0415
     from triage.sdnotify import Supervisor  # noqa: PLC0415
 
-    stop, reload = asyncio.Event(), asyncio.Event()
+    stop, reload, halt = asyncio.Event(), asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
+    loop.add_signal_handler(signal.SIGUSR1, halt.set)
     async with build(settings, clock=SystemClock(), supervisor=Supervisor(os.environ, pid=os.getpid())) as app:
         # What is loaded by now lives as long as the process. Walking all of it again and again, as the collector
         # would while envelopes come and go, costs a tenth of the time of a drain.
@@ -70,5 +71,5 @@ async def _run(settings: Settings) -> None:
             rules.digest[:12],
             settings.store.path,
         )
-        await app.run(stop, reload=reload)
+        await app.run(stop, reload=reload, halt=halt)
     log.info("stopped")

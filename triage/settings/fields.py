@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -197,12 +197,15 @@ class OutboxSettings(_Group):
 
 
 class RerunSettings(_Group):
-    """What people may run again: ``triage rerun``, approvals and plans. Rules have limits of their own."""
+    """Re-runs: how often people may ask for them (rules have limits of their own), and what stops them all."""
 
     max_attempts: Annotated[int, Field(ge=1, le=1000)] = 20
     """Most re-runs of one failure, those included that rules planned."""
     give_up_after: Positive = timedelta(days=30)
     """How long after the first failure it may be run again."""
+    stop_file: Path = Path("STOP")
+    """While this file exists, nothing is run again; relative to ``state_dir``. Its first line is shown as the
+    reason."""
 
     @property
     def limits(self) -> Limits:
@@ -264,6 +267,13 @@ class LogSettings(_Group):
     """``text`` for people, ``json`` (one object per line) for log collectors."""
 
 
+_BELOW_STATE_DIR: Final = (
+    ("queue", "path", "queue.db"),
+    ("store", "path", "triage.db"),
+    ("reruns", "stop_file", "STOP"),
+)
+
+
 class Settings(BaseSettings):
     """All settings. Made by `load_settings`; the constructor itself reads no environment and no file."""
 
@@ -319,10 +329,10 @@ class Settings(BaseSettings):
         full = dict(data)
         if isinstance(state_dir := data.get("state_dir"), str | Path):
             full["state_dir"] = root = Path(state_dir).expanduser()
-            for group, default in (("queue", "queue.db"), ("store", "triage.db")):
+            for group, key, default in _BELOW_STATE_DIR:
                 given = data.get(group, {})
-                if isinstance(given, dict) and isinstance(given.get("path", ""), str | Path):
-                    full[group] = {**given, "path": root / Path(given.get("path", default)).expanduser()}
+                if isinstance(given, dict) and isinstance(given.get(key, ""), str | Path):
+                    full[group] = {**given, key: root / Path(given.get(key, default)).expanduser()}
         if isinstance(receivers := data.get("receivers"), dict):
             full["receivers"] = {"default": {"urls": ["console:"]}, **receivers}
         return full

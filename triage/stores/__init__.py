@@ -16,6 +16,7 @@ from triage.changes import Commit, NewAlert, OutboxRow, RowFacts, Settle
 from triage.errors import Problem
 from triage.facts import Arrival, Snapshot
 from triage.orders import Limits, Order, Ordered, Refused
+from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
 
 React = Callable[[RowFacts], Settle]
@@ -176,6 +177,13 @@ class Store(Protocol):
         """Take rows that are due and not under a running lease, oldest due time first; they are ours for ``lease``."""
         ...
 
+    async def admit(self, row: OutboxRow, react: React, *, now: datetime) -> bool:
+        """Ask ``react``, as `settle` does, whether a claimed row may be acted upon now (`Settle.go`).
+
+        True: it may, and stays ours. False: it waits or has ended, which is written, or the claim was lost.
+        """
+        ...
+
     async def settle(self, row: OutboxRow, react: React, *, now: datetime) -> bool:
         """Read the row's lineage and group, ask ``react`` how it goes on, write that; all in one transaction.
 
@@ -198,6 +206,18 @@ class Store(Protocol):
         Any request id or task id of a lineage will do. An order that is refused changes nothing, and keeps none of the
         others from being carried out; of two for one lineage the second is refused.
         """
+        ...
+
+    async def switch_off(self, switch: Switch) -> bool:
+        """Stop re-runs that were not submitted yet. False: that very switch is off already; it stays as it is."""
+        ...
+
+    async def switch_on(self, scope: Scope, pattern: str, *, by: str, reason: str, now: datetime) -> bool:
+        """Let them go on: what waits at a switch becomes due. False: nothing of that name is switched off."""
+        ...
+
+    async def switches(self, *, past: int = 0) -> list[Switch]:
+        """What is switched off, the newest first; after it the last ``past`` that are on again."""
         ...
 
     async def next_due(self) -> datetime | None:

@@ -6,16 +6,19 @@ import sqlite3
 from datetime import datetime, timedelta
 from typing import Final
 
-from triage.changes import GroupView, OutboxRow, RowFacts, RowKind, WaitingAlert
+from triage.changes import GroupView, OutboxRow, RowFacts, RowKind, Settle, WaitingAlert
 from triage.facts import Lineage
 from triage.rules.model import Cause
-from triage.stores import React, ReactNow, decisions, records
+from triage.stores import React, ReactNow, decisions, gating, records
 from triage.stores.records import instant, instant_of
 from triage.stores.writes import apply_changes, insert
 
 _SAMPLES: Final = 5
 
-_CLAIM: Final = ("id", "key", "kind", "state", "due_at", "payload", "root", "group_key", "attempts", "lease_until")
+_CLAIM: Final = (
+    "id", "key", "kind", "state", "due_at", "payload", "root", "group_key", "attempts", "lease_until", "function",
+    "gate",
+)  # fmt: skip
 _DUE: Final = f"""
     SELECT {", ".join(_CLAIM)} FROM outbox
     WHERE state IN ('pending', 'unknown') AND due_at <= :now AND (lease_until IS NULL OR lease_until <= :now)
@@ -23,8 +26,9 @@ _DUE: Final = f"""
 _TAKE: Final = "UPDATE outbox SET token = ?, lease_until = ?, attempts = attempts + 1 WHERE id = ?"
 _SETTLE: Final = """
     UPDATE outbox SET state = ?, due_at = coalesce(?, due_at), note = ?, payload = coalesce(?, payload),
-        settled_at = ?, token = NULL, lease_until = NULL
+        settled_at = ?, token = NULL, lease_until = NULL, gate = ?, attempts = attempts - ?
     WHERE id = ?"""
+_GO: Final = "UPDATE outbox SET gate = '', note = '' WHERE id = ?"
 _BY_KEY: Final = f"SELECT {', '.join(_CLAIM)} FROM outbox WHERE key = ? AND state IN ('pending', 'unknown')"
 _WAITING: Final = "FROM alerts WHERE group_key = ? AND flush IS NULL"
 _DELIVERY: Final = insert("deliveries", records.DELIVERY)
@@ -42,11 +46,26 @@ def claim(
 
 def settle(connection: sqlite3.Connection, row: OutboxRow, react: React, *, now: datetime) -> bool:
     """Ask ``react`` and write what it says, if the claim is still ours."""
+    return _settled(connection, row, react, now=now) is not None
+
+
+def admit(connection: sqlite3.Connection, row: OutboxRow, react: React, *, now: datetime) -> bool:
+    """Ask ``react`` whether the row may be acted upon, and write what it says; False: it may not, or is not ours."""
+    outcome = _settled(connection, row, react, now=now)
+    return outcome is not None and outcome.goes
+
+
+def _settled(connection: sqlite3.Connection, row: OutboxRow, react: React, *, now: datetime) -> Settle | None:
     held = "SELECT 1 FROM outbox WHERE id = ? AND token = ? AND state IN ('pending', 'unknown')"
     if connection.execute(held, (row.id, row.token)).fetchone() is None:
-        return False
+        return None
     group = group_view(connection, row.group) if row.kind is RowKind.FLUSH else None
-    outcome = react(RowFacts(lineage=lineage_at(connection, row.root), group=group))
+    gates = gating.facts(connection) if row.function else None
+    outcome = react(RowFacts(lineage=lineage_at(connection, row.root), group=group, gates=gates))
+    if outcome.goes:
+        connection.execute(_GO, (row.id,))
+        apply_changes(connection, outcome.changes, now=now)
+        return outcome
     finished = outcome.state not in records.UNFINISHED
     connection.execute(
         _SETTLE,
@@ -56,13 +75,15 @@ def settle(connection: sqlite3.Connection, row: OutboxRow, react: React, *, now:
             records.text(outcome.note),
             None if outcome.payload is None else records.json_text(outcome.payload),
             instant(now) if finished else None,
+            outcome.gate or "",
+            int(outcome.gate is not None),
             row.id,
         ),
     )
     apply_changes(connection, outcome.changes, now=now)
     if (delivery := records.delivery_record(row, outcome, now=now)) is not None:
         connection.execute(_DELIVERY, delivery)
-    return True
+    return outcome
 
 
 def settle_now(connection: sqlite3.Connection, key: str, react: ReactNow, *, now: datetime, token: str) -> bool:

@@ -189,3 +189,24 @@ def m002_origin_of_attempts(db: Database) -> None:
         UPDATE lineage_links SET origin = 'automatic'
         WHERE attempt > 0 AND key GLOB 'triage-*' AND root IN (SELECT root FROM lineages WHERE manual = 0)"""
     )
+
+
+@MIGRATIONS()
+def m003_gates(db: Database) -> None:
+    """Where a re-run waits, and of which function it is; what is switched off, and was."""
+    db.execute("ALTER TABLE outbox ADD COLUMN function TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE outbox ADD COLUMN gate TEXT NOT NULL DEFAULT ''")
+    db.execute(
+        """
+        UPDATE outbox
+        SET function = trim(payload ->> '$.function.service' || '/' || (payload ->> '$.function.name'), '/')
+        WHERE state IN ('pending', 'unknown') AND payload ->> '$.function.name' IS NOT NULL"""
+    )
+    db.execute("CREATE INDEX idx_outbox_gate ON outbox(gate, function) WHERE gate != ''")
+    _create(
+        db,
+        "switches",
+        "id:int scope pattern by reason at on_at? on_by on_reason",
+        defaults={"on_by": "", "on_reason": ""},
+    )
+    db.execute("CREATE UNIQUE INDEX idx_switches_off ON switches(scope, pattern) WHERE on_at IS NULL")

@@ -26,9 +26,11 @@ from triage.changes import (
     RowState,
     Settle,
 )
-from triage.envelope import Outcome
+from triage.envelope import FunctionRef, Outcome
 from triage.errors import Problem
 from triage.facts import Arrival
+from triage.reruns.gate import Gate
+from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
 from triage.stores import FailureDetail, FailureRow, KeptRules, QuarantineRow, RuleHits
 
@@ -45,12 +47,14 @@ ENVELOPE: Final = (
 """``function`` is the label (``service/name`` for FC 2.0), ``attempt`` the re-run whose result the envelope is."""
 
 LINK: Final = ("key", "root", "attempt", "origin")
-OUTBOX: Final = ("key", "kind", "state", "due_at", "payload", "root", "group_key", "created_at")
+OUTBOX: Final = ("key", "kind", "state", "due_at", "payload", "root", "group_key", "created_at", "function")
 GROUP: Final = ("key", "receivers", "severity", "labels", "group_wait", "group_interval", "created_at")
 ALERT: Final = ("group_key", "root", "request_id", "cause", "detail", "at")
 DELIVERY: Final = ("key", "receiver", "result", "note", "at", "group_key", "flush")
 DEED: Final = ("at", "by", "action", "reason", "root", "request_id")
 QUARANTINE: Final = ("received_at", "source", "message_id", "reason", "place", "detail", "body")
+SWITCH: Final = ("scope", "pattern", "by", "reason", "at")
+SWITCH_ROW: Final = (*SWITCH, "on_at", "on_by", "on_reason")
 CONFLICT: Final = ("request_id", "digest", "received_at", "source", "message_id", "body")
 
 UNFINISHED: Final = (RowState.PENDING, RowState.UNKNOWN)
@@ -151,6 +155,7 @@ def outbox_record(row: NewRow, *, now: datetime) -> Record:
         row.root or None,
         row.group or None,
         instant(now),
+        FunctionRef(**row.payload["function"]).label if "function" in row.payload else "",
     )
 
 
@@ -178,7 +183,22 @@ def claimed_row(row: Mapping[str, Any], *, token: str) -> OutboxRow:
         attempts=row["attempts"] + 1,
         interrupted=row["lease_until"] is not None,
         token=token,
+        function=row["function"],
+        gate=Gate(row["gate"]) if row["gate"] else None,
     )
+
+
+def switch_record(switch: Switch) -> Record:
+    """Values of `SWITCH`."""
+    words = map(text, (switch.scope.value, switch.pattern, switch.by, switch.reason))
+    return (*words, instant(switch.at))
+
+
+def switch_of(row: Mapping[str, Any]) -> Switch:
+    """A switch from the values of `SWITCH_ROW`."""
+    on_at = row["on_at"] and instant_of(row["on_at"])
+    given = (row["pattern"], row["by"], row["reason"], instant_of(row["at"]))
+    return Switch(Scope(row["scope"]), *given, on_at, row["on_by"], row["on_reason"])
 
 
 def delivery_record(row: OutboxRow, outcome: Settle, *, now: datetime) -> Record | None:

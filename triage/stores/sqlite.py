@@ -19,6 +19,7 @@ from triage.changes import Commit, NewAlert, OutboxRow
 from triage.errors import Problem, StoreUnavailable
 from triage.facts import Arrival, Snapshot
 from triage.orders import Limits, Order, Ordered, Refused
+from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
 from triage.stores import (
     FailureDetail,
@@ -32,6 +33,7 @@ from triage.stores import (
     RulesState,
     Totals,
     claims,
+    gating,
     ordering,
     queries,
     records,
@@ -84,6 +86,9 @@ class SqliteStore:
         job = partial(claims.claim, now=now, lease=lease, limit=limit, token=clock.token())
         return await self._writer.run(job)
 
+    async def admit(self, row: OutboxRow, react: React, *, now: datetime) -> bool:
+        return await self._writer.run(partial(claims.admit, row=row, react=react, now=now))
+
     async def settle(self, row: OutboxRow, react: React, *, now: datetime) -> bool:
         return await self._writer.run(partial(claims.settle, row=row, react=react, now=now))
 
@@ -96,6 +101,16 @@ class SqliteStore:
     ) -> list[Ordered | Refused]:
         job = partial(ordering.order_all, request_ids=request_ids, order=order, limits=limits, now=now)
         return await self._writer.run(job)
+
+    async def switch_off(self, switch: Switch) -> bool:
+        return await self._writer.run(partial(gating.switch_off, switch=switch))
+
+    async def switch_on(self, scope: Scope, pattern: str, *, by: str, reason: str, now: datetime) -> bool:
+        job = partial(gating.switch_on, scope=scope, pattern=pattern, by=by, reason=reason, now=now)
+        return await self._writer.run(job)
+
+    async def switches(self, *, past: int = 0) -> list[Switch]:
+        return await self._reader.run(partial(gating.switches, past=past))
 
     async def next_due(self) -> datetime | None:
         return await self._writer.run(claims.next_due)

@@ -42,11 +42,12 @@ _RESTART_ROW: Final = insert(
     "outbox",
     records.OUTBOX,
     """ON CONFLICT (key) DO UPDATE SET state = excluded.state, due_at = excluded.due_at, payload = excluded.payload,
-    attempts = 0, note = '', token = NULL, lease_until = NULL, settled_at = NULL""",
+    function = excluded.function, gate = '', attempts = 0, note = '', token = NULL, lease_until = NULL,
+    settled_at = NULL""",
 )
 _INSERT_DEED: Final = insert("deeds", records.DEED)
 _CANCEL_ROW: Final = """
-    UPDATE outbox SET state = 'cancelled', token = NULL, lease_until = NULL, settled_at = ?
+    UPDATE outbox SET state = 'cancelled', token = NULL, lease_until = NULL, gate = '', settled_at = ?
     WHERE key = ? AND state IN ('pending', 'unknown')"""
 _UPSERT_GROUP: Final = insert(
     "alert_groups",

@@ -11,12 +11,14 @@ from fnmatch import fnmatchcase
 from itertools import count
 from typing import Any
 
-from triage.changes import Commit, GroupView, NewAlert, OutboxRow, RowFacts, RowKind, WaitingAlert
+from triage.changes import Commit, GroupView, NewAlert, OutboxRow, RowFacts, RowKind, Settle, WaitingAlert
 from triage.envelope import RequestId, parse_body
 from triage.errors import Problem, StoreUnavailable
 from triage.facts import Arrival, Lineage, Snapshot, recent_of
 from triage.orders import Limits, Order, Ordered, Refused, Stored, place
+from triage.reruns.gate import GateFacts
 from triage.reruns.lineage import payload_key
+from triage.reruns.switches import Scope, Switch
 from triage.rules.model import Cause, SourceText
 from triage.stores import (
     FailureDetail,
@@ -102,25 +104,49 @@ class MemoryStore:
             tables.outbox[row["key"]] = {**row, **held}
         return claimed
 
+    async def admit(self, row: OutboxRow, react: React, *, now: datetime) -> bool:
+        outcome = self._settle(self._open(), row, react, now=now)
+        return outcome is not None and outcome.goes
+
     async def settle(self, row: OutboxRow, react: React, *, now: datetime) -> bool:
-        stored = self._open().outbox.get(row.key)
-        if stored is None or stored["token"] != row.token or stored["state"] not in records.UNFINISHED:
-            return False
-        group = self._group_view(row.group) if row.kind is RowKind.FLUSH else None
-        lineage = self.tables.lineages.get(row.root)
-        outcome = react(RowFacts(lineage=_lineage(lineage) if lineage else None, group=group))
-        written = self.tables.copy()
-        written.settle(row, outcome, now=now)
-        self.tables = written
-        return True
+        return self._settle(self._open(), row, react, now=now) is not None
 
     async def settle_now(self, key: str, react: ReactNow, *, now: datetime) -> bool:
-        stored = self._open().outbox.get(key)
+        written = self._open().copy()
+        stored = written.outbox.get(key)
         if stored is None or stored["state"] not in records.UNFINISHED:
             return False
         row = records.claimed_row(stored, token=f"claim-{next(self._tokens)}")
-        self.tables.outbox[key] = {**stored, "token": row.token}
-        return await self.settle(row, lambda facts: react(row, facts), now=now)
+        written.outbox[key] = {**stored, "token": row.token}
+        return self._settle(written, row, lambda facts: react(row, facts), now=now) is not None
+
+    def _settle(self, tables: Tables, row: OutboxRow, react: React, *, now: datetime) -> Settle | None:
+        stored = tables.outbox.get(row.key)
+        if stored is None or stored["token"] != row.token or stored["state"] not in records.UNFINISHED:
+            return None
+        lineage = tables.lineages.get(row.root)
+        outcome = react(
+            RowFacts(
+                lineage=_lineage(lineage) if lineage else None,
+                group=self._group_view(row.group) if row.kind is RowKind.FLUSH else None,
+                gates=GateFacts(switches=tuple(tables.off())) if row.function else None,
+            )
+        )
+        written = tables.copy()
+        written.settle(row, outcome, now=now)
+        self.tables = written
+        return outcome
+
+    async def switch_off(self, switch: Switch) -> bool:
+        return self._open().switch_off(switch)
+
+    async def switch_on(self, scope: Scope, pattern: str, *, by: str, reason: str, now: datetime) -> bool:
+        return self._open().switch_on(scope, pattern, by=by, reason=reason, now=now)
+
+    async def switches(self, *, past: int = 0) -> list[Switch]:
+        tables = self._open()
+        on = [item for item in reversed(tables.switches) if item.on_at is not None]
+        return tables.off() + sorted(on, key=lambda item: item.on_at or item.at, reverse=True)[:past]
 
     async def order(
         self, request_ids: Sequence[str], order: Order, *, limits: Limits, now: datetime

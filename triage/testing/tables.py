@@ -7,14 +7,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
 from triage.changes import Changes, Commit, Decided, NewAlert, NewRow, OutboxRow, Quarantined, Settle
 from triage.errors import StoreConflict
 from triage.facts import RATES, SILENCE, Arrival, Lineage
+from triage.reruns.gate import Gate
 from triage.reruns.lineage import payload_key
+from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
 from triage.states import Event, State, advance
 from triage.stores import decisions, records
@@ -43,6 +45,7 @@ class Tables:
     group_minutes: dict[str, Mapping[int, int]] = field(default_factory=dict)
     """Failures per minute since the epoch, by fingerprint."""
     counters: Counter[str] = field(default_factory=Counter)
+    switches: list[Switch] = field(default_factory=list)
     rule_sets: dict[str, tuple[SourceText, ...]] = field(default_factory=dict)
     rules_kept_at: dict[str, str] = field(default_factory=dict)
     last_good: str | None = None
@@ -102,8 +105,14 @@ class Tables:
             StoreConflict: a part may have been written; throw these tables away.
         """
         stored = self.outbox[row.key]
+        if outcome.goes:
+            self.outbox[row.key] = {**stored, "gate": "", "note": ""}
+            self._apply_settled(outcome.changes, now=now)
+            return
         self.outbox[row.key] = {
             **stored,
+            "gate": outcome.gate or "",
+            "attempts": stored["attempts"] - (outcome.gate is not None),
             "state": outcome.state.value,
             "due_at": stored["due_at"] if outcome.due_at is None else instant(outcome.due_at),
             "payload": stored["payload"] if outcome.payload is None else records.json_text(outcome.payload),
@@ -112,11 +121,14 @@ class Tables:
             "lease_until": None,
             "settled_at": None if outcome.state in records.UNFINISHED else instant(now),
         }
-        for lineage in outcome.changes.lineages:
-            self._write_lineage(lineage, now=now, failures=0)
-        self._apply(outcome.changes, now=now)
+        self._apply_settled(outcome.changes, now=now)
         if (delivery := records.delivery_record(row, outcome, now=now)) is not None:
             _append(self.deliveries, records.DELIVERY, delivery)
+
+    def _apply_settled(self, changes: Changes, *, now: datetime) -> None:
+        for lineage in changes.lineages:
+            self._write_lineage(lineage, now=now, failures=0)
+        self._apply(changes, now=now)
 
     def _insert_decided(self, item: Decided, batch: Commit) -> None:
         request_id = item.arrival.envelope.request_id
@@ -191,7 +203,7 @@ class Tables:
         for key in changes.cancel:
             row = self.outbox.get(key)
             if row is not None and row["state"] in records.UNFINISHED:
-                free = {"token": None, "lease_until": None, "settled_at": instant(now)}
+                free = {"token": None, "lease_until": None, "gate": "", "settled_at": instant(now)}
                 self.outbox[key] = {**row, **free, "state": "cancelled"}
         for new in changes.rows:
             self._insert_row(new, now=now)
@@ -220,10 +232,35 @@ class Tables:
     def _insert_row(self, new: NewRow, *, now: datetime) -> None:
         row = dict(zip(records.OUTBOX, records.outbox_record(new, now=now), strict=True))
         row |= {"id": len(self.outbox) + 1, "attempts": 0, "note": "", "token": None, "lease_until": None}
-        row["settled_at"] = None
+        row |= {"settled_at": None, "gate": ""}
         known = self.outbox.setdefault(new.key, row)
         if new.anew:
             self.outbox[new.key] = {**row, **{name: known[name] for name in ("id", "created_at")}}
+
+    def switch_off(self, switch: Switch) -> bool:
+        """Stop re-runs."""
+        known = any((item.scope, item.pattern) == (switch.scope, switch.pattern) for item in self.off())
+        if not known:
+            self.switches.append(switch)
+        return not known
+
+    def switch_on(self, scope: Scope, pattern: str, *, by: str, reason: str, now: datetime) -> bool:
+        """Let re-runs go on."""
+        found = [item for item in self.off() if (item.scope, item.pattern) == (scope, pattern)]
+        for item in found:
+            self.switches[self.switches.index(item)] = replace(item, on_at=now, on_by=by, on_reason=reason)
+            self.let_go(Gate.SWITCH, now=now)
+        return bool(found)
+
+    def let_go(self, gate: Gate, *, now: datetime) -> None:
+        """Make due what waits at a gate."""
+        for row in self.unfinished():
+            if row["gate"] == gate:
+                self.outbox[row["key"]] = {**row, "gate": "", "due_at": min(row["due_at"], instant(now))}
+
+    def off(self) -> list[Switch]:
+        """What is switched off, the newest first."""
+        return [item for item in reversed(self.switches) if item.on_at is None]
 
     def write_alerts(self, alerts: Iterable[NewAlert], *, now: datetime) -> None:
         """Put alerts into their groups, each with a flush to come."""
