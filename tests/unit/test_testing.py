@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from triage.errors import Misconfigured, Temporary
-from triage.testing import FakeSource, ManualClock
+from triage.testing import Crash, Crashes, FakeSource, ManualClock
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -212,3 +212,51 @@ def test_planned_failures_are_raised_one_per_call():
         return await source.receive(limit=1, wait=ZERO)
 
     assert len(asyncio.run(scenario())) == 1
+
+
+def test_a_process_dies_at_the_point_of_ones_choice_and_stays_dead():
+    class Seam:
+        quiet = True
+        called = 0
+
+        async def act(self):
+            self.called += 1
+            return self.called
+
+    async def scenario(at):
+        seam, crashes = Seam(), Crashes(at)
+        wrapped = crashes.wrap(seam)
+        assert wrapped.quiet
+        got = []
+        for _ in range(3):
+            try:
+                got.append(await wrapped.act())
+            except Crash:
+                got.append("dead")
+        return got, seam.called, crashes.points
+
+    before, after = "before Seam.act", "after Seam.act"
+    assert asyncio.run(scenario(0)) == ([1, 2, 3], 3, [before, after] * 3)
+    assert asyncio.run(scenario(3)) == ([1, "dead", "dead"], 1, [before, after, before])
+    assert asyncio.run(scenario(4)) == ([1, "dead", "dead"], 2, [before, after, before, after])
+
+
+def test_a_loop_that_finds_nothing_passes_its_points_once_until_something_happens():
+    class Empty:
+        rows = ()
+
+        async def claim_due(self):
+            return self.rows
+
+    async def scenario():
+        seam, crashes = Empty(), Crashes()
+        wrapped = crashes.wrap(seam)
+        await wrapped.claim_due()
+        await wrapped.claim_due()
+        seam.rows = ("row",)
+        await wrapped.claim_due()
+        await wrapped.claim_due()
+        return crashes.points
+
+    before, after = "before Empty.claim_due", "after Empty.claim_due"
+    assert asyncio.run(scenario()) == [before, after, after, before, after]

@@ -24,6 +24,7 @@ class FakeFunctions:
         delay: from the submit to the result message.
         tracked: ``asyncTask`` of every function; without it no task id is known or refused.
         failures: errors for the next calls of ``invoke_async``, one each; the submit is not taken.
+        lost: errors for the calls after those, one each; the submit is taken, and its answer is lost.
         executions: how often each task id was taken (a window).
     """
 
@@ -33,6 +34,7 @@ class FakeFunctions:
     delay: timedelta = timedelta(seconds=10)
     tracked: bool = True
     failures: list[Temporary | Permanent] = field(default_factory=list)
+    lost: list[Temporary] = field(default_factory=list)
     executions: Counter[str] = field(default_factory=Counter)
     _tasks: dict[str, Task] = field(default_factory=dict)
     _taken: int = 0
@@ -48,6 +50,8 @@ class FakeFunctions:
         request_id = f"fake-{self._taken}"
         self._tasks[task_id] = Task(task_id, request_id, "Succeeded" if succeeded else "Failed")
         self.results.put(_result(request_id, function, payload, succeeded=succeeded), delay=self.delay)
+        if self.lost:
+            raise self.lost.pop(0)
         return Submitted(request_id, task_id, already=False)
 
     async def get_task(self, function: FunctionRef, task_id: str) -> Task | None:  # noqa: ARG002

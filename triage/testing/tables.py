@@ -4,12 +4,15 @@ copy of the tables is cheap: that is how a commit that fails leaves nothing behi
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from triage.changes import Changes, Commit, Decided, NewAlert, NewRow, OutboxRow, Quarantined, Settle
 from triage.errors import StoreConflict
@@ -20,6 +23,7 @@ from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
 from triage.states import Event, State, advance
 from triage.stores import decisions, records
+from triage.stores.migrations import migrate
 from triage.stores.records import instant
 
 Row = Mapping[str, Any]
@@ -56,6 +60,21 @@ class Tables:
     def copy(self) -> Tables:
         """The same rows in tables of their own."""
         return Tables(*(copy(getattr(self, table.name)) for table in fields(self)))
+
+    def database(self) -> sqlite3.Connection:
+        """The same rows in an SQLite database in memory, for those who ask in SQL (`triage.stores.selfcheck`)."""
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        connection.deserialize(_empty())
+        for digest, at in self.rules_kept_at.items():
+            _insert(connection, "rule_sets", {"digest": digest, "loaded_at": at, "sources": "[]"})
+        for name, value in self.counters.items():
+            _insert(connection, "counters", {"name": name, "value": value})
+        numbers = {request_id: number for number, request_id in enumerate(self.envelopes, 1)}
+        for ours, name in _TABLES.items():
+            for row in getattr(self, ours).values():
+                numbered = {"id": numbers[row["request_id"]], **row} if ours in ("envelopes", "decisions") else row
+                _insert(connection, name, numbered)
+        return connection
 
     def unfinished(self) -> list[Row]:
         """Outbox rows that can be claimed, now or later."""
@@ -278,6 +297,35 @@ class Tables:
                 due_at = records.revived_at(alert.group, settled_at=row["settled_at"], now=now)
                 revived = {"state": "pending", "due_at": due_at, "attempts": 0, "note": "", "settled_at": None}
                 self.outbox[flush.key] = {**row, **revived}
+
+
+_TABLES: Final = {
+    "lineages": "lineages",
+    "links": "lineage_links",
+    "envelopes": "envelopes",
+    "decisions": "decisions",
+    "outbox": "outbox",
+    "alert_groups": "alert_groups",
+    "alerts": "alerts",
+    "deliveries": "deliveries",
+    "conflicts": "conflicts",
+    "quarantine": "quarantine",
+    "deeds": "deeds",
+    "groups": "groups",
+}
+"""The tables here, and their names in the database."""
+
+
+@lru_cache(maxsize=1)
+def _empty() -> bytes:
+    """A database with all tables and no rows."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        migrate(connection)
+        return connection.serialize()
+
+
+def _insert(connection: sqlite3.Connection, table: str, row: Row) -> None:
+    connection.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", [*row.values()])
 
 
 def _append(table: dict[int, Row], columns: Sequence[str], values: Sequence[Any], **more: Any) -> None:
