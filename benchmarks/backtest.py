@@ -171,10 +171,10 @@ def parts(path: Path, rules: RuleSet, changed: RuleSet, count: int) -> Iterator[
         stories = list(history.stories(low, low + CHUNK - 1, last=last))
         spent["read"] += time.process_time() - clock
         clock = time.process_time()
-        before = [replay(story, [old.of(item.arrival) for item in story]) for story in stories]
+        before = [replay(story, [old.of(item) for item in story]) for story in stories]
         spent["decide as recorded"] += time.process_time() - clock
         clock = time.process_time()
-        after = [replay(story, [new.of(item.arrival) for item in story]) for story in stories]
+        after = [replay(story, [new.of(item) for item in story]) for story in stories]
         spent["decide by the others"] += time.process_time() - clock
         clock = time.process_time()
         for story, one, two in zip(stories, before, after, strict=True):

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -117,21 +117,29 @@ def decide(arrival: Arrival, facts: Facts, rules: RuleSet, *, now: datetime) -> 
     if facts.seen_digest is not None:
         same = facts.seen_digest == arrival.envelope.digest
         return Decision(Reason.DUPLICATE if same else Reason.CONFLICT, facts=facts)
-    return decide_by(match_rules(arrival, facts, rules, now=now), arrival, facts, now=now)
+    envelope = arrival.envelope
+    match = match_rules(arrival, facts, rules, now=now)
+    return decide_by(match, facts, request_id=envelope.request_id, outcome=envelope.outcome, now=now)
 
 
 def match_rules(arrival: Arrival, facts: Facts, rules: RuleSet, *, now: datetime) -> Match:
     """The rules that apply to one envelope."""
-    asked = rules.of_failures if arrival.envelope.outcome is Outcome.FAILED else rules.of_successes
-    return matching(asked, Subject(arrival, facts, now=now)) if asked else Match()
+    if not rules.of_successes and arrival.envelope.outcome is not Outcome.FAILED:
+        return Match()
+    return matching(rules, Subject(arrival, facts, now=now))
 
 
-def decide_by(match: Match, arrival: Arrival, facts: Facts, *, now: datetime) -> Decision:
+def decide_by(match: Match, facts: Facts, *, request_id: RequestId, outcome: Outcome, now: datetime) -> Decision:
     """Judge one envelope, which is no duplicate, by the rules that apply to it."""
-    verdict = _failed if arrival.envelope.outcome is Outcome.FAILED else _not_failed
+
+    def verdict(rule: Rule | None, also: tuple[Rule, ...]) -> _Verdict:
+        if outcome is Outcome.FAILED:
+            return _failed(request_id, facts, rule, also, now=now)
+        return _not_failed(outcome, facts, rule, also)
+
     rule, also = _deciding(match.rules)
-    reason, effects, lineage = verdict(arrival, facts, rule, also, now=now)
-    shadow = tuple(Shadow(each, *verdict(arrival, facts, each, (), now=now)[:2]) for each in match.shadow)
+    reason, effects, lineage = verdict(rule, also)
+    shadow = tuple(Shadow(each, *verdict(each, ())[:2]) for each in match.shadow)
     return Decision(reason, rule, effects, lineage, match.errors, facts, also, shadow)
 
 
@@ -157,33 +165,25 @@ def _deciding(rules: Sequence[Rule]) -> tuple[Rule | None, tuple[Rule, ...]]:
     return rule, tuple(each for each in rules if each is not rule)
 
 
-def _not_failed(
-    arrival: Arrival,
-    facts: Facts,
-    rule: Rule | None,
-    also: tuple[Rule, ...],
-    *,
-    now: datetime,  # noqa: ARG001
-) -> _Verdict:
+def _not_failed(outcome: Outcome, facts: Facts, rule: Rule | None, also: tuple[Rule, ...]) -> _Verdict:
     told = tuple(
         Alert(Cause.MATCHED, each.alert, each) for each in (rule, *also) if each is not None and each.alert is not None
     )
     lineage = facts.lineage
     if lineage is None:
         return Reason.SUCCEEDED, told, None
-    if arrival.envelope.outcome is Outcome.AMBIGUOUS:
+    if outcome is Outcome.AMBIGUOUS:
         # Success or stopped. Only a tracked task can be stopped, and a tracked task can be asked about.
         ask = Resolve(task_id(lineage.root, lineage.attempt), lineage.attempt)
         return Reason.AMBIGUOUS, (ask, *told), lineage
     return Reason.HEALED, told, lineage.moved(advance(lineage.state, Event.SUCCEEDED))
 
 
-def _failed(arrival: Arrival, facts: Facts, rule: Rule | None, also: tuple[Rule, ...], *, now: datetime) -> _Verdict:
+def _failed(
+    request_id: RequestId, facts: Facts, rule: Rule | None, also: tuple[Rule, ...], *, now: datetime
+) -> _Verdict:
     rule_id = rule.id if rule else ""
-    if facts.lineage is None:
-        lineage = Lineage(arrival.envelope.request_id, State.NEW, 0, now, rule_id, 0)
-    else:
-        lineage = replace(facts.lineage, rule_id=rule_id or facts.lineage.rule_id)
+    lineage = facts.lineage or Lineage(request_id, State.NEW, 0, now, rule_id, 0)
     reason, effects, event = _of_rule(rule, lineage, now=now)
     if also:
         more = tuple(
@@ -194,7 +194,7 @@ def _failed(arrival: Arrival, facts: Facts, rule: Rule | None, also: tuple[Rule,
         effects += more
         event = Event.ALERT if more and event is Event.IGNORE else event
     attempt = lineage.attempt + 1 if event is Event.RERUN else lineage.attempt
-    return reason, effects, lineage.moved(advance(lineage.state, event), attempt=attempt)
+    return reason, effects, lineage.moved(advance(lineage.state, event), attempt=attempt, rule_id=rule_id)
 
 
 _Act = tuple[Reason, tuple[Effect, ...], Event]

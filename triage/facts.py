@@ -47,10 +47,11 @@ class Lineage:
 
     # Written out, since `dataclasses.replace` costs several times as much and these run for every envelope.
 
-    def moved(self, state: State, *, attempt: int | None = None) -> Lineage:
-        """The same lineage in another state."""
+    def moved(self, state: State, *, attempt: int | None = None, rule_id: str = "") -> Lineage:
+        """The same lineage in another state; without ``rule_id`` the rule stays."""
         planned = self.attempt if attempt is None else attempt
-        return Lineage(self.root, state, planned, self.started_at, self.rule_id, self.version, self.manual)
+        rule_id = rule_id or self.rule_id
+        return Lineage(self.root, state, planned, self.started_at, rule_id, self.version, self.manual)
 
     def written(self) -> Lineage:
         """The same lineage as it will be read after a write."""
@@ -237,7 +238,7 @@ class Subject(dict[str, Any]):
     __slots__ = ("_arrival", "_facts")
 
     def __init__(self, arrival: Arrival, facts: Facts, *, now: datetime) -> None:
-        envelope, lineage, group = arrival.envelope, facts.lineage, facts.group
+        envelope = arrival.envelope
         function, error = envelope.function, envelope.error
         self._arrival, self._facts = arrival, facts
         super().__init__(
@@ -247,17 +248,13 @@ class Subject(dict[str, Any]):
                 "qualifier": function.qualifier,
                 "region": function.region,
                 "account": function.account,
-                "condition": _bounded(envelope.condition),
+                "condition": bounded(envelope.condition),
                 "outcome": envelope.outcome.value,
                 "invoke_count": envelope.invoke_count or 0,
                 "status_code": envelope.status_code or 0,
-                "function_error": _bounded(envelope.function_error),
-                "error.type": _bounded(error.type),
-                "error.message": _bounded(error.message),
-                "lineage.attempt": lineage.attempt if lineage else 0,
-                "lineage.age": now - lineage.started_at if lineage else _NONE,
-                "group.count": group.count if group else 0,
-                "group.age": now - group.first_seen if group else _NONE,
+                "function_error": bounded(envelope.function_error),
+                "error.type": bounded(error.type),
+                "error.message": bounded(error.message),
                 "source": arrival.source,
                 "now": now,
             }
@@ -268,27 +265,45 @@ class Subject(dict[str, Any]):
         return value
 
     def _made(self, name: str) -> Any:
-        group, lineage, now = self._facts.group, self._facts.lineage, self["now"]
-        match name:
-            case "payload":
-                value, problem = read_payload(self._arrival.envelope.request_payload)
-                if problem:
-                    self[PAYLOAD_PROBLEM] = problem
-                return value
-            case "labels":
-                return self._arrival.labels
-            case "lineage.automatic":
-                return lineage.attempt - lineage.manual if lineage else 0
-            case "lineage.manual":
-                return lineage.manual if lineage else 0
-            case "group.regressed":
-                return has_regressed(group, now)
-            case "group.state":
-                return group_state(group, now)
-        if name not in NEED_RATES:
-            raise KeyError(name)
-        span = SPANS.index(name.removeprefix("group.rate_"))
-        return _recent(group, name)[span] / RATES[span] if group else 0.0
+        if name == "payload":
+            value, problem = read_payload(self._arrival.envelope.request_payload)
+            if problem:
+                self[PAYLOAD_PROBLEM] = problem
+            return value
+        if name == "labels":
+            return self._arrival.labels
+        return known_value(name, self._facts, now=self["now"])
+
+
+def known_value(name: str, facts: Facts, *, now: datetime) -> Any:
+    """The value of a name of `VOCABULARY` that begins with ``lineage`` or ``group``.
+
+    Raises:
+        Unrecorded: it is not known.
+        KeyError: there is no such name.
+    """
+    lineage, group = facts.lineage, facts.group
+    match name:
+        case "lineage.attempt":
+            return lineage.attempt if lineage else 0
+        case "lineage.age":
+            return now - lineage.started_at if lineage else _NONE
+        case "lineage.automatic":
+            return lineage.attempt - lineage.manual if lineage else 0
+        case "lineage.manual":
+            return lineage.manual if lineage else 0
+        case "group.count":
+            return group.count if group else 0
+        case "group.age":
+            return now - group.first_seen if group else _NONE
+        case "group.regressed":
+            return has_regressed(group, now)
+        case "group.state":
+            return group_state(group, now)
+    if name not in NEED_RATES:
+        raise KeyError(name)
+    span = SPANS.index(name.removeprefix("group.rate_"))
+    return _recent(group, name)[span] / RATES[span] if group else 0.0
 
 
 def parse_payload(payload: bytes) -> Any:
@@ -329,7 +344,8 @@ def _exceeds(value: Any) -> bool:
     return True
 
 
-def _bounded(text: str) -> str:
+def bounded(text: str) -> str:
+    """A text as rules see it: not too long, and Unicode."""
     if len(text) > _TEXT_LIMIT:
         text = text[:_TEXT_LIMIT]
     # A lone surrogate, which JSON can express and UTF-8 cannot, makes the evaluator raise.
@@ -340,11 +356,11 @@ def _bound(value: Any) -> Any:
     # An expression's cost grows with what it sees, and its budget counts steps, not bytes. Integers past 64 bits are
     # errors to it.
     if isinstance(value, str):
-        return _bounded(value)
+        return bounded(value)
     if isinstance(value, list):
         return [_bound(item) for item in value[:_LIST_LIMIT]]
     if isinstance(value, dict):
-        return {_bounded(key): _bound(item) for key, item in list(value.items())[:_LIST_LIMIT]}
+        return {bounded(key): _bound(item) for key, item in list(value.items())[:_LIST_LIMIT]}
     if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
         return float(value) if abs(value) < 1 << 1000 else None
     return value

@@ -41,7 +41,7 @@ def one_input(data: bytes) -> None:
             assert str(problem).replace("\n", "").isprintable(), problem
         return
     for subject in SUBJECTS:
-        assert matching(rules.rules, subject) == matching(rules.rules, subject)
+        assert matching(rules, subject) == matching(rules, subject)
         trace(rules.rules, subject)
 
 

@@ -5,7 +5,7 @@ import json
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -17,12 +17,14 @@ from make import ARN, NOW, body
 from past import Past, rule_set
 
 from triage.backtest.history import Choice, History
+from triage.backtest.recorded import Values
 from triage.backtest.replay import Absence, Shortlist, replay
 from triage.backtest.report import Report, as_json
 from triage.backtest.run import Backtest, RulesUsed, run
-from triage.decide import decide
+from triage.decide import decide, decide_by
 from triage.errors import Permanent, RulesInvalid, StoreUnavailable
 from triage.facts import VOCABULARY, Subject, Unrecorded
+from triage.rules.match import matching_of
 from triage.rules.model import Mode, RuleSet
 from triage.stores import decisions, records
 
@@ -213,15 +215,19 @@ def check_reading(path: Path, rules: RuleSet) -> None:
     low, high = history.span()
     for story in history.stories(low, high, last=high):
         for item in story:
-            arrival, facts, now = recalled(path, item.arrival.envelope.request_id)
+            arrival, facts, now = recalled(path, item.request_id)
             assert (item.facts, item.now) == (facts, now)
-            assert values(Subject(item.arrival, item.facts, now=item.now)) == values(Subject(arrival, facts, now=now))
-            everything = decide(arrival, facts, rules, now=now)
-            assert decide(item.arrival, item.facts, known.of(item.arrival).rules, now=item.now) == everything
+            assert values(Values(item, timedelta(0))) == values(Subject(arrival, facts, now=now))
+            match = matching_of(known.of(item).candidates, Values(item, timedelta(0)))
+            decision = decide(arrival, facts, rules, now=now)
+            assert match.errors == decision.errors
+            assert (
+                decide_by(match, item.facts, request_id=item.request_id, outcome=item.outcome, now=item.now) == decision
+            )
     history.close()
 
 
-def values(subject: Subject) -> dict[str, object]:
+def values(subject: Mapping[str, object]) -> dict[str, object]:
     found = {}
     for name in VOCABULARY:
         try:

@@ -115,18 +115,19 @@ def test_reruns_by_rules_and_by_people_are_told_apart():
 def test_a_rate_that_was_not_read_is_no_match_and_no_error(name):
     comparison = "== 'ongoing'" if name == "group.state" else ">= 0.0"
     when = compile_expression(f"{name} {comparison}")
-    found = matching([make.rule("r", when=when)], subject(Facts(group=group(first=DAY, last=HOUR / 2, recent=None))))
+    found = matching(
+        make.rules(make.rule("r", when=when)), subject(Facts(group=group(first=DAY, last=HOUR / 2, recent=None)))
+    )
     assert found.rules == []
     assert found.errors[0].actual == f"{name} was not recorded with this decision"
 
 
 def test_only_what_is_mentioned_is_worked_out():
-
     failure = make.arrived()
     names = Subject(failure, Facts(), now=NOW)
     eager = set(names)
     assert compile_expression("group.count == 0 && fn != ''").evaluate(names) is True
-    assert set(names) == eager
+    assert set(names) == eager | {"group.count"}
     assert (
         eager & (NEED_RATES | {"payload", "labels", "group.regressed", "lineage.manual", "lineage.automatic"}) == set()
     )

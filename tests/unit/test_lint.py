@@ -14,7 +14,7 @@ from triage.rules.lint import CODES, lint
 from triage.rules.lint.patterns import always, disjoint, implies, never, pattern
 from triage.rules.match import matching
 from triage.rules.matchers import ERROR_FIELDS, FIELDS, payload_field
-from triage.rules.model import SourceText
+from triage.rules.model import KIND, SourceText
 from triage.rules.source import load_rules
 
 TODAY = date(2026, 3, 1)
@@ -307,7 +307,7 @@ def subjects():
     """Results of every kind that the matches above tell apart."""
     for number, function in enumerate(FUNCTIONS * 8):
         word = WORDS[number % 4]
-        yield {
+        yield dict.fromkeys(KIND, "") | {
             "outcome": ["failed", "failed", "succeeded"][number % 3],
             "fn": function,
             "condition": word,
@@ -338,8 +338,7 @@ def test_what_is_said_never_to_be_asked_never_is(drawn):
         ids = [rule.id for rule in loaded.rules]
         dead |= {rule.id for rule in loaded.rules[ids.index(catch_all) + 1 :] if not rule.successes}
     for subject in subjects():
-        asked = loaded.of_failures if subject["outcome"] == "failed" else loaded.of_successes
-        match = matching(asked, subject)
+        match = matching(loaded, subject)
         assert not dead & {rule.id for rule in (*match.rules, *match.shadow)}
         for finding in findings:
             if finding.code == "R001" and "other clause" in finding.problem.message:

@@ -1,6 +1,7 @@
 """``match:``: what each kind of value matches, and how it is told."""
 
 import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from triage.facts import VOCABULARY, Facts, Subject
 from triage.rules.match import Verdict, matching, trace
 from triage.rules.matchers import FIELDS, compile_match
 from triage.rules.mistakes import Mistakes
-from triage.rules.model import Place, Rule, RuleSet, SourceText
+from triage.rules.model import KIND, Place, Rule, RuleSet, SourceText
 from triage.rules.source import load_rules
 
 SUBJECT = {
@@ -219,7 +220,37 @@ def test_a_match_is_refused_at_load_or_never_raises(match, subject):
     rule = Rule("r", Place("r.yaml", 1), matchers)
 
     (step,) = trace([rule], subject)
-    assert (matching([rule], subject).rules == [rule]) == (step.verdict is Verdict.MATCHED)
+    assert (matching(RuleSet((rule,), ""), subject).rules == [rule]) == (step.verdict is Verdict.MATCHED)
+
+
+@given(st.lists(MATCHES, max_size=4), st.lists(st.tuples(SUBJECTS, st.booleans()), min_size=1, max_size=4))
+def test_what_is_known_of_a_kind_changes_no_verdict(matches, subjects):
+    known = []
+    for match in matches:
+        with suppress(Mistakes):
+            known.append(compile_match(match))
+    asked = RuleSet(
+        tuple(
+            Rule(f"r{number}", Place("r.yaml", 1), matchers, continues=True) for number, matchers in enumerate(known)
+        ),
+        "",
+    )
+    first = subjects[0][0]
+    for subject, alike in subjects:
+        # Half of them differ from the first only in what is no part of their kind.
+        names = subject | ({name: first[name] for name in KIND} if alike else {})
+        names |= {"outcome": "failed", "labels": {"a": "x"}, "now": NOW}
+        told = [step.rule for step in trace(asked.rules, names) if step.verdict is Verdict.MATCHED]
+        assert matching(asked, names).rules == told
+
+
+def test_kinds_that_anybody_can_make_up_take_no_memory():
+    asked = rules({"condition": "Inv*"}, {})
+    for number in range(10_000):
+        matching(asked, SUBJECT | {"now": NOW, "error.type": f"{number}"})
+        matching(asked, SUBJECT | {"now": NOW, "error.type": "x" * 5000 + f"{number}"})
+    assert 0 < len(asked._of_kinds) <= 4000
+    assert max(len(kind[7]) for kind in asked._of_kinds) < 10
 
 
 def test_a_text_that_is_no_unicode_is_matched_all_the_same():
@@ -231,5 +262,5 @@ def test_a_text_that_is_no_unicode_is_matched_all_the_same():
         SourceText("r.yaml", "version: 1\nrules:\n  - id: a\n    when: error.message.contains('job ? timed out') && payload == payload\n    alert: {}\n")
     ])  # fmt: skip
 
-    assert matching(loaded.rules, subject).rules[0].id == "a"
-    assert matching(rules({"error": {"message": "/job . timed/"}}).rules, subject).rules
+    assert matching(loaded, subject).rules[0].id == "a"
+    assert matching(rules({"error": {"message": "/job . timed/"}}), subject).rules

@@ -67,7 +67,7 @@ def subject(**fields):
 )
 def test_names_are_what_they_stand_for(rule, expected):
     rules = load(rule)
-    assert bool(matching(rules.rules, subject()).rules) is expected
+    assert bool(matching(rules, subject()).rules) is expected
     (step,) = trace(rules.rules, subject())
     assert (step.verdict is Verdict.MATCHED) is expected
 

@@ -1,31 +1,21 @@
-"""Read stories in bulk out of the store's SQLite file, beside a daemon that may be writing to it.
-
-What has a column is taken from it; of the body only the event and the function's error class are read, which costs a
-tenth of validating it again. Where a column does not hold all of a value, the body is read as it was at first.
-"""
+"""Read stories in bulk out of the store's SQLite file, beside a daemon that may be writing to it."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic_core import from_json
-
-from triage.backtest.replay import Recorded, Ruling
-from triage.envelope import Destination, Envelope, ErrorInfo, FunctionRef, Outcome, RequestId, parse_body
+from triage.backtest.recorded import COLUMNS, Recorded
+from triage.envelope import Outcome
 from triage.errors import StoreUnavailable
-from triage.facts import NO_LABELS, Arrival
-from triage.rules.model import Cause, SourceText
-from triage.stores.decisions import facts_of
-from triage.stores.records import MESSAGE_LIMIT, instant, instant_of, sources_of
+from triage.rules.model import SourceText
+from triage.stores.records import instant, sources_of
 from triage.stores.worker import unavailable
 
 GLOBS: Final[Mapping[str, str]] = {
@@ -59,17 +49,11 @@ class Choice:
         return " AND ".join(parts), values
 
 
-_COLUMNS: Final = (
-    "e.request_id", "e.function", "e.service", "e.qualifier", "e.region", "e.account", "e.condition", "e.outcome",
-    "e.error_type", "e.error_message", "e.invoke_count", "e.status_code", "e.received_at", "e.source", "e.message_id",
-    "e.fingerprint", "d.facts", "d.rule_set", "d.reason", "d.rule_id", "d.effects",
-    "d.also", "d.shadow", "e.body",
-)  # fmt: skip
 _ROOTS: Final = f"""
-    SELECT {", ".join(_COLUMNS)} FROM envelopes e JOIN decisions d USING (id)
+    SELECT {", ".join(COLUMNS)} FROM envelopes e JOIN decisions d USING (id)
     WHERE e.id BETWEEN ? AND ? AND"""
 _MEMBERS: Final = f"""
-    SELECT e.root, {", ".join(_COLUMNS)} FROM envelopes e JOIN decisions d USING (id)
+    SELECT {", ".join(COLUMNS)}, e.root FROM envelopes e JOIN decisions d USING (id)
     WHERE e.attempt > 0 AND e.id <= ? AND e.root IN (SELECT value FROM json_each(?)) ORDER BY e.id"""
 _LATER: Final = "SELECT request_id, cause FROM alerts WHERE root IN (SELECT value FROM json_each(?)) ORDER BY id"
 
@@ -122,111 +106,17 @@ class History:
         where, values = self._choice.clauses()
         try:
             rows = self._connection.execute(f"{_ROOTS} {where} ORDER BY e.id", (low, high, *values)).fetchall()
-            roots = json.dumps([row[0] for row in rows if row[7] == "failed"])
-            members: dict[str, list[tuple[Any, ...]]] = {}
-            for root, *row in self._connection.execute(_MEMBERS, (last, roots)):
-                members.setdefault(root, []).append(tuple(row))
-            open_ends = [row[0] for row in rows if _waits(row) or row[0] in members]
-            later: dict[str, list[str]] = {}
+            stories = {row[0]: [Recorded(row)] for row in rows}
+            failed = [request_id for request_id, (first,) in stories.items() if first.outcome is Outcome.FAILED]
+            for row in self._connection.execute(_MEMBERS, (last, json.dumps(failed))):
+                stories[row[-1]].append(Recorded(row))
+            open_ends = [request_id for request_id, story in stories.items() if len(story) > 1 or story[0].waits]
+            causes: dict[str, list[str]] = {}
             for request_id, cause in self._connection.execute(_LATER, (json.dumps(open_ends),)):
-                later.setdefault(request_id, []).append(cause)
+                causes.setdefault(request_id, []).append(cause)
         except sqlite3.Error as error:
             raise unavailable(error) from error
-        for row in rows:
-            yield [self._recorded(each, later.get(each[0], ())) for each in (row, *members.get(row[0], ()))]
-
-    def _recorded(self, row: Sequence[Any], causes: Sequence[str]) -> Recorded:
-        *_, facts, rule_set, reason, rule_id, effects, also, shadow, _ = row
-        known = from_json(facts)
-        saw, now = facts_of(known)
-        decided = from_json(effects) if causes or '"rerun"' in effects else ()
-        return Recorded(
-            self._arrival(row, known.get("labels", NO_LABELS)),
-            saw,
-            now,
-            rule_set,
-            Ruling(reason, rule_id, effects, also, shadow),
-            _planned(decided) if decided else None,
-            _later(causes, decided) if causes else (),
-        )
-
-    def _arrival(self, row: Sequence[Any], labels: Mapping[str, str]) -> Arrival:
-        (request_id, function, service, qualifier, region, account, condition, outcome, error_type, message,
-         invoke_count, status_code, received_at, source, message_id, fingerprint, *_, body) = row  # fmt: skip
-        if _cut(message) or _cut(error_type) or _large(invoke_count) or _large(status_code):
-            envelope = self._whole(request_id, outcome)
-        else:
-            event, function_error = _inside(body)
-            envelope = Envelope(
-                request_id=RequestId(request_id),
-                function=_function(function, service, qualifier, region, account),
-                function_arn="",
-                condition=condition,
-                invoke_count=invoke_count,
-                timestamp=None,
-                request_payload=event,
-                status_code=status_code,
-                function_error=function_error,
-                response_payload="",
-                error=ErrorInfo(error_type, message),
-                outcome=_OUTCOMES[outcome],
-                body=b"",
-                digest="",
-            )
-        return Arrival(
-            envelope=envelope,
-            source=source,
-            message_id=message_id,
-            received_at=instant_of(received_at),
-            enqueued_at=None,
-            fingerprint=fingerprint,
-            labels=labels,
-        )
-
-    def _whole(self, request_id: str, outcome: str) -> Envelope:
-        (body,) = self._one("SELECT body FROM envelopes WHERE request_id = ?", request_id)
-        return parse_body(body, destination=_ROLES.get(outcome, Destination.BOTH))
-
-
-_OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
-_ROLES: Final = {"failed": Destination.FAILURE, "succeeded": Destination.SUCCESS}
-
-
-def _waits(row: Sequence[Any]) -> bool:
-    """Whether something was decided that may have raised an alert later."""
-    effects: str = row[-4]
-    return '"rerun"' in effects or '"hold"' in effects or '"resolve"' in effects
-
-
-def _planned(decided: Sequence[Mapping[str, Any]]) -> tuple[int, datetime] | None:
-    for effect in decided:
-        if effect["kind"] == "rerun":
-            return effect["attempt"], instant_of(effect["due_at"])
-    return None
-
-
-def _later(causes: Sequence[str], decided: Sequence[Mapping[str, Any]]) -> tuple[Cause, ...]:
-    """Of all alerts about an envelope the causes of those that were not part of its decision."""
-    rest = Counter(causes) - Counter(each["cause"] for each in decided if each["kind"] == "alert")
-    return tuple(Cause(cause) for cause in rest.elements())
-
-
-@lru_cache(maxsize=4096)
-def _function(label: str, service: str, qualifier: str, region: str, account: str) -> FunctionRef:
-    return FunctionRef(label.removeprefix(f"{service}/") if service else label, service, qualifier, region, account)
-
-
-def _inside(body: bytes) -> tuple[bytes, str]:
-    """The event and the function's error class, as `triage.envelope.parse_body` reads them."""
-    message = from_json(body)
-    event = message.get("requestPayload") or ""
-    return event.encode(), (message.get("responseContext") or {}).get("functionError") or ""
-
-
-def _cut(value: str) -> bool:
-    return len(value) >= MESSAGE_LIMIT
-
-
-def _large(value: int | None) -> bool:
-    """Whether the column may hold less than the message said: integers there have 64 bits."""
-    return value is not None and abs(value) >= 1 << 62
+        for request_id in open_ends:
+            for item in stories[request_id]:
+                item.causes = causes.get(item.request_id, ())
+        yield from stories.values()

@@ -9,45 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import takewhile
 from typing import Any, Final
 
-from triage.decide import DEFAULT_ALERT, Decision, Hold, Rerun, decide_by, match_rules
+from triage.backtest.recorded import Recorded, Ruling, Values
+from triage.decide import DEFAULT_ALERT, Alert, Decision, Hold, Rerun, Resolve, decide_by
 from triage.envelope import Outcome
-from triage.facts import Arrival, Facts, Subject
 from triage.rules.document import read_document
-from triage.rules.model import AlertPolicy, Cause, Match, Rule, RuleSet, SourceText
-from triage.stores.decisions import also_json, effects_json, shadow_json
-
-
-@dataclass(frozen=True, slots=True)
-class Ruling:
-    """What was decided, as it is stored: JSON texts. Rules in shadow mode do nothing, so they are not compared."""
-
-    reason: str
-    rule_id: str
-    effects: str
-    also: str = "[]"
-    shadow: str = field(default="[]", compare=False)
-
-    @classmethod
-    def of(cls, decision: Decision) -> Ruling:
-        """How a decision is stored."""
-        rule = decision.rule
-        return cls(
-            decision.reason.value,
-            rule.id if rule else "",
-            effects_json(decision.effects, rule),
-            also_json(decision.also),
-            shadow_json(decision.shadow),
-        )
-
-    def repeats(self, other: Ruling) -> bool:
-        """Whether it is the very same decision, rules in shadow mode and all."""
-        return self == other and self.shadow == other.shadow
+from triage.rules.match import matching_of
+from triage.rules.model import AlertPolicy, Candidate, Cause, Match, Rule, RuleSet, SourceText, kind_of
 
 
 class Absence(StrEnum):
@@ -57,22 +30,8 @@ class Absence(StrEnum):
     UNKNOWN = "unknown"  # they would have re-run where nothing was re-run, so what followed says nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A stored envelope, what its decision saw, when it was made and by which rules (a digest), and what it was.
-
-    Attributes:
-        planned: the re-run that was decided, as attempt and due time.
-        later: causes of alerts that were raised afterwards, because of how that re-run or hold ended.
-    """
-
-    arrival: Arrival
-    facts: Facts
-    now: datetime
-    rule_set: str
-    ruling: Ruling
-    planned: tuple[int, datetime] | None = None
-    later: tuple[Cause, ...] = ()
+Deed = tuple[str, str]
+"""Something done: its kind (rerun, alert, hold, ignore, resolve), and for an alert the receiver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +39,24 @@ class Replayed:
     """A decision made again, or why it is not.
 
     Attributes:
+        deeds: what it does; what is told later because of how a re-run or hold ended counts, too.
         told_later: receivers of the alerts that follow from how the recorded re-run or hold ended.
         open_end: a re-run of which no outcome is recorded.
         unrecorded: a rule wanted to know something that was not recorded, because no rule mentioned it then.
+        stopped_at: the rule at which the search ended, by its id: rules after it had no say.
     """
 
     ruling: Ruling | None
     absence: Absence | None = None
+    deeds: tuple[Deed, ...] = ()
     told_later: tuple[str, ...] = ()
     open_end: bool = False
     unrecorded: bool = False
     stopped_at: str = ""
-    """The rule at which the search ended, by its id: rules after it had no say."""
+
+
+_NO_SHIFT: Final = timedelta(0)
+_FAILED: Final = Outcome.FAILED
 
 
 def replay(story: Sequence[Recorded], rules: Sequence[Asked]) -> list[Replayed]:
@@ -102,30 +67,38 @@ def replay(story: Sequence[Recorded], rules: Sequence[Asked]) -> list[Replayed]:
     all, or re-run where nothing was re-run, the rest of the story is left out.
     """
     replayed: list[Replayed] = []
-    shift = timedelta(0)
+    shift = _NO_SHIFT
     absence: Absence | None = None
     for item, asked in zip(story, rules, strict=True):
         if absence is not None:
             replayed.append(Replayed(None, absence))
             continue
-        now = item.now + shift
-        match = match_rules(item.arrival, item.facts, asked.rules, now=now)
-        known = asked.known(match, item)
-        if known is not None:
+        match = matching_of(asked.candidates, Values(item, shift))
+        again = asked.known(match, item)
+        if again is not None:
             absence = Absence.NOT_MADE if item.planned is not None else None
-            replayed.append(known)
+            replayed.append(again)
             continue
-        decision = decide_by(match, item.arrival, item.facts, now=now)
+        now = item.now + shift
+        decision = decide_by(match, item.facts, request_id=item.request_id, outcome=item.outcome, now=now)
+        ruling = Ruling.of(decision)
         planned = _planned(decision)
-        if planned is not None and item.planned is not None and planned[0] == item.planned[0]:
-            shift = planned[1] - item.planned[1]
-        elif planned is not None:
-            absence = Absence.UNKNOWN
-        elif item.planned is not None:
-            absence = Absence.NOT_MADE
+        if ruling.effects == item.effects:
+            # Most decisions: the same re-run, at the same time.
+            shift = _NO_SHIFT if planned is not None else shift
+        else:
+            recorded = item.planned
+            if planned is not None and recorded is not None and planned[0] == recorded[0]:
+                shift = planned[1] - recorded[1]
+            elif planned is not None:
+                absence = Absence.UNKNOWN
+            elif recorded is not None:
+                absence = Absence.NOT_MADE
+        told_later = _told_later(decision, item.later) if item.causes and absence is None else ()
         again = Replayed(
-            ruling=Ruling.of(decision),
-            told_later=_told_later(decision, item.later) if item.later and absence is None else (),
+            ruling=ruling,
+            deeds=_deeds(decision, item.outcome, told_later),
+            told_later=told_later,
             open_end=absence is Absence.UNKNOWN,
             unrecorded=any(clause.actual.endswith(_UNRECORDED) for clause in match.errors),
             stopped_at=match.rules[-1].id if match.rules and not match.rules[-1].continues else "",
@@ -135,56 +108,71 @@ def replay(story: Sequence[Recorded], rules: Sequence[Asked]) -> list[Replayed]:
     return replayed
 
 
+def as_recorded(item: Recorded) -> Replayed:
+    """The decision as it was made, for want of the rules that made it."""
+    effects = json.loads(item.effects)
+    deeds = tuple((effect["kind"], receiver) for effect in effects for receiver in effect.get("to", ("",)))
+    return Replayed(item.ruling, deeds=deeds or _idle(item.outcome))
+
+
 class Asked:
-    """Rules that may match envelopes of one kind, with the decisions that follow from nothing but which of them match.
+    """Rules that may match results of one kind, with the decisions that follow from nothing but which of them match.
 
     Those are decisions about failures by rules that neither re-run nor hold: no time and no attempt is in them.
     """
 
-    __slots__ = ("_common", "_known", "rules")
+    __slots__ = ("_common", "_known", "candidates")
 
-    def __init__(self, rules: RuleSet) -> None:
-        self.rules = rules
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        self.candidates = candidates
         self._known: dict[tuple[int, ...], Replayed] = {}
         self._common: dict[int, frozenset[str]] = {}
 
     def known(self, match: Match, item: Recorded) -> Replayed | None:
         """The decision, if it was made before."""
-        if match.shadow or match.errors or item.arrival.envelope.outcome is not Outcome.FAILED:
+        if item.outcome is not _FAILED or match.shadow or match.errors:
             return None
         return self._known.get(tuple(map(id, match.rules)))
 
     def learn(self, match: Match, item: Recorded, decision: Replayed) -> None:
         """Remember a decision, if it follows from the match alone."""
-        plain = not match.shadow and not match.errors and not any(rule.rerun or rule.hold for rule in match.rules)
-        if plain and item.arrival.envelope.outcome is Outcome.FAILED:
+        if item.outcome is not _FAILED or match.shadow or match.errors:
+            return
+        if not any(rule.rerun or rule.hold for rule in match.rules):
             self._known[tuple(map(id, match.rules))] = decision
 
-    def settles(self, item: Recorded, replayed: Replayed, other: Asked) -> bool:
+    def settles(self, replayed: Replayed, other: Asked) -> bool:
         """Whether a decision by these rules is that of the others for sure: the search ended before they differ."""
         if replayed.ruling is None:
             return True
         common = self._common.get(id(other))
         if common is None:
-            common = self._common[id(other)] = _common(self.rules, other.rules)
-        if item.arrival.envelope.outcome is not Outcome.FAILED:
-            return _NOTHING in common
+            pairs = zip(self.candidates, other.candidates, strict=False)
+            same = takewhile(lambda pair: pair[0].rule is pair[1].rule, pairs)
+            common = self._common[id(other)] = frozenset(one.rule.id for one, _ in same)
         return replayed.stopped_at in common
-
-
-_NOTHING: Final = "(nothing)"
-"""Among ids of rules: results that are no failures are asked about by the same rules, mostly by none."""
-
-
-def _common(one: RuleSet, other: RuleSet) -> frozenset[str]:
-    """Ids of the rules that come before the first difference between two sets."""
-    same = takewhile(lambda pair: pair[0] is pair[1], zip(one.rules, other.rules, strict=False))
-    ids = frozenset(rule.id for rule, _ in same)
-    return ids | {_NOTHING} if list(map(id, one.of_successes)) == list(map(id, other.of_successes)) else ids
 
 
 _UNRECORDED: Final = "was not recorded with this decision"
 """How the text of `triage.facts.Unrecorded` ends."""
+
+
+def _deeds(decision: Decision, outcome: Outcome, told_later: Iterable[str]) -> tuple[Deed, ...]:
+    deeds: list[Deed] = []
+    for effect in decision.effects:
+        if isinstance(effect, Alert):
+            deeds += [("alert", receiver) for receiver in effect.policy.to]
+        else:
+            deeds.append((_KINDS[type(effect)], ""))
+    deeds += [("alert", receiver) for receiver in told_later]
+    return tuple(deeds) or _idle(outcome)
+
+
+_KINDS: Final = {Rerun: "rerun", Hold: "hold", Resolve: "resolve"}
+
+
+def _idle(outcome: Outcome) -> tuple[Deed, ...]:
+    return (("ignore", ""),) if outcome is _FAILED else ()
 
 
 def _planned(decision: Decision) -> tuple[int, datetime] | None:
@@ -202,53 +190,33 @@ def _told_later(decision: Decision, causes: Iterable[Cause]) -> tuple[str, ...]:
     return tuple(receiver for cause in causes if cause in policy.on for receiver in policy.to)
 
 
-_COARSE: Final = frozenset(
-    {"fn", "service", "qualifier", "region", "account", "condition", "outcome", "status_code", "function_error",
-     "error.type", "source"}
-)  # fmt: skip
-"""Names whose values many envelopes share, and which are the envelope's own: they settle what some clauses say."""
-
 _MOST_KINDS: Final = 20_000
 
 
 class Shortlist:
-    """A rule set that remembers, for each kind of envelope, which of its rules can match at all.
-
-    Leaving out a rule one of whose clauses does not hold changes no decision: this is speed, and nothing else.
-    """
+    """A rule set that remembers, for each kind of result, which of its rules can match at all."""
 
     def __init__(self, rules: RuleSet, pool: dict[tuple[int, ...], Asked]) -> None:
         """``pool``: shared by several, so that the same rules (see `shared`) are the same object for all of them."""
         self.rules, self._pool = rules, pool
-        self._known: dict[tuple[object, ...], Asked] = {}
+        self._known: dict[tuple[Any, ...], Asked] = {}
 
-    def of(self, arrival: Arrival) -> Asked:
-        """The rules that may match such an envelope, depending on what else is known."""
-        envelope = arrival.envelope
-        kind = (
-            envelope.function,
-            envelope.condition,
-            envelope.outcome,
-            envelope.status_code,
-            envelope.function_error,
-            envelope.error.type,
-            arrival.source,
-        )
+    def of(self, item: Recorded) -> Asked:
+        """The rules that may match such a result, depending on what else is known."""
+        kind = item.kind
+        if kind is None:
+            return self._possible(item)
         found = self._known.get(kind)
         if found is None:
             if len(self._known) >= _MOST_KINDS:
                 self._known.clear()
-            found = self._known[kind] = self._possible(arrival)
+            found = self._known[kind] = self._possible(item)
         return found
 
-    def _possible(self, arrival: Arrival) -> Asked:
-        subject = Subject(arrival, Facts(), now=arrival.received_at)
-        rules = tuple(
-            rule
-            for rule in self.rules.rules
-            if all(matcher.test(subject) for matcher in rule.match if matcher.names <= _COARSE)
-        )
-        return self._pool.setdefault(tuple(map(id, rules)), Asked(RuleSet(rules, self.rules.digest)))
+    def _possible(self, item: Recorded) -> Asked:
+        values = Values(item, _NO_SHIFT)
+        candidates = self.rules.candidates(kind_of(values), values)
+        return self._pool.setdefault(tuple(id(candidate.rule) for candidate in candidates), Asked(candidates))
 
 
 def shared(rules: RuleSet, known: RuleSet) -> RuleSet:

@@ -7,14 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 
-from triage.backtest.replay import Absence, Recorded, Replayed, Ruling
+from triage.backtest.recorded import Recorded, Ruling
+from triage.backtest.replay import Absence, Deed, Replayed
 from triage.envelope import Outcome
-
-Deed = tuple[str, str]
-"""Something done: its kind (rerun, alert, hold, ignore, resolve), and for an alert the receiver."""
+from triage.stores.records import instant_of
 
 Deeds = Counter[Deed]
 
@@ -46,8 +44,7 @@ class Report:
 
     Attributes:
         limit: most changes and defects that are kept one by one.
-        rule_sets: envelopes by the digest of the rules they were decided by.
-        unkept: the same for rules that are not kept or can no longer be read; their record is taken as it is.
+        unkept: results by the digest of rules that are not kept or can no longer be read; taken as recorded.
         by_rule: what changes, by the rules that decide before and after: how many decisions, and the deeds after less
             those before. What is in parentheses is no rule but the reason there is none.
         open_ends: re-runs that only the rules after would make, so that no outcome is recorded.
@@ -58,11 +55,6 @@ class Report:
 
     limit: int = 20
     stories: int = 0
-    envelopes: int = 0
-    failures: int = 0
-    first: datetime | None = None
-    last: datetime | None = None
-    rule_sets: Counter[str] = field(default_factory=Counter)
     unkept: Counter[str] = field(default_factory=Counter)
     changed: int = 0
     by_rule: dict[tuple[str, str], tuple[int, Deeds]] = field(default_factory=dict)
@@ -74,89 +66,106 @@ class Report:
     changes: list[Change] = field(default_factory=list)
     defective: int = 0
     defects: list[Defect] = field(default_factory=list)
-    # By all that one decision does: counting each deed by itself costs more than the rest of the comparison.
+    # Counted together, as there are few different ones: counting each by itself costs more than the comparison.
+    _covered: Counter[tuple[str, Outcome]] = field(default_factory=Counter)
     _before: Counter[tuple[Deed, ...]] = field(default_factory=Counter)
     _after: Counter[tuple[Deed, ...]] = field(default_factory=Counter)
+    _unchanged: Counter[tuple[Deed, ...]] = field(default_factory=Counter)
+    _first: str = ""
+    _last: str = ""
+
+    @property
+    def envelopes(self) -> int:
+        """Results in all."""
+        return self._covered.total()
+
+    @property
+    def failures(self) -> int:
+        """Results that are failures."""
+        return sum(count for (_, outcome), count in self._covered.items() if outcome is Outcome.FAILED)
+
+    @property
+    def rule_sets(self) -> Counter[str]:
+        """Results by the digest of the rules they were decided by."""
+        sums: Counter[str] = Counter()
+        for (digest, _), count in self._covered.items():
+            sums[digest] += count
+        return sums
+
+    @property
+    def first(self) -> datetime | None:
+        """When the first of them was received."""
+        return instant_of(self._first) if self._first else None
+
+    @property
+    def last(self) -> datetime | None:
+        """When the last of them was received."""
+        return instant_of(self._last) if self._last else None
 
     @property
     def before(self) -> Deeds:
         """All that is done under the rules before."""
-        return _sum(self._before)
+        return _sum(self._unchanged, self._before)
 
     @property
     def after(self) -> Deeds:
         """All that is done under the rules after."""
-        return _sum(self._after)
+        return _sum(self._unchanged, self._after)
 
     def add(self, story: Sequence[Recorded], before: Sequence[Replayed], after: Sequence[Replayed]) -> None:
         """Count one story, replayed twice."""
         self.stories += 1
         for item, old, new in zip(story, before, after, strict=True):
-            self._cover(item)
-            deeds = deeds_of(item, old)
-            self._before[deeds] += 1
-            if old is new or (old.ruling, old.absence, old.told_later) == (new.ruling, new.absence, new.told_later):
-                self._after[deeds] += 1
+            self._covered[item.rule_set, item.outcome] += 1
+            at = item.received_at
+            if at < self._first or at > self._last:
+                self._span(at, at)
+            if old is new or _same(old, new):
+                self._unchanged[old.deeds] += 1
             else:
-                self._change(item, old, new, deeds, deeds_of(item, new))
-            if new.open_end and not old.open_end:
-                self.open_ends += 1
+                self._change(item, old, new)
             self.unrecorded += new.unrecorded
             if new.absence is not None and old.absence is None:
                 self.left_out[new.absence] += 1
-        self._count_not_made(story, before, after)
+            if new.open_end and not old.open_end:
+                self.open_ends += 1
+        if before is not after:
+            self._count_not_made(story, before, after)
 
     def disagree(self, item: Recorded, again: Ruling) -> None:
         """Count a decision that is not given again by its own rules."""
         self.defective += 1
         if len(self.defects) < self.limit:
-            self.defects.append(Defect(item.arrival.envelope.request_id, item.rule_set, item.ruling, again))
+            self.defects.append(Defect(item.request_id, item.rule_set, item.ruling, again))
 
     def merge(self, other: Report) -> None:
         """Add a report about stories that come after these."""
-        for name in (
-            "stories",
-            "envelopes",
-            "failures",
-            "changed",
-            "open_ends",
-            "not_made",
-            "healed",
-            "unrecorded",
-            "defective",
-        ):
+        for name in ("stories", "changed", "open_ends", "not_made", "healed", "unrecorded", "defective"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("rule_sets", "unkept", "left_out", "_before", "_after"):
+        for name in ("unkept", "left_out", "_covered", "_before", "_after", "_unchanged"):
             getattr(self, name).update(getattr(other, name))
-        self.first = min(filter(None, (self.first, other.first)), default=None)
-        self.last = max(filter(None, (self.last, other.last)), default=None)
+        if other.stories:
+            self._span(other._first, other._last)
         for rules, (count, deeds) in other.by_rule.items():
             self._add_up(rules, count, deeds)
         self.changes = [*self.changes, *other.changes][: self.limit]
         self.defects = [*self.defects, *other.defects][: self.limit]
 
-    def _cover(self, item: Recorded) -> None:
-        at = item.arrival.received_at
-        self.envelopes += 1
-        self.failures += item.arrival.envelope.outcome is Outcome.FAILED
-        self.rule_sets[item.rule_set] += 1
-        if self.first is None or at < self.first:
-            self.first = at
-        if self.last is None or at > self.last:
-            self.last = at
+    def _span(self, first: str, last: str) -> None:
+        if first < self._first or not self._first:
+            self._first = first
+        self._last = max(self._last, last)
 
-    def _change(
-        self, item: Recorded, old: Replayed, new: Replayed, was: tuple[Deed, ...], becomes: tuple[Deed, ...]
-    ) -> None:
-        self._after[becomes] += 1
+    def _change(self, item: Recorded, old: Replayed, new: Replayed) -> None:
+        self._before[old.deeds] += 1
+        self._after[new.deeds] += 1
         self.changed += 1
-        difference = Counter(becomes)
-        difference.subtract(was)
+        difference = Counter(new.deeds)
+        difference.subtract(old.deeds)
         self._add_up((taker(old), taker(new)), 1, difference)
         if len(self.changes) < self.limit:
-            arrival = item.arrival
-            envelope = arrival.envelope
-            self.changes.append(Change(envelope.request_id, arrival.received_at, envelope.function.label, old, new))
+            received_at = instant_of(item.received_at)
+            self.changes.append(Change(item.request_id, received_at, item.function, old, new))
 
     def _add_up(self, rules: tuple[str, str], count: int, deeds: Deeds) -> None:
         known, sums = self.by_rule.get(rules, (0, Counter()))
@@ -171,26 +180,10 @@ class Report:
                 return
 
 
-_NUMBERS: Final = (
-    "stories", "envelopes", "failures", "changed", "open_ends", "not_made", "healed", "unrecorded", "defective",
-)  # fmt: skip
-
-
-def deeds_of(item: Recorded, replayed: Replayed) -> tuple[Deed, ...]:
-    """What one decision does; what is told later because of how a re-run ended counts, too."""
-    if replayed.ruling is None:
-        return ()
-    deeds = _deeds(replayed.ruling.effects)
-    if replayed.told_later:
-        deeds += tuple(("alert", receiver) for receiver in replayed.told_later)
-    if not deeds and item.arrival.envelope.outcome is Outcome.FAILED:
-        return (("ignore", ""),)
-    return deeds
-
-
-@lru_cache(maxsize=4096)
-def _deeds(effects: str) -> tuple[Deed, ...]:
-    return tuple((effect["kind"], receiver) for effect in json.loads(effects) for receiver in effect.get("to", ("",)))
+def _same(old: Replayed, new: Replayed) -> bool:
+    if old.ruling is None or new.ruling is None:
+        return old.ruling is new.ruling and old.absence is new.absence
+    return old.ruling.does_as(new.ruling) and old.told_later == new.told_later
 
 
 def effects_of(ruling: Ruling) -> list[dict[str, Any]]:
@@ -199,11 +192,12 @@ def effects_of(ruling: Ruling) -> list[dict[str, Any]]:
     return effects
 
 
-def _sum(profiles: Counter[tuple[Deed, ...]]) -> Deeds:
+def _sum(*counted: Counter[tuple[Deed, ...]]) -> Deeds:
     sums: Deeds = Counter()
-    for deeds, count in profiles.items():
-        for deed in deeds:
-            sums[deed] += count
+    for each in counted:
+        for deeds, count in each.items():
+            for deed in deeds:
+                sums[deed] += count
     return sums
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from triage.backtest.history import Choice, History
-from triage.backtest.replay import Asked, Recorded, Replayed, Shortlist, replay, shared
+from triage.backtest.recorded import Recorded
+from triage.backtest.replay import Asked, Shortlist, as_recorded, replay, shared
 from triage.backtest.report import Report
 from triage.errors import RulesInvalid, StoreUnavailable
 from triage.rules.model import Mode, RuleSet, SourceText
@@ -140,25 +141,25 @@ class _Comparison:
         return report
 
     def _compare(self, story: Sequence[Recorded], report: Report) -> None:
-        after = [self.after.of(item.arrival) for item in story]
+        after = [self.after.of(item) for item in story]
         before: list[Asked] = []
         own = True
         for item, asked in zip(story, after, strict=True):
             rules = self.before or self._recorded(item.rule_set)
             if rules is None:
                 report.unkept.update(item.rule_set for item in story)
-                report.add(story, [Replayed(item.ruling) for item in story], replay(story, after))
+                report.add(story, list(map(as_recorded, story)), replay(story, after))
                 return
             own = own and rules.rules.digest == item.rule_set
-            before.append(asked if rules is self.after else rules.of(item.arrival))
+            before.append(asked if rules is self.after else rules.of(item))
         old = replay(story, before)
         if own:
             for item, again in zip(story, old, strict=True):
-                if again.ruling is not None and not again.ruling.repeats(item.ruling):
+                if again.ruling is not None and again.ruling != item.ruling:
                     report.disagree(item, again.ruling)
         new = old
         for index, asked in enumerate(after):
-            if before[index] is not asked and not before[index].settles(story[index], old[index], asked):
+            if before[index] is not asked and not before[index].settles(old[index], asked):
                 new = replay(story, after)
                 break
         report.add(story, old, new)

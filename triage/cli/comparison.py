@@ -17,7 +17,8 @@ from triage.cli.storage import ask
 
 if TYPE_CHECKING:
     from triage.backtest.history import Choice
-    from triage.backtest.replay import Replayed, Ruling
+    from triage.backtest.recorded import Ruling
+    from triage.backtest.replay import Replayed
     from triage.backtest.report import Deeds, Report
     from triage.backtest.run import Backtest, RulesUsed
     from triage.settings import Settings

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,10 +16,10 @@ from triage.cli.output import print_fields, print_json, print_table, settings_op
 from triage.cli.storage import ask
 
 if TYPE_CHECKING:
-    from triage.backtest.replay import Ruling
+    from triage.backtest.recorded import Ruling
     from triage.explain import Asked, Explanation
     from triage.facts import Arrival, Facts
-    from triage.rules.model import RuleSet
+    from triage.rules.model import RuleSet, Subject
     from triage.settings import Settings
     from triage.stores import FailureDetail, Store
 
@@ -52,7 +53,7 @@ def explain(*, settings: Settings, what: str, path: Path | None, as_json: bool) 
 
     The exit code is 1 when a stored decision is not given again by its own rules, which is a defect of triage.
     """
-    from triage.backtest.replay import Ruling  # noqa: PLC0415
+    from triage.backtest.recorded import Ruling  # noqa: PLC0415
     from triage.explain import explain as explained  # noqa: PLC0415
 
     question = (
@@ -64,7 +65,7 @@ def explain(*, settings: Settings, what: str, path: Path | None, as_json: bool) 
         print_json(_as_json(question, explanation, ruling))
     else:
         _tell(question, explanation, ruling)
-    if question.recorded is not None and path is None and not ruling.repeats(question.recorded):
+    if question.recorded is not None and path is None and ruling != question.recorded:
         click.echo(
             "DEFECT: the rules that this decision was made by do not give it again. Please report this.", err=True
         )
@@ -72,7 +73,7 @@ def explain(*, settings: Settings, what: str, path: Path | None, as_json: bool) 
 
 
 def _stored(settings: Settings, request_id: str, path: Path | None) -> _Question:
-    from triage.backtest.replay import Ruling  # noqa: PLC0415
+    from triage.backtest.recorded import Ruling  # noqa: PLC0415
     from triage.rules.source import load_rules  # noqa: PLC0415
     from triage.stores.decisions import recall  # noqa: PLC0415
     from triage.stores.records import json_text  # noqa: PLC0415
@@ -196,13 +197,23 @@ def _as_json(question: _Question, explanation: Explanation, ruling: Ruling) -> d
         "fingerprint": question.arrival.fingerprint,
         "at": question.now,
         "rule_set": question.rules.digest,
-        "seen": {name: _plain(value) for name, value in explanation.subject.items()},
+        "seen": dict(_seen(explanation.subject)),
         "rules": [_asked_json(asked) for asked in explanation.asked],
         "gates": [{"gate": gate.name, "open": gate.open, "why": gate.text} for gate in explanation.gates],
         "decision": ruling_json(ruling),
         "recorded": ruling_json(recorded) if recorded else None,
-        "as_recorded": None if recorded is None else ruling.repeats(recorded),
+        "as_recorded": None if recorded is None else ruling == recorded,
     }
+
+
+def _seen(subject: Subject) -> Iterator[tuple[str, Any]]:
+    """The values of all names that were known; of the event only when a rule has looked into it."""
+    from triage.facts import VOCABULARY, Unrecorded  # noqa: PLC0415
+
+    for name in VOCABULARY:
+        if name != "payload" or name in subject:
+            with suppress(Unrecorded):
+                yield name, _plain(subject[name])
 
 
 def _asked_json(asked: Asked) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, Protocol
 
 
 class Cause(StrEnum):
@@ -201,6 +202,26 @@ class SourceText:
     text: str
 
 
+class Candidate(NamedTuple):
+    """A rule that may match, and the tests of its ``match`` that are still to be made."""
+
+    rule: Rule
+    tests: tuple[Test, ...]
+
+
+KIND: Final = (
+    "fn", "service", "qualifier", "region", "account", "condition", "outcome", "error.type", "status_code", "source",
+)  # fmt: skip
+"""Names whose values many results share. Two results of one kind have the same values under all of them."""
+
+kind_of: Callable[[Subject], tuple[Any, ...]] = itemgetter(*KIND)
+"""The values under `KIND`."""
+
+_MOST_KINDS: Final = 4_000
+_LONGEST_KIND: Final = 400
+"""Characters of condition and error type, which anybody can make up."""
+
+
 @dataclass(frozen=True, slots=True)
 class RuleSet:
     """All rules, in file order. ``digest`` is the SHA-256 over names and texts, and is stored with every decision.
@@ -215,6 +236,9 @@ class RuleSet:
     of_successes: tuple[Rule, ...] = field(init=False, compare=False, repr=False)
     names: frozenset[str] = field(init=False, compare=False, repr=False)
     """Names of the vocabulary that rules mention which are asked at all."""
+    _of_kinds: dict[tuple[Any, ...], tuple[Candidate, ...]] = field(
+        init=False, compare=False, repr=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         asked = tuple(rule for rule in self.rules if rule.mode is not Mode.OFF)
@@ -222,9 +246,31 @@ class RuleSet:
         object.__setattr__(self, "of_failures", asked)
         object.__setattr__(self, "of_successes", tuple(rule for rule in asked if rule.successes))
 
+    def candidates(self, kind: tuple[Any, ...], subject: Subject) -> tuple[Candidate, ...]:
+        """The rules that may match a subject of this kind, in order.
 
-@dataclass(frozen=True, slots=True)
-class Match:
+        Which those are is found out once for each kind: clauses that look at nothing but `KIND` are settled by it. To
+        leave out a rule one of whose clauses does not hold changes no decision; this is speed, and nothing else.
+        """
+        found = self._of_kinds.get(kind)
+        if found is None:
+            rules = self.of_failures if subject["outcome"] == "failed" else self.of_successes
+            found = tuple(
+                Candidate(rule, tuple(matcher.test for matcher in rule.match if not matcher.names <= _SETTLED))
+                for rule in rules
+                if all(matcher.test(subject) for matcher in rule.match if matcher.names <= _SETTLED)
+            )
+            if len(subject["condition"]) + len(subject["error.type"]) <= _LONGEST_KIND:
+                if len(self._of_kinds) >= _MOST_KINDS:
+                    self._of_kinds.clear()
+                self._of_kinds[kind] = found
+        return found
+
+
+_SETTLED: Final = frozenset(KIND)
+
+
+class Match(NamedTuple):
     """The rules that apply: any number that continue and at most one that does not, in order.
 
     Attributes:

@@ -61,6 +61,10 @@ def facts_json(facts: Facts, labels: Mapping[str, str], *, now: datetime) -> str
 
 def effects_json(effects: Sequence[Effect], rule: Rule | None) -> str:
     """What was decided, as stored; equal texts are equal decisions. Alerts of other rules than ``rule`` name theirs."""
+    if len(effects) == 1 and isinstance(rerun := effects[0], Rerun):
+        # Most of them, and nothing in it needs an escape.
+        due_at = instant(rerun.due_at)
+        return f'[{{"kind":"rerun","task_id":"{rerun.task_id}","attempt":{rerun.attempt},"due_at":"{due_at}"}}]'
     return json_text([_effect(effect, rule) for effect in effects]) if effects else "[]"
 
 

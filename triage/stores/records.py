@@ -67,10 +67,11 @@ _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=
 @lru_cache(maxsize=1024)
 def instant(at: datetime) -> str:
     """An aware instant as sortable text."""
-    try:
-        at = at.astimezone(UTC)
-    except OverflowError:  # years 1 and 9999 with an offset: an envelope may hold them
-        at = at.replace(tzinfo=UTC)
+    if at.tzinfo is not UTC:
+        try:
+            at = at.astimezone(UTC)
+        except OverflowError:  # years 1 and 9999 with an offset: an envelope may hold them
+            at = at.replace(tzinfo=UTC)
     return at.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
