@@ -23,18 +23,20 @@ from triage.log import redactor, secrets_of
 from triage.notify import AppriseNotifier, ReceiverConfig
 from triage.outbox import Outbox, Retries
 from triage.progress import Progress, Stage, stalled
+from triage.retention import Retention
 from triage.rulebook import RuleBook
 from triage.rulefiles import default_rules_dir
 from triage.rules.model import AlertPolicy
 from triage.rules.values import function_name
 from triage.sdnotify import Supervisor
-from triage.settings import LabelSettings, Settings
+from triage.settings import LabelSettings, RetentionSettings, Settings
 from triage.settings import LocalSource as LocalSettings
 from triage.settings import SmqSource as SmqSettings
 from triage.sources import Source
 from triage.sources.local import LocalQueue, LocalSource
 from triage.sources.smq import SmqSource
 from triage.stores import Store
+from triage.stores.retention import STAGES, Cutoffs
 from triage.stores.sqlite import SqliteStore
 from triage.supervision import Supervision
 from triage.web.ops import Ops, serve_ops
@@ -57,6 +59,7 @@ class App:
         consumer: Consumer,
         outbox: Outbox,
         kill_switch: KillSwitch,
+        retention: Retention,
         supervisor: Supervisor,
         clock: Clock,
         redact: Callable[[str], str],
@@ -65,6 +68,7 @@ class App:
         self.url = ""
         """Where the operations endpoint listens; empty when it is off."""
         self._consumer, self._outbox, self._kill_switch = consumer, outbox, kill_switch
+        self._retention = retention
         self._supervisor = supervisor
         self._supervision = Supervision(
             supervisor,
@@ -78,7 +82,8 @@ class App:
     @property
     def stages(self) -> dict[str, Progress]:
         """How each stage gets on, by its name."""
-        return {**self._consumer.stages, **self._outbox.stages, **self.rules.stages, **self._kill_switch.stages}
+        parts = (self._consumer, self._outbox, self.rules, self._kill_switch, self._retention)
+        return {name: stage for part in parts for name, stage in part.stages.items()}
 
     def stalled(self, now: datetime) -> list[Stage]:
         """The stages that stand still; empty while all is well. May be asked from any thread.
@@ -104,6 +109,7 @@ class App:
             asyncio.create_task(self._outbox.run(stop), name="outbox"),
             asyncio.create_task(self.rules.run(stop, changed), name="rules"),
             asyncio.create_task(self._kill_switch.run(stop, halt or asyncio.Event()), name="kill switch"),
+            asyncio.create_task(self._retention.run(stop), name="retention"),
         }
         stopping = asyncio.create_task(stop.wait())
         beside = {
@@ -211,6 +217,9 @@ async def build(
             consumer=consumer,
             outbox=outbox,
             kill_switch=kill_switch,
+            retention=Retention(
+                store, stages=STAGES, cutoffs=lambda: _cutoffs(settings.retention, clock.now()), clock=clock
+            ),
             supervisor=supervisor or Supervisor({}, pid=0),
             clock=clock,
             redact=redact,
@@ -295,6 +304,12 @@ async def _intakes(
                 intake = Intake(source, receivers=given.receivers, batch=given.batch, wait=given.wait)
         stack.push_async_callback(source.close)
         yield intake
+
+
+def _cutoffs(kept: RetentionSettings, now: datetime) -> Cutoffs:
+    return Cutoffs(
+        **{name: now - age if (age := getattr(kept, name)) else None for name in RetentionSettings.model_fields}
+    )
 
 
 def _receivers(settings: Settings) -> dict[str, ReceiverConfig]:

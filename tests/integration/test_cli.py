@@ -108,7 +108,7 @@ def test_help_fits_a_screen_and_groups_the_commands_by_task(tmp_path: Path):
         "Act": ["switch"],
         "Rules": ["rules"],
         "Queue": ["queue"],
-        "Other": ["config", "schema", "completion", "version"],
+        "Other": ["db", "config", "schema", "completion", "version"],
     }
 
 

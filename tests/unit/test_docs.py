@@ -81,6 +81,7 @@ def test_every_setting_is_described_as_in_the_code(title: str, group: type[BaseM
         "reruns",
         "consumer",
         "quarantine",
+        "retention",
         "web",
         "log",
         "sources",

@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "switch": _Entry("Act", "Stop re-runs; let them go on."),
     "rules": _Entry("Rules", "Check rule files."),
     "queue": _Entry("Queue", "Send to, look into and serve the local queue."),
+    "db": _Entry("Other", "Back up, restore, check and look at the store."),
     "config": _Entry("Other", "Show or check the settings in force."),
     "schema": _Entry("Other", "Print the JSON Schema of what triage reads."),
     "completion": _Entry("Other", "Print the completion script for a shell."),

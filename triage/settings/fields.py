@@ -234,6 +234,29 @@ class QuarantineSettings(_Group):
     """How long to collect before telling, so that a burst is one notification. ``0s`` = at once."""
 
 
+class RetentionSettings(_Group):
+    """How long what is over is kept; ``0s`` = for ever. What is open is never removed; the totals go on counting."""
+
+    successes: Duration = timedelta(days=2)
+    """Results of tasks that did well and were no re-runs. Longer than a queue keeps a message makes no sense; shorter
+    than it takes to deliver one again (minutes) would decide it twice."""
+    failures: Duration = timedelta(days=90)
+    """Messages of failures that are over: what a function was called with, and what it answered. They cannot be run
+    again, explained or back-tested afterwards; what was decided and done stays."""
+    decisions: Duration = timedelta(days=400)
+    """All that is left of failures that are over: decisions, attempts, alerts, deliveries, and what people did."""
+    quarantine: Duration = timedelta(days=90)
+    """Messages that could not be read."""
+
+    @model_validator(mode="after")
+    def _decisions_longest(self) -> RetentionSettings:
+        if self.decisions:
+            for name in ("successes", "failures"):
+                if not timedelta(0) < getattr(self, name) <= self.decisions:
+                    raise ValueError(f"{name} must not be longer than decisions, with which everything goes")
+        return self
+
+
 class WebSettings(_Group):
     """The operations endpoint: ``/healthz``, ``/readyz`` and ``/metrics`` over HTTP."""
 
@@ -306,6 +329,7 @@ class Settings(BaseSettings):
     reruns: RerunSettings = RerunSettings()
     consumer: ConsumerSettings = ConsumerSettings()
     quarantine: QuarantineSettings = QuarantineSettings()
+    retention: RetentionSettings = RetentionSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
 

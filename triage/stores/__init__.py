@@ -37,11 +37,11 @@ class Totals:
     quarantined: int
     failures: int
     states: Mapping[str, int]
-    """Failed envelopes by the state of their lineage (``states.State``)."""
+    """Failed envelopes by the state of their lineage (``states.State``); ``removed``: past their retention."""
     outbox: Mapping[str, int]
     """Outbox rows that are not finished, by kind."""
     deliveries: Mapping[str, int]
-    """Notifications by result: ``sent``, ``failed`` (a try that failed), ``dead`` (given up)."""
+    """Notifications by result, since ever: ``sent``, ``failed`` (a try that failed), ``dead`` (given up)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ def next_due(connection: sqlite3.Connection) -> datetime | None:
         " ORDER BY due_at LIMIT 1"
     ).fetchone()
     leased = connection.execute(
-        "SELECT min(lease_until) FROM outbox WHERE lease_until IS NOT NULL OR state = 'unknown'"
+        "SELECT min(max(lease_until, due_at)) FROM outbox WHERE lease_until IS NOT NULL OR state = 'unknown'"
     ).fetchone()
     times = [found[0] for found in (free, leased) if found is not None and found[0] is not None]
     return instant_of(min(times)) if times else None

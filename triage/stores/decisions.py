@@ -11,6 +11,7 @@ from typing import Any, Final
 from triage.changes import Decided
 from triage.decide import Alert, Effect, Hold, Rerun, Shadow
 from triage.envelope import Destination, Outcome, RequestId, parse_body
+from triage.errors import TriageError
 from triage.facts import NO_LABELS, Arrival, Facts, GroupFacts, Lineage
 from triage.rules.model import Rule
 from triage.states import State
@@ -107,7 +108,14 @@ def recall(detail: FailureDetail) -> tuple[Arrival, Facts, datetime]:
 
 
 def arrival_of(stored: Mapping[str, Any], *, labels: Mapping[str, str] = NO_LABELS) -> Arrival:
-    """An envelope as it came, from the values of `triage.stores.records.ENVELOPE`."""
+    """An envelope as it came, from the values of `triage.stores.records.ENVELOPE`.
+
+    Raises:
+        TriageError: its message is past its retention.
+    """
+    if not stored["body"]:
+        raise TriageError(f"the message of {stored['request_id']} is gone: it is past [retention] failures")
+
     role = {Outcome.FAILED: Destination.FAILURE, Outcome.SUCCEEDED: Destination.SUCCESS}
     return Arrival(
         envelope=parse_body(stored["body"], destination=role.get(Outcome(stored["outcome"]), Destination.BOTH)),

@@ -48,6 +48,11 @@ _COUNTERS: Final = ", ".join(
     f"coalesce((SELECT value FROM counters WHERE name = '{name}'), 0) AS {name}"
     for name in ("received", "decided", "duplicates", "conflicts", "quarantined")
 )
+_GONE: Final = ", ".join(
+    f"coalesce((SELECT value FROM counters WHERE name = 'removed_{name}'), 0) AS {name}"
+    for name in ("envelopes", "quarantined", "failures", "alerts")
+)
+"""What retention has removed."""
 _STATES_OF: Final = {word: _texts(state for state, of in ACCOUNTED.items() if of == word) for word in ACCOUNTS}
 _ACCOUNTS: Final = ", ".join(
     f"coalesce(sum(failures) FILTER (WHERE state IN ({states})), 0) AS {word}" for word, states in _STATES_OF.items()
@@ -90,13 +95,16 @@ SUMS: Final = (
     ),
     Law(
         "stored",
-        "What was counted as decided or quarantined is stored, and nothing else is.",
+        "What was counted as decided or quarantined is stored or past its retention, and nothing else is stored.",
         "SELECT (SELECT count(*) FROM envelopes) AS envelopes, (SELECT count(*) FROM quarantine) AS quarantined,"
-        " (SELECT count(*) FROM conflicts) AS conflicts",
-        "envelopes {envelopes:,}, quarantined {quarantined:,}, conflicting bodies {conflicts:,}",
-        f"""WITH counted AS (SELECT {_COUNTERS}) SELECT name, counted || ' counted, ' || stored || ' stored' FROM (
-            SELECT 'decided' AS name, decided AS counted, (SELECT count(*) FROM envelopes) AS stored FROM counted
-            UNION ALL SELECT 'quarantined', quarantined, (SELECT count(*) FROM quarantine) FROM counted
+        f" (SELECT count(*) FROM conflicts) AS conflicts, envelopes + quarantined AS removed FROM (SELECT {_GONE})",
+        "envelopes {envelopes:,}, quarantined {quarantined:,}, conflicting bodies {conflicts:,}, removed {removed:,}",
+        f"""WITH counted AS (SELECT {_COUNTERS}), gone AS (SELECT {_GONE})
+        SELECT name, counted || ' counted, ' || stored || ' stored or removed' FROM (
+            SELECT 'decided' AS name, decided AS counted, (SELECT count(*) FROM envelopes) + gone.envelopes AS stored
+                FROM counted, gone
+            UNION ALL SELECT 'quarantined', counted.quarantined,
+                (SELECT count(*) FROM quarantine) + gone.quarantined FROM counted, gone
             UNION ALL SELECT 'conflicts', conflicts, (SELECT count(*) FROM conflicts) FROM counted
         ) WHERE stored > counted OR (stored < counted AND name != 'conflicts')""",  # the same body may come again
         "Rows were deleted or added by hand, or the file was restored in part. " + _DEFECT,
@@ -114,13 +122,14 @@ SUMS: Final = (
     ),
     Law(
         "failures",
-        "failures = " + " + ".join(ACCOUNTS),
-        f"SELECT (SELECT coalesce(sum(value), 0) FROM counters WHERE name = 'failures') AS failures, {_ACCOUNTS}"
-        " FROM lineages",
-        "failures {failures:,} = " + " + ".join(f"{word} {{{word}:,}}" for word in ACCOUNTS),
+        "failures = " + " + ".join(ACCOUNTS) + " + removed",
+        f"SELECT (SELECT coalesce(sum(value), 0) FROM counters WHERE name = 'failures') AS failures,"
+        f" (SELECT failures FROM (SELECT {_GONE})) AS removed, {_ACCOUNTS} FROM lineages",
+        "failures {failures:,} = " + " + ".join(f"{word} {{{word}:,}}" for word in (*ACCOUNTS, "removed")),
         f"""SELECT 'counters', 'failures ' || counted || ', but ' || stand || ' in some state' FROM (
             SELECT coalesce((SELECT value FROM counters WHERE name = 'failures'), 0) AS counted,
-            (SELECT coalesce(sum(failures), 0) FROM lineages WHERE state IN ({_texts(ACCOUNTED)})) AS stand)
+            (SELECT coalesce(sum(failures), 0) FROM lineages WHERE state IN ({_texts(ACCOUNTED)}))
+                + (SELECT failures FROM (SELECT {_GONE})) AS stand)
         WHERE counted != stand""",
         "`triage status` shows the states. " + _DEFECT,
     ),
@@ -142,14 +151,21 @@ SUMS: Final = (
     ),
     Law(
         "groups",
-        "In every failure group, too, the failures are those in all states together.",
+        "In the failure groups, too, the failures are those in all states together.",
         "SELECT count(*) AS groups, coalesce(sum(count), 0) AS failures FROM groups",
         "failures {failures:,} in {groups:,} groups",
-        """SELECT fingerprint, 'counts ' || sum(counted) || ' failures, ' || sum(stored) || ' are stored' FROM (
+        f"""SELECT fingerprint, 'counts ' || sum(counted) || ' failures, ' || sum(stored) || ' are stored' FROM (
             SELECT fingerprint, count AS counted, 0 AS stored FROM groups
             UNION ALL
             SELECT fingerprint, 0, count(*) FROM envelopes WHERE outcome = 'failed' GROUP BY fingerprint
-        ) GROUP BY fingerprint HAVING sum(counted) != sum(stored)""",
+        ) GROUP BY fingerprint HAVING sum(counted) < sum(stored)
+            OR (sum(counted) > sum(stored) AND (SELECT failures FROM (SELECT {_GONE})) = 0)
+        UNION ALL
+        SELECT 'counters', counted || ' failures are counted by groups, ' || stored || ' are stored or removed' FROM (
+            SELECT (SELECT coalesce(sum(count), 0) FROM groups) AS counted,
+            (SELECT count(*) FROM envelopes WHERE outcome = 'failed')
+                + gone.failures AS stored FROM (SELECT {_GONE}) gone WHERE gone.failures > 0)
+        WHERE counted != stored""",
         "`triage failures list --group` shows its failures. " + _DEFECT,
     ),
 )
@@ -245,12 +261,17 @@ ALERTS: Final = (
         "An alert group counts its flushes, and the alerts that went into them.",
         "SELECT coalesce(sum(told), 0) AS told FROM alert_groups",
         "{told:,} alerts were told",
-        """SELECT g.key, 'counts ' || g.told || ' alerts in ' || g.flushes || ' flushes, stored are '
+        f"""SELECT g.key, 'counts ' || g.told || ' alerts in ' || g.flushes || ' flushes, stored are '
             || coalesce(a.told, 0) || ' in ' || coalesce(a.flushes, 0)
         FROM alert_groups g LEFT JOIN (
             SELECT group_key, count(*) AS told, max(flush) AS flushes FROM alerts WHERE flush IS NOT NULL
             GROUP BY group_key) a ON a.group_key = g.key
-        WHERE g.told != coalesce(a.told, 0) OR g.flushes != coalesce(a.flushes, 0)""",
+        WHERE g.told < coalesce(a.told, 0) OR g.flushes < coalesce(a.flushes, 0)
+        UNION ALL
+        SELECT 'counters', counted || ' alerts are counted as told, ' || stored || ' are stored or removed' FROM (
+            SELECT (SELECT coalesce(sum(told), 0) FROM alert_groups) AS counted,
+            (SELECT count(*) FROM alerts WHERE flush IS NOT NULL) + (SELECT alerts FROM (SELECT {_GONE})) AS stored)
+        WHERE counted != stored""",
         "The counts in messages of this group are wrong. " + _DEFECT,
     ),
 )

@@ -24,13 +24,13 @@ def migrate(connection: sqlite3.Connection) -> None:
         StoreUnavailable: a newer version of triage has been at this file.
     """
     db = Database(connection, execute_plugins=False)
-    _refuse_newer(db)
+    refuse_newer(db)
     if not MIGRATIONS.pending(db):
         return
     # `apply` looks first and creates then, each in its own transaction: of several processes all but one would fail.
     connection.execute("BEGIN IMMEDIATE")
     try:
-        _refuse_newer(db)
+        refuse_newer(db)
         MIGRATIONS.apply(db)
     except BaseException:
         if connection.in_transaction:
@@ -46,22 +46,37 @@ def refuse_other_versions(connection: sqlite3.Connection) -> None:
         StoreUnavailable: a newer or an older version of triage has made them.
     """
     db = Database(connection, execute_plugins=False)
-    _refuse_newer(db)
+    refuse_newer(db)
     if MIGRATIONS.pending(db):
         raise StoreUnavailable(
             "the database is of an older version of triage: `triage run` or `triage status` brings it up to date"
         )
 
 
-def _refuse_newer(db: Database) -> None:
-    with closing(sqlite3.connect(":memory:")) as empty:
-        known = {migration.name for migration in MIGRATIONS.pending(Database(empty, execute_plugins=False))}
-    strangers = [migration.name for migration in MIGRATIONS.applied(db) if migration.name not in known]
+def refuse_newer(db: Database) -> None:
+    """Refuse a schema that this version does not know.
+
+    Raises:
+        StoreUnavailable: a newer version of triage has been at this file.
+    """
+    ours = known()
+    strangers = [name for name in applied(db) if name not in ours]
     if strangers:
         raise StoreUnavailable(
             f"the database was written by a newer version of triage (it has {strangers[-1]!r}): "
             "use that version, or name another file"
         )
+
+
+def applied(db: Database) -> list[str]:
+    """The names of the migrations that a database has been through, the oldest first."""
+    return [migration.name for migration in MIGRATIONS.applied(db)]
+
+
+def known() -> list[str]:
+    """The names of all migrations of this version, the oldest first."""
+    with closing(sqlite3.connect(":memory:")) as empty:
+        return [migration.name for migration in MIGRATIONS.pending(Database(empty, execute_plugins=False))]
 
 
 _TYPES: Final[Mapping[str, type]] = {"": str, "int": int, "float": float, "bytes": bytes}

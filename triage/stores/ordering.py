@@ -41,7 +41,7 @@ def stored(connection: sqlite3.Connection, request_id: str) -> Stored | None:
     last = connection.execute(_LAST, (root,)).fetchone() if root else None
     return Stored(
         request_id=RequestId(request_id if own else root),
-        arrival=decisions.arrival_of(first) if first else None,
+        arrival=decisions.arrival_of(first) if first and first["body"] else None,
         lineage=lineage_at(connection, root) if root else None,
         last=json.loads(last[0]) if last else None,
     )

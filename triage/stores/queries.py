@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -28,6 +29,7 @@ from triage.stores import (
 )
 from triage.stores.decisions import lineage_of
 from triage.stores.records import instant, instant_of
+from triage.stores.retention import REMOVED
 
 _LINEAGE: Final = ", ".join(f"l.{column}" for column in decisions.LINEAGE_FACTS)
 _SEEN: Final = "SELECT request_id, digest FROM envelopes WHERE request_id IN (SELECT value FROM json_each(?))"
@@ -106,13 +108,19 @@ def _json(values: Iterable[str]) -> str:
 def payload_of(connection: sqlite3.Connection, request_id: str) -> bytes | None:
     """The event of a stored envelope, read again from its body."""
     found = connection.execute("SELECT body FROM envelopes WHERE request_id = ?", (request_id,)).fetchone()
-    return parse_body(found[0]).request_payload if found else None
+    return parse_body(found[0]).request_payload if found and found[0] else None  # empty: past its retention
 
 
 def totals(connection: sqlite3.Connection) -> Totals:
     """The sums."""
     db = _database(connection)
     counters = _pairs(db, "SELECT name, value FROM counters")
+    states = _pairs(db, "SELECT state AS name, sum(failures) AS value FROM lineages GROUP BY state HAVING value > 0")
+    if removed := counters.get(f"{REMOVED}failures"):
+        states["removed"] = removed
+    deliveries = Counter(_pairs(db, "SELECT result AS name, count(*) AS value FROM deliveries GROUP BY result"))
+    gone = f"{REMOVED}deliveries_"
+    deliveries.update({name.removeprefix(gone): value for name, value in counters.items() if name.startswith(gone)})
     return Totals(
         received=counters.get("received", 0),
         decided=counters.get("decided", 0),
@@ -120,12 +128,12 @@ def totals(connection: sqlite3.Connection) -> Totals:
         conflicts=counters.get("conflicts", 0),
         quarantined=counters.get("quarantined", 0),
         failures=counters.get("failures", 0),
-        states=_pairs(db, "SELECT state AS name, sum(failures) AS value FROM lineages GROUP BY state HAVING value > 0"),
+        states=states,
         outbox=_pairs(
             db,
             "SELECT kind AS name, count(*) AS value FROM outbox WHERE state IN ('pending', 'unknown') GROUP BY kind",
         ),
-        deliveries=_pairs(db, "SELECT result AS name, count(*) AS value FROM deliveries GROUP BY result"),
+        deliveries=dict(deliveries),
     )
 
 

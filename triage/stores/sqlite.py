@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -37,13 +38,19 @@ from triage.stores import (
     ordering,
     queries,
     records,
+    retention,
     writes,
 )
 from triage.stores.migrations import migrate
+from triage.stores.retention import Cutoffs, Step
 from triage.stores.worker import Worker, unavailable
 
 _BUSY: Final = timedelta(seconds=10)
 """How long to wait for another process that holds the database locked."""
+
+
+_REMOVED: Final = 200
+"""Rows that are let go in one transaction. More would keep those waiting who write what came in."""
 
 
 class SqliteStore:
@@ -153,6 +160,15 @@ class SqliteStore:
     async def rule_hits(self, *, since: datetime | None = None) -> list[RuleHits]:
         return await self._reader.run(partial(queries.rule_hits, since=since))
 
+    async def retire(self, stage: str, cutoffs: Cutoffs, *, after: int) -> Step:
+        """Look at the rows of a stage of `retention.STAGES` after number ``after``, and remove those that may go."""
+        ids, step = await self._reader.run(partial(retention.step, name=stage, cutoffs=cutoffs, after=after))
+        removed = 0
+        for start in range(0, len(ids), _REMOVED):
+            job = partial(retention.remove, name=stage, ids=ids[start : start + _REMOVED], cutoffs=cutoffs)
+            removed += await self._writer.run(job)
+        return replace(step, removed=removed)
+
     async def close(self) -> None:
         await self._reader.close()
         await self._writer.close()
@@ -191,6 +207,7 @@ def _prepare_writer(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA cache_size = -32768")  # KiB
+    connection.execute("PRAGMA journal_size_limit = 67108864")  # bytes kept of a log that a long reader made grow
     connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages: a page changed in several commits is copied once
     migrate(connection)
 

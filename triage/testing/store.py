@@ -185,7 +185,7 @@ class MemoryStore:
 
     async def next_due(self) -> datetime | None:
         self._open()
-        times = [row["lease_until"] or row["due_at"] for row in self.tables.unfinished()]
+        times = [max(row["lease_until"] or "", row["due_at"]) for row in self.tables.unfinished()]
         return instant_of(min(times)) if times else None
 
     async def payload_of(self, request_id: str) -> bytes | None:
