@@ -256,10 +256,10 @@ HOSTILE = {
 def test_time_is_linear_in_the_text(text):
     def seconds(what: str) -> float:
         best = 1.0
-        for _ in range(3):
-            start = time.perf_counter()
+        for _ in range(5):
+            start = time.thread_time()
             module._masked.__wrapped__(what)
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.thread_time() - start)
         return best
 
     whole = seconds(text)

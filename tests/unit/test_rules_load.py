@@ -206,12 +206,12 @@ BOMBS = {
 
 @pytest.mark.parametrize(("text", "message"), BOMBS.values(), ids=BOMBS)
 def test_a_bomb_is_refused_quickly(text, message):
-    start = time.perf_counter()
+    start = time.thread_time()
     with pytest.raises(RulesInvalid) as caught:
         load_rules([SourceText("r.yaml", text)])
 
     assert message in [problem.message for problem in caught.value.problems]
-    assert time.perf_counter() - start < 5
+    assert time.thread_time() - start < 5
 
 
 @pytest.mark.parametrize("key", ["id", "owner", "ignore", "runbook", "when"])

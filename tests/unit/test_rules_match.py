@@ -170,10 +170,10 @@ def test_patterns_that_backtrack_elsewhere_take_no_time_here():
     (pattern,) = compile_match({"error": {"message": "/^(a+)+$/"}})
     (glob,) = compile_match({"condition": "*a*a*a*a*a*a*a*a*a*b"})
 
-    start = time.perf_counter()
+    start = time.thread_time()
     assert not pattern.test(hostile)
     assert not glob.test(hostile)
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 1
 
 
 YAML_VALUES = st.recursive(
