@@ -26,6 +26,12 @@ class Fault(StrEnum):
     """It is carried out late."""
     DUPLICATE = "duplicate"
     """A message is stored twice. Up to the operation; has no meaning for one that stores no message."""
+    LATE_ANSWER = "late_answer"
+    """It is carried out, and answered late."""
+    GARBAGE = "garbage"
+    """It is carried out; the answer is a web page, as from a proxy in between."""
+    CONFLICT = "conflict"
+    """It is not carried out; status 409, as if it had been carried out before."""
 
 
 class Faults:
@@ -87,15 +93,15 @@ def faults_middleware(
 
     Args:
         operation: names the request's operation; no fault happens to one without a name.
-        refuse: the service's own answer for `Fault.SERVER_ERROR` and `Fault.THROTTLED`.
-        delay: how late `Fault.DELAY` is.
+        refuse: the service's own answer for `Fault.SERVER_ERROR`, `Fault.THROTTLED` and `Fault.CONFLICT`.
+        delay: how late `Fault.DELAY` and `Fault.LATE_ANSWER` are.
     """
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         name = operation(request)
         fault = faults.draw(name) if name else None
-        if fault in (Fault.SERVER_ERROR, Fault.THROTTLED):
+        if fault in (Fault.SERVER_ERROR, Fault.THROTTLED, Fault.CONFLICT):
             return refuse(request, fault)
         if fault is Fault.DELAY:
             await clock.sleep(delay)
@@ -104,6 +110,10 @@ def faults_middleware(
         response = await handler(request)
         if fault is Fault.LOST_ANSWER and request.transport is not None:
             request.transport.abort()
+        if fault is Fault.LATE_ANSWER:
+            await clock.sleep(delay)
+        if fault is Fault.GARBAGE:
+            return web.Response(text="<html><body>Welcome</body></html>", content_type="text/html")
         return response
 
     return middleware

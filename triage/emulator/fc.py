@@ -27,13 +27,18 @@ _QUEUE_ARN = re.compile(r"acs:mns:[^:]*:[^:]*:/queues/([A-Za-z][A-Za-z0-9-]{0,11
 
 
 def fc_routes(
-    platform: Platform, *, credentials: KeyLookup, clock: Clock, faults: Faults | None = None
+    platform: Platform,
+    *,
+    credentials: KeyLookup,
+    clock: Clock,
+    faults: Faults | None = None,
+    delay: timedelta = timedelta(seconds=1),
 ) -> list[web.RouteDef]:
     """Routes of both generations. Every request must be signed by a key that ``credentials`` knows.
 
     Faults are drawn under the names of the operations: ``InvokeFunction``, ``GetAsyncTask``, ``ListAsyncTasks``,
     ``StopAsyncTask``, ``GetFunction``, ``GetAsyncInvokeConfig``, ``PutAsyncInvokeConfig``,
-    ``DeleteAsyncInvokeConfig``, ``ListAsyncInvokeConfigs``.
+    ``DeleteAsyncInvokeConfig``, ``ListAsyncInvokeConfigs``. ``delay`` is how late those are that are late.
     """
     api = _Api(platform, clock)
 
@@ -56,9 +61,11 @@ def fc_routes(
             operation=lambda _: operation,
             refuse=lambda request, fault: api.refusal(request, _FAULTS[fault]),
             clock=clock,
+            delay=delay,
         )
 
         async def faulty(request: web.Request) -> web.StreamResponse:
+            await request.read()  # what is carried out late must not be gone with a client that does not wait so long
             return await middleware(request, handler)
 
         return web.route(method, path, faulty)
@@ -84,6 +91,7 @@ def fc_routes(
 _FAULTS: Final[Mapping[Fault, Refused]] = {
     Fault.SERVER_ERROR: Refused(500, "InternalServerError", "injected fault"),
     Fault.THROTTLED: Refused(429, "ResourceExhausted", "injected fault"),
+    Fault.CONFLICT: Refused(409, "AsyncTaskAlreadyExists", "injected fault"),
 }
 
 
