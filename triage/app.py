@@ -17,6 +17,7 @@ from triage.cloud.credentials import ChainCredentials, CredentialsProvider, Stat
 from triage.cloud.fc import FcClient
 from triage.cloud.signing import Credentials
 from triage.consumer import Consumer, Intake, Labels
+from triage.envelope import FunctionRef
 from triage.errors import StoreUnavailable
 from triage.killswitch import KillSwitch
 from triage.log import redactor, secrets_of
@@ -29,11 +30,14 @@ from triage.rulefiles import default_rules_dir
 from triage.rules.model import AlertPolicy
 from triage.rules.values import function_name
 from triage.sdnotify import Supervisor
-from triage.settings import LabelSettings, RetentionSettings, Settings
+from triage.settings import FcSettings, LabelSettings, RetentionSettings, Settings
 from triage.settings import LocalSource as LocalSettings
+from triage.settings import ReconcileSource as ReconcileSettings
 from triage.settings import SmqSource as SmqSettings
+from triage.settings.values import read_function
 from triage.sources import Source
 from triage.sources.local import LocalQueue, LocalSource
+from triage.sources.reconcile import ReconcileSource
 from triage.sources.smq import SmqSource
 from triage.stores import Store
 from triage.stores.retention import STAGES, Cutoffs
@@ -175,17 +179,18 @@ async def build(
         )
         session = await stack.enter_async_context(_session())
         credentials = credentials_of(settings, clock)
+        functions = FcClient(
+            session,
+            credentials=credentials,
+            clock=clock,
+            endpoint=settings.fc.endpoint or "",
+            region=settings.fc.region,
+            account=settings.fc.account,
+            timeout=settings.fc.timeout,
+        )
         outbox = Outbox(
             store=store,
-            invoker=FcClient(
-                session,
-                credentials=credentials,
-                clock=clock,
-                endpoint=settings.fc.endpoint or "",
-                region=settings.fc.region,
-                account=settings.fc.account,
-                timeout=settings.fc.timeout,
-            ),
+            invoker=functions,
             notifier=notifier,
             clock=clock,
             lease=settings.outbox.lease,
@@ -200,7 +205,18 @@ async def build(
         kill_switch = KillSwitch(store=store, path=settings.reruns.stop_file, clock=clock, changed=outbox.poke)
         await kill_switch.look()  # before the first row is claimed
         consumer = Consumer(
-            [intake async for intake in _intakes(settings, session, credentials, clock, stack)],
+            [
+                intake
+                async for intake in _intakes(
+                    settings,
+                    stack,
+                    session=session,
+                    credentials=credentials,
+                    functions=functions,
+                    store=store,
+                    clock=clock,
+                )
+            ],
             store=store,
             rules=rules.current,
             clock=clock,
@@ -270,10 +286,13 @@ def _session() -> aiohttp.ClientSession:
 
 async def _intakes(
     settings: Settings,
+    stack: AsyncExitStack,
+    *,
     session: aiohttp.ClientSession,
     credentials: CredentialsProvider,
+    functions: FcClient,
+    store: Store,
     clock: Clock,
-    stack: AsyncExitStack,
 ) -> AsyncIterator[Intake]:
     queues: LocalQueue | None = None
     for given in settings.sources:
@@ -302,6 +321,18 @@ async def _intakes(
                     region=given.region,
                 )
                 intake = Intake(source, receivers=given.receivers, batch=given.batch, wait=given.wait)
+            case ReconcileSettings():
+                source = ReconcileSource(
+                    functions,
+                    [_function(each, settings.fc) for each in given.functions],
+                    known=store.known,
+                    clock=clock,
+                    name=given.name,
+                    interval=given.interval,
+                    grace=given.grace,
+                    lookback=given.lookback,
+                )
+                intake = Intake(source, receivers=1, wait=given.interval)
         stack.push_async_callback(source.close)
         yield intake
 
@@ -310,6 +341,10 @@ def _cutoffs(kept: RetentionSettings, now: datetime) -> Cutoffs:
     return Cutoffs(
         **{name: now - age if (age := getattr(kept, name)) else None for name in RetentionSettings.model_fields}
     )
+
+
+def _function(name: str, fc: FcSettings) -> FunctionRef:
+    return FunctionRef(**read_function(name), region=fc.region, account=fc.account)
 
 
 def _receivers(settings: Settings) -> dict[str, ReceiverConfig]:

@@ -18,7 +18,7 @@ from triage.changes import Commit, NewAlert, Quarantined
 from triage.clock import Clock
 from triage.decide import Decision, Reason, decide_batch
 from triage.effects import decided, quarantine_alert
-from triage.envelope import Destination, Envelope, parse_body
+from triage.envelope import RECONSTRUCTED, Destination, Envelope, parse_body
 from triage.errors import InvalidEnvelope, Permanent, StoreConflict, StoreUnavailable, Temporary
 from triage.facts import NEED_RATES, NO_LABELS, Arrival, arrival
 from triage.progress import LIMIT, Progress, Receiving
@@ -133,14 +133,14 @@ class Consumer:
                 asking.rest()  # an error is an answer
                 pause = error.retry_after or min(_FIRST_RETRY * 2 ** min(failures, 8), _SLOW_RETRY)
                 failures += 1
-                receiving.failed(error, now=self._clock.now())
-                log.warning("%s: %s; asking again in %s", intake.source.name, error, pause)
+                level = logging.WARNING if receiving.failed(error, now=self._clock.now()) else logging.DEBUG
+                log.log(level, "%s: %s; asking again in %s", intake.source.name, error, pause)
                 await self._clock.wait(stop, pause)
                 continue
             except Permanent as error:
                 asking.rest()
-                receiving.failed(error, now=self._clock.now())
-                log.error("%s: %s; asking again in %s", intake.source.name, error, _SLOW_RETRY)  # noqa: TRY400
+                level = logging.ERROR if receiving.failed(error, now=self._clock.now()) else logging.DEBUG
+                log.log(level, "%s: %s; asking again in %s", intake.source.name, error, _SLOW_RETRY)
                 await self._clock.wait(stop, _SLOW_RETRY)
                 continue
             asking.rest()
@@ -305,13 +305,14 @@ def _read(delivery: Delivery, destination: Destination) -> Envelope:
     if delivery.unreadable:
         raise InvalidEnvelope("unreadable", detail=delivery.unreadable)
     try:
-        return parse_body(delivery.body, md5=delivery.body_md5, destination=destination)
+        envelope = parse_body(delivery.body, md5=delivery.body_md5, destination=destination)
     except InvalidEnvelope:
         raise
     except Exception as defect:
         # Outside text that trips over a defect of ours must cost itself its decision, not the daemon its life.
         log.exception("a defect of triage: message %s could not be read", delivery.message_id)
         raise InvalidEnvelope("unreadable", detail=f"a defect of triage: {type(defect).__name__}") from defect
+    return replace(envelope, digest=RECONSTRUCTED + envelope.digest) if delivery.reconstructed else envelope
 
 
 async def _unless(stop: asyncio.Event, receive: Awaitable[list[Delivery]]) -> list[Delivery]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from triage.envelope import Outcome, RequestId
+from triage.envelope import RECONSTRUCTED, Outcome, RequestId
 from triage.facts import Arrival, Facts, Lineage, Snapshot, Subject, first_failure
 from triage.reruns.backoff import next_delay, spread_of
 from triage.reruns.lineage import TaskId, task_id
@@ -115,11 +115,18 @@ DEFAULT_ALERT = AlertPolicy()
 def decide(arrival: Arrival, facts: Facts, rules: RuleSet, *, now: datetime) -> Decision:
     """Judge one envelope. Never raises for any input."""
     if facts.seen_digest is not None:
-        same = facts.seen_digest == arrival.envelope.digest
+        same = _same(facts.seen_digest, arrival.envelope.digest)
         return Decision(Reason.DUPLICATE if same else Reason.CONFLICT, facts=facts)
     envelope = arrival.envelope
     match = match_rules(arrival, facts, rules, now=now)
     return decide_by(match, facts, request_id=envelope.request_id, outcome=envelope.outcome, now=now)
+
+
+def _same(digest: str, other: str) -> bool:
+    """Whether two envelopes of one request tell the same. One that was reconstructed tells the same as any: the message
+    that it stands for may come after all, and says it in other words.
+    """
+    return digest == other or digest.startswith(RECONSTRUCTED) or other.startswith(RECONSTRUCTED)
 
 
 def match_rules(arrival: Arrival, facts: Facts, rules: RuleSet, *, now: datetime) -> Match:

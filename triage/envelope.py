@@ -36,6 +36,11 @@ REASONS: Final = (
 """Every ``InvalidEnvelope.reason``. ``unreadable`` comes from a source that could not even read the message."""
 
 
+RECONSTRUCTED: Final = "reconstructed:"
+"""How the digest begins of an envelope that nobody sent: it was made from what the provider says of a task. No message
+can have such a digest."""
+
+
 class Destination(StrEnum):
     """Which results a queue was configured to receive (``destinationConfig`` of the function)."""
 
@@ -327,6 +332,16 @@ def parse_body(raw: bytes, *, md5: str | None = None, destination: Destination =
         digest=hashlib.sha256(body).hexdigest(),
         has_payload=message.requestPayload is not None,
     )
+
+
+def event_of(body: bytes) -> bytes | None:
+    """The event of a stored message, byte for byte; None when the message does not tell it.
+
+    Raises:
+        InvalidEnvelope: it is no such message.
+    """
+    event = _unwrap(plain(body))[0].requestPayload
+    return None if event is None else event.encode()
 
 
 def _unwrap(body: bytes) -> tuple[DestinationMessage, bytes]:

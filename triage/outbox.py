@@ -170,7 +170,7 @@ class Outbox:
             return None
         payload = await self._store.payload_of(row.root)
         if payload is None:
-            return lambda facts: refused(row, facts, note="the stored event is gone")
+            return lambda facts: refused(row, facts, note="the event is gone, or was never told")
         try:
             answer = await self._invoker.invoke_async(function_of(row.payload), payload, task_id=row.key)
         except OutcomeUnknown as error:

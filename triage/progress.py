@@ -104,7 +104,9 @@ class Receiving:
         self.received_at, self.failing = now, False
         self.lag = None if messages and oldest is None else max(now - (oldest or now), timedelta(0))
 
-    def failed(self, error: Exception, *, now: datetime) -> None:
-        """A request has failed."""
+    def failed(self, error: Exception, *, now: datetime) -> bool:
+        """A request has failed. False: just as the one before it, which needs no more words."""
+        news = not self.failing or self.error != str(error)
         self.errors += 1
         self.failed_at, self.error, self.failing = now, str(error), True
+        return news

@@ -173,7 +173,7 @@ def test_tasks_are_listed_page_by_page(tmp_path, function):
             assert (bool(first.next_token), second.next_token) == (True, "")
             failed = await client.list_tasks(function, status="Failed", include_payload=True)
             assert [(task.task_id, task.payload) for task in failed.tasks] == [("t3", "late"), ("t1", "late")]
-            assert first.tasks[0].payload == ""
+            assert first.tasks[0].payload is None
             later = datetime.now(UTC) + timedelta(hours=1)
             assert (await client.list_tasks(function, started_from=later)).tasks == ()
             assert len((await client.list_tasks(function, started_until=later)).tasks) == 6

@@ -520,6 +520,23 @@ def test_the_payload_comes_back_byte_for_byte(run):
     run(scenario)
 
 
+def test_an_event_that_a_message_does_not_tell_is_no_empty_event(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1", payload=None), arrive("r-2", payload=""))
+        assert (await store.payload_of("r-1"), await store.payload_of("r-2")) == (None, b"")
+
+    run(scenario)
+
+
+def test_it_tells_which_requests_are_stored(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), success("r-2"))
+        assert await store.known(["r-1", "r-2", "r-3", "'"]) == {"r-1", "r-2"}
+        assert await store.known([]) == frozenset()
+
+    run(scenario)
+
+
 # --- claims ---------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triage.decide import Alert, Hold, Reason, Rerun, Resolve, decide, decide_batch
-from triage.envelope import Destination, Outcome
+from triage.envelope import RECONSTRUCTED, Destination, Outcome
 from triage.facts import Facts, GroupFacts, Lineage, Snapshot
 from triage.reruns.lineage import task_id
 from triage.rules.model import AlertPolicy, Cause, HoldPolicy, Mode
@@ -33,6 +33,15 @@ def test_same_body_again_is_a_duplicate_without_effects():
 def test_another_body_under_the_same_id_is_a_conflict_without_effects():
     decision = decide(make.arrived(), Facts(seen_digest="other"), AGAIN, now=NOW)
     assert (decision.reason, decision.effects, decision.is_new) == (Reason.CONFLICT, (), False)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["it comes first", "it comes after the message"])
+def test_a_reconstructed_envelope_and_its_message_are_the_same(first: bool):
+    envelope = make.envelope()
+    made = replace(make.envelope(error="in other words"), digest=RECONSTRUCTED + "0")
+    seen, come = (made, envelope) if first else (envelope, made)
+    decision = decide(make.arrived(come), Facts(seen_digest=seen.digest), AGAIN, now=NOW)
+    assert decision.reason is Reason.DUPLICATE
 
 
 def test_first_match_wins():

@@ -23,6 +23,7 @@ from triage.settings import (
     LabelSettings,
     LocalSource,
     ReceiverSettings,
+    ReconcileSource,
     Settings,
     SmqSource,
     load_settings,
@@ -58,7 +59,7 @@ def row(name: str, field: FieldInfo) -> str:
 
 def sections() -> Iterator[tuple[str, type[BaseModel]]]:
     yield "state_dir", Settings
-    for group in (LocalSource, SmqSource):
+    for group in (LocalSource, SmqSource, ReconcileSource):
         yield f'[[sources]] type = "{get_args(group.model_fields["type"].annotation)[0]}"', group
     yield "[receivers.NAME]", ReceiverSettings
     yield "[[labels]]", LabelSettings

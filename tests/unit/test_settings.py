@@ -13,6 +13,7 @@ from triage.envelope import Destination
 from triage.errors import ConfigInvalid
 from triage.settings import LocalSource, SmqSource, load, load_settings, parse_duration, show_duration
 from triage.settings.template import commented_settings
+from triage.settings.values import read_function
 
 HOME = {"HOME": "/home/operator"}
 
@@ -177,11 +178,23 @@ MISTAKES = {
     ),
     "no type of source": (
         '[[sources]]\nname = "x"\n',
-        ['triage.toml:1:3: sources.0.type: required, but not given (type = "local" or type = "smq")\n    [[sources]]\n      ^'],
+        ['triage.toml:1:3: sources.0.type: required, but not given (type = "local", "smq" or "reconcile")\n    [[sources]]\n      ^'],
     ),
     "unknown type of source": (
         '[[sources]]\ntype = "kafka"\n',
-        ['triage.toml:2:1: sources.0.type: no such type of source (type = "local" or type = "smq")\n    type = "kafka"\n    ^'],
+        ['triage.toml:2:1: sources.0.type: no such type of source (type = "local", "smq" or "reconcile")\n    type = "kafka"\n    ^'],
+    ),
+    "lookback longer than tasks are kept": (
+        '[[sources]]\ntype = "reconcile"\nfunctions = ["f"]\nlookback = "8d"\n',
+        ["triage.toml:1:3: sources.0: lookback must be at most 7d: the service keeps tasks no longer\n    [[sources]]\n      ^"],
+    ),
+    "grace longer than lookback": (
+        '[[sources]]\ntype = "reconcile"\nfunctions = ["f"]\nlookback = "5m"\n',
+        ["triage.toml:1:3: sources.0: grace must be shorter than lookback, or no task is ever looked at\n    [[sources]]\n      ^"],
+    ),
+    "no name of a function": (
+        '[[sources]]\ntype = "reconcile"\nfunctions = ["a/b/c"]\n',
+        ['triage.toml:3:1: sources.0.functions.0: expected NAME, SERVICE/NAME, or either with @QUALIFIER\n    functions = ["a/b/c"]\n    ^'],
     ),
     "no source at all": ("sources = []\n", ["triage.toml:1:1: sources: needs at least one\n    sources = []\n    ^"]),
     "name used twice": (
@@ -319,7 +332,7 @@ def test_the_examples_in_the_commented_file_are_valid(tmp_path: Path):
     text = "\n".join(lines)
     assert "type" in tomllib.loads(text)["sources"][1]
     settings = load_settings(written(tmp_path, text), environ=HOME)
-    assert [source.type for source in settings.sources] == ["local", "smq"]
+    assert [source.type for source in settings.sources] == ["local", "smq", "reconcile"]
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:8020", "127.1.2.3:0", "[::1]:8020", "localhost:1"])
@@ -392,3 +405,16 @@ def test_what_is_no_duration_is_refused(text: object):
 def test_a_shown_duration_reads_as_itself(milliseconds: int):
     duration = timedelta(milliseconds=milliseconds)
     assert abs(parse_duration(show_duration(duration)) - duration) < timedelta(milliseconds=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("resize", ("", "resize", "")),
+        ("media/resize", ("media", "resize", "")),
+        ("resize@prod", ("", "resize", "prod")),
+        ("media/resize@2", ("media", "resize", "2")),
+    ],
+)
+def test_a_function_is_named_with_service_and_qualifier(text: str, parts: tuple[str, str, str]):
+    assert tuple(read_function(text).values()) == parts

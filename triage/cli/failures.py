@@ -26,6 +26,9 @@ _LONGEST: Final = 300
 """Characters of one value shown to a person; ``--json`` gives all."""
 
 
+_RECONSTRUCTED: Final = "by reconciliation, from what FC says of the task; its own message had not arrived"
+
+
 @click.group()
 def failures() -> None:
     """List failures; show the whole story of one; decide about held ones."""
@@ -160,6 +163,8 @@ async def _release(store: Store, request_id: str, *, rerun: bool, by: str, reaso
 
 def _tell(detail: FailureDetail) -> None:
     """The story in the order it happened: what came, what was decided, what was tried, who was told."""
+    from triage.envelope import RECONSTRUCTED  # noqa: PLC0415
+
     row, envelope, decision, lineage = detail.row, detail.envelope, detail.decision, detail.lineage or {}
     click.echo(f"{printable(row.request_id)}  {row.state or row.outcome}")
     print_fields(
@@ -170,6 +175,7 @@ def _tell(detail: FailureDetail) -> None:
             "error": ": ".join(filter(None, (row.error_type, row.error_message))),
             "group": row.fingerprint,
             "event": _event(envelope),
+            **({"reconstructed": _RECONSTRUCTED} if envelope["digest"].startswith(RECONSTRUCTED) else {}),
             "decision": _with(row.reason, {**decision, "rule": row.rule_id}, "rule", "rule_set", "decided_at"),
             "then": _effects(decision.get("effects", ())),
             "also": ", ".join(decision.get("also", ())),

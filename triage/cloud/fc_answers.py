@@ -93,6 +93,12 @@ class Submitted:
 class Task:
     """One asynchronous task. ``status`` is an open set: Enqueued, Dequeued, Running, Retrying, Succeeded, Failed,
     Stopping, Stopped, Expired, Invalid.
+
+    Attributes:
+        error: an error code, or what the function said of its error.
+        payload: the event; None where the answer does not tell it.
+        result: what the function returned, for a failure its error object; only where the answer tells it.
+        detail: of the last event that has one.
     """
 
     task_id: str
@@ -102,8 +108,11 @@ class Task:
     ended_at: datetime | None = None
     retries: int = 0
     error: str = ""
-    payload: str = ""
+    payload: str | None = None
     destination_status: str = ""
+    function_arn: str = ""
+    result: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +154,8 @@ def error_of(status: int, body: bytes) -> tuple[str, str]:
 
 def read_task(data: Mapping[str, Any]) -> Task:
     """Read one task; FC 2.0 calls it an invocation."""
+    payload = data.get("taskPayload", data.get("invocationPayload"))
+    details = [str(event.get("eventDetail") or "") for event in data.get("events") or ()]
     return Task(
         task_id=str(data.get("taskId") or data["invocationId"]),
         request_id=str(data.get("requestId") or ""),
@@ -153,8 +164,11 @@ def read_task(data: Mapping[str, Any]) -> Task:
         ended_at=_instant(data.get("endTime")),
         retries=int(data.get("alreadyRetriedTimes") or 0),
         error=str(data.get("taskErrorMessage") or data.get("invocationErrorMessage") or ""),
-        payload=str(data.get("taskPayload") or data.get("invocationPayload") or ""),
+        payload=None if payload is None else str(payload),
         destination_status=str(data.get("destinationStatus") or ""),
+        function_arn=str(data.get("functionArn") or ""),
+        result=str(data.get("returnPayload") or ""),
+        detail=next(filter(None, reversed(details)), ""),
     )
 
 

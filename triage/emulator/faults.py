@@ -32,6 +32,8 @@ class Fault(StrEnum):
     """It is carried out; the answer is a web page, as from a proxy in between."""
     CONFLICT = "conflict"
     """It is not carried out; status 409, as if it had been carried out before."""
+    LOST = "lost"
+    """A result message never reaches its queue. Has a meaning for ``PushResult`` only."""
 
 
 class Faults:

@@ -10,7 +10,7 @@ import re
 import uuid
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -284,6 +284,9 @@ class Platform:
         )
         body = queue_body(message, self.scenario.body)
         fault = self._faults.draw("PushResult") if self._faults else None
+        if end.lost or fault is Fault.LOST:
+            task.destination_status = "Failed"
+            return
         if fault not in (None, Fault.DUPLICATE):
             await self._clock.sleep(LATE / self.scenario.speed)
         try:
@@ -315,7 +318,8 @@ class Platform:
 
     def _ending(self, step: Step, function: Function, name: str, event: bytes) -> Ending:
         error_class = "UnhandledInvocationError" if "/" in name else "InvocationError"
-        return ending(step, function, event=event.decode("utf-8", "replace"), error_class=error_class)
+        end = ending(step, function, event=event.decode("utf-8", "replace"), error_class=error_class)
+        return replace(end, lost=step.lost)
 
     def _move(self, task: Task, status: str) -> None:
         task.status = status

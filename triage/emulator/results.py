@@ -30,6 +30,7 @@ class Ending:
         payload: what it returned, or the error object as JSON text.
         lasted: emulated duration.
         retried: the platform tries again after such an end.
+        lost: nobody is told of it.
     """
 
     condition: str
@@ -38,6 +39,7 @@ class Ending:
     payload: str
     lasted: timedelta
     retried: bool
+    lost: bool = False
 
     @property
     def failed(self) -> bool:

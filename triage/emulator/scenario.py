@@ -45,11 +45,13 @@ class _Step(_Value):
         payload: glob the event's text must match.
         times: the step applies this many times per event, then the next one that applies does; None is for ever.
         takes: how long one execution takes; None is the function's own.
+        lost: its result message never reaches the queue, if it was the last one.
     """
 
     payload: str = "*"
     times: Annotated[int, Field(ge=1)] | None = None
     takes: Duration | None = None
+    lost: bool = False
 
     def applies(self, event: str, used: int) -> bool:
         """Whether this step is the one for an event for which it was used ``used`` times."""

@@ -33,6 +33,7 @@ from triage.settings.values import (
     Positive,
     Url,
     bearer_token,
+    function_name,
     host_and_port,
     listen_address,
     long_poll,
@@ -91,7 +92,38 @@ class SmqSource(_Group):
         return self
 
 
-SourceSettings = Annotated[LocalSource | SmqSource, Field(discriminator="type")]
+class ReconcileSource(_Group):
+    """Ask Function Compute now and then for failed tasks whose result message never arrived, as one over 64 KB."""
+
+    type: Literal["reconcile"]
+    """Kind of source."""
+    name: Name = "reconcile"
+    """Stable name, stored with every failure found here; rules know it as ``source``. Unique among the sources."""
+    functions: Annotated[
+        tuple[Annotated[str, AfterValidator(function_name)], ...],
+        NoDecode,
+        BeforeValidator(text_lines),
+        AfterValidator(not_empty),
+    ]
+    """Functions to ask about: ``NAME``, or ``SERVICE/NAME`` for FC 2.0; with ``@QUALIFIER`` for a version or alias.
+    Region and account are those under ``[fc]``. Their tasks must be kept (``asyncTask``)."""
+    interval: Positive = timedelta(minutes=10)
+    """From one round of questions to the next, and from the start to the first."""
+    grace: Duration = timedelta(minutes=5)
+    """How long ago a task must have ended, since its own message may still be on its way."""
+    lookback: Positive = timedelta(hours=24)
+    """How long ago a task may have begun. The service keeps tasks for 7 days."""
+
+    @model_validator(mode="after")
+    def _within_reach(self) -> ReconcileSource:
+        if self.lookback > timedelta(days=7):
+            raise ValueError("lookback must be at most 7d: the service keeps tasks no longer")
+        if self.grace >= self.lookback:
+            raise ValueError("grace must be shorter than lookback, or no task is ever looked at")
+        return self
+
+
+SourceSettings = Annotated[LocalSource | SmqSource | ReconcileSource, Field(discriminator="type")]
 
 
 class QueueSettings(_Group):

@@ -233,9 +233,9 @@ def _described(detail: ErrorDetails) -> tuple[tuple[str | int, ...], str, str]:
         case "missing":
             return keys, "required, but not given", ""
         case "union_tag_not_found":
-            return (*keys, "type"), "required, but not given", 'type = "local" or type = "smq"'
+            return (*keys, "type"), "required, but not given", 'type = "local", "smq" or "reconcile"'
         case "union_tag_invalid":
-            return (*keys, "type"), "no such type of source", 'type = "local" or type = "smq"'
+            return (*keys, "type"), "no such type of source", 'type = "local", "smq" or "reconcile"'
         case "value_error" if not keys and (named := re.match(r"([\w.-]+): ", message)):
             return tuple(named[1].split(".")), message[named.end() :], ""
         case kind if kind in _BOUNDS:

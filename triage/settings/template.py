@@ -12,7 +12,14 @@ from typing import Any, Final
 
 from pydantic import BaseModel, SecretStr
 
-from triage.settings.fields import LabelSettings, LocalSource, ReceiverSettings, Settings, SmqSource
+from triage.settings.fields import (
+    LabelSettings,
+    LocalSource,
+    ReceiverSettings,
+    ReconcileSource,
+    Settings,
+    SmqSource,
+)
 from triage.settings.values import show_duration
 
 _HEAD = """\
@@ -32,7 +39,8 @@ def commented_settings() -> str:
     for name, field in Settings.model_fields.items():
         if name == "sources":
             lines += ["", *_comment(field.description or "")]
-            for source in (LocalSource(), smq):
+            reconcile = ReconcileSource(type="reconcile", functions=("my-fc-job", "my-service/old-job@prod"))
+            for source in (LocalSource(), smq, reconcile):
                 lines += ["", *_group("# [[sources]]", source)]
         elif name == "labels":
             labels = LabelSettings(function="img-*", set={"team": "media", "tier": "1"})

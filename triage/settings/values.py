@@ -13,6 +13,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Se
 from pydantic_settings import NoDecode
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_FUNCTION = re.compile(
+    r"(?:(?P<service>[A-Za-z0-9_-]{1,128})/)?(?P<name>[A-Za-z0-9_-]{1,128})(?:@(?P<qualifier>[A-Za-z0-9_-]{1,128}))?"
+)
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdw]))+")
 
 
@@ -107,6 +110,19 @@ def smq_queue_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,119}", value):
         raise ValueError("a queue's name is 1 to 120 letters, digits or '-', and begins with a letter or digit")
     return value
+
+
+def function_name(value: str) -> str:
+    """Check the name of a function, as `read_function` reads it."""
+    if not _FUNCTION.fullmatch(value):
+        raise ValueError("expected NAME, SERVICE/NAME, or either with @QUALIFIER")
+    return value
+
+
+def read_function(value: str) -> dict[str, str]:
+    """Service (may be empty), name and qualifier (may be empty) of a configured function."""
+    found = _FUNCTION.fullmatch(value)
+    return {} if found is None else {key: text or "" for key, text in found.groupdict().items()}
 
 
 def _positive(value: timedelta) -> timedelta:

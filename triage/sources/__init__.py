@@ -20,6 +20,7 @@ class Delivery:
         receive_count: deliveries so far, this one included; approximate.
         enqueued_at: when the queue took the message, the best "time of report" there is.
         unreadable: what was wrong when the queue's own answer could not be read; ``body`` is then the raw answer.
+        reconstructed: nobody sent it; it was made from what the provider says of a task.
     """
 
     body: bytes
@@ -30,6 +31,7 @@ class Delivery:
     enqueued_at: datetime | None = None
     body_md5: str = ""
     unreadable: str = ""
+    reconstructed: bool = False
 
 
 class Source(Protocol):

@@ -225,7 +225,11 @@ class Store(Protocol):
         ...
 
     async def payload_of(self, request_id: str) -> bytes | None:
-        """The event of a stored envelope, byte for byte; None when it is not stored."""
+        """The event of a stored envelope, byte for byte; None when it is not stored, or its message did not tell it."""
+        ...
+
+    async def known(self, request_ids: Sequence[str]) -> frozenset[str]:
+        """Which of these requests have an envelope that is stored."""
         ...
 
     async def totals(self) -> Totals:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sqlite_utils import Database
 
-from triage.envelope import RequestId, parse_body
+from triage.envelope import RequestId, event_of
 from triage.facts import RATES, Arrival, Snapshot, recent_of
 from triage.reruns.lineage import payload_key
 from triage.rules.model import SourceText
@@ -108,7 +108,12 @@ def _json(values: Iterable[str]) -> str:
 def payload_of(connection: sqlite3.Connection, request_id: str) -> bytes | None:
     """The event of a stored envelope, read again from its body."""
     found = connection.execute("SELECT body FROM envelopes WHERE request_id = ?", (request_id,)).fetchone()
-    return parse_body(found[0]).request_payload if found and found[0] else None  # empty: past its retention
+    return event_of(found[0]) if found and found[0] else None  # empty: past its retention
+
+
+def known(connection: sqlite3.Connection, request_ids: Sequence[str]) -> frozenset[str]:
+    """Which of them are stored."""
+    return frozenset(request_id for request_id, _ in connection.execute(_SEEN, (_json(request_ids),)))
 
 
 def totals(connection: sqlite3.Connection) -> Totals:

@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from triage.changes import Commit, GroupView, NewAlert, OutboxRow, RowFacts, RowKind, Settle, WaitingAlert
-from triage.envelope import RequestId, parse_body
+from triage.envelope import RequestId, event_of
 from triage.errors import Problem, StoreUnavailable
 from triage.facts import Arrival, Lineage, Snapshot, recent_of
 from triage.orders import Limits, Order, Ordered, Refused, Stored, place
@@ -190,7 +190,10 @@ class MemoryStore:
 
     async def payload_of(self, request_id: str) -> bytes | None:
         stored = self._open().envelopes.get(request_id)
-        return parse_body(stored["body"]).request_payload if stored else None
+        return event_of(stored["body"]) if stored else None
+
+    async def known(self, request_ids: Sequence[str]) -> frozenset[str]:
+        return frozenset(request_ids) & self._open().envelopes.keys()
 
     async def totals(self) -> Totals:
         tables = self._open()
