@@ -23,7 +23,7 @@ from triage.killswitch import KillSwitch
 from triage.log import redactor, secrets_of
 from triage.notify import AppriseNotifier, ReceiverConfig
 from triage.outbox import Outbox, Retries
-from triage.progress import Progress, Stage, stalled
+from triage.progress import LIMIT, Progress, Stage, stalled
 from triage.retention import Retention
 from triage.rulebook import RuleBook
 from triage.rulefiles import default_rules_dir
@@ -51,6 +51,10 @@ _HTTP_LIMIT: Final = 100
 """Connections at a time, over all hosts: the receivers' long polls and the outbox's calls."""
 
 
+_TURN: Final = timedelta(milliseconds=500)
+"""Between two signs of life of the event loop."""
+
+
 class App:
     """One daemon: store, rules, sources, consumer, outbox. Built by `build`, which also takes it down again."""
 
@@ -64,15 +68,18 @@ class App:
         outbox: Outbox,
         kill_switch: KillSwitch,
         retention: Retention,
+        notifier: AppriseNotifier,
         supervisor: Supervisor,
         clock: Clock,
         redact: Callable[[str], str],
+        limit: timedelta,
     ) -> None:
-        self.settings, self.store, self.rules = settings, store, rules
+        self.settings, self.store, self.rules, self.notifier = settings, store, rules, notifier
         self.url = ""
         """Where the operations endpoint listens; empty when it is off."""
         self._consumer, self._outbox, self._kill_switch = consumer, outbox, kill_switch
         self._retention = retention
+        self._clock, self._turning = clock, Progress(limit)
         self._supervisor = supervisor
         self._supervision = Supervision(
             supervisor,
@@ -86,8 +93,8 @@ class App:
     @property
     def stages(self) -> dict[str, Progress]:
         """How each stage gets on, by its name."""
-        parts = (self._consumer, self._outbox, self.rules, self._kill_switch, self._retention)
-        return {name: stage for part in parts for name, stage in part.stages.items()}
+        parts = (self._consumer, self._outbox, self.rules, self._kill_switch, self._retention, self.notifier)
+        return {name: stage for part in parts for name, stage in part.stages.items()} | {"event loop": self._turning}
 
     def stalled(self, now: datetime) -> list[Stage]:
         """The stages that stand still; empty while all is well. May be asked from any thread.
@@ -119,6 +126,7 @@ class App:
         beside = {
             stopping,
             asyncio.create_task(self._supervision.run()),  # also while it shuts down
+            asyncio.create_task(self._turn()),
             asyncio.create_task(self._reload_on(reload or asyncio.Event(), changed)),
         }
         self._supervisor.ready()
@@ -136,6 +144,13 @@ class App:
         for result in results:
             if isinstance(result, Exception):
                 raise result
+
+    async def _turn(self) -> None:
+        """Show that the event loop turns. Whoever looks must do so from another thread."""
+        while True:
+            self._turning.rest()
+            self._turning.busy(self._clock.steady())
+            await self._clock.sleep(_TURN)
 
     async def _reload_on(self, asked: asyncio.Event, changed: asyncio.Event) -> None:
         """Read again what a person has changed, and say when that is done."""
@@ -171,11 +186,14 @@ async def build(
     """
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
-        notifier = await asyncio.to_thread(AppriseNotifier.load, _receivers(settings), write=write)
+        limit = settings.watchdog.limit or LIMIT
+        notifier = await asyncio.to_thread(
+            AppriseNotifier.load, _receivers(settings), write=write, clock=clock, limit=limit
+        )
         store = await SqliteStore.open(settings.store.path)
         stack.push_async_callback(store.close)
         rules = await RuleBook.open(
-            settings.rules or default_rules_dir(), receivers=settings.receivers, store=store, clock=clock
+            settings.rules or default_rules_dir(), receivers=settings.receivers, store=store, clock=clock, limit=limit
         )
         session = await stack.enter_async_context(_session())
         credentials = credentials_of(settings, clock)
@@ -201,8 +219,11 @@ async def build(
                 settings.outbox.retry_max,
                 settings.outbox.give_up_after,
             ),
+            limit=limit,
         )
-        kill_switch = KillSwitch(store=store, path=settings.reruns.stop_file, clock=clock, changed=outbox.poke)
+        kill_switch = KillSwitch(
+            store=store, path=settings.reruns.stop_file, clock=clock, changed=outbox.poke, limit=limit
+        )
         await kill_switch.look()  # before the first row is claimed
         consumer = Consumer(
             [
@@ -224,6 +245,7 @@ async def build(
             quarantine=_quarantine_policy(settings),
             committed=outbox.poke,
             labels=labels_of(settings.labels),
+            limit=limit,
         )
         redact = redactor(secrets_of(settings))
         app = App(
@@ -236,9 +258,11 @@ async def build(
             retention=Retention(
                 store, stages=STAGES, cutoffs=lambda: _cutoffs(settings.retention, clock.now()), clock=clock
             ),
+            notifier=notifier,
             supervisor=supervisor or Supervisor({}, pid=0),
             clock=clock,
             redact=redact,
+            limit=limit,
         )
         if settings.web.listen:  # the last to be built: it is there before the loops run, and until they have ended
             ops = Ops(

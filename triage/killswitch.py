@@ -14,7 +14,7 @@ from typing import Final
 
 from triage.clock import Clock
 from triage.errors import StoreUnavailable
-from triage.progress import Progress
+from triage.progress import LIMIT, Progress
 from triage.reruns.switches import Scope, Switch
 from triage.stores import Store
 
@@ -28,10 +28,12 @@ _REASON: Final = 200
 class KillSwitch:
     """Looks for the stop file twice a second. ``changed`` is called when re-runs may go on."""
 
-    def __init__(self, *, store: Store, path: Path, clock: Clock, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, *, store: Store, path: Path, clock: Clock, changed: Callable[[], None], limit: timedelta = LIMIT
+    ) -> None:
         self._store, self._path, self._clock, self._changed = store, path, clock, changed
         self._off: bool | None = None
-        self._progress = Progress()
+        self._progress = Progress(limit)
         self.stages = {"kill switch": self._progress}
 
     async def run(self, stop: asyncio.Event, halt: asyncio.Event) -> None:

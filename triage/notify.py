@@ -9,17 +9,24 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from functools import partial
+from threading import Thread
+from typing import Any, Final, NamedTuple, Protocol
 
+from triage.clock import Clock, SystemClock
 from triage.errors import ConfigInvalid, Problem
+from triage.progress import LIMIT, Progress
 
 log = logging.getLogger(__name__)
 
 CONSOLE: Final = "console:"
 """Pseudo URL of the standard output."""
+
+_CLOCK: Final = SystemClock()
 
 
 class Result(StrEnum):
@@ -59,17 +66,41 @@ class Notifier(Protocol):
         ...
 
 
+class _Hung(NamedTuple):
+    """A call that was given up and has not come back: to which target, and since when, if a restart would free it."""
+
+    target: tuple[str, int]
+    since: datetime | None
+
+
 class AppriseNotifier:
     """Delivers through apprise. Build it with `AppriseNotifier.load`, off the event loop: it reads 170 schemas."""
 
     def __init__(
-        self, targets: Mapping[str, Sequence[Any]], timeouts: Mapping[str, timedelta], write: Callable[[str], None]
+        self,
+        targets: Mapping[str, Sequence[Any]],
+        timeouts: Mapping[str, timedelta],
+        write: Callable[[str], None],
+        clock: Clock,
+        limit: timedelta,
     ) -> None:
-        self._targets, self._timeouts, self._write = targets, timeouts, write
+        self._targets, self._timeouts, self._write, self._clock = targets, timeouts, write, clock
+        self._hung: dict[Future[Result], _Hung] = {}
+        self._hanging = Progress(limit)
+
+    @property
+    def stages(self) -> dict[str, Progress]:
+        """Calls of targets that were given up and have not come back. Only a restart frees what they hold."""
+        return {"notify": self._hanging}
 
     @classmethod
     def load(
-        cls, receivers: Mapping[str, ReceiverConfig], *, write: Callable[[str], None] | None = None
+        cls,
+        receivers: Mapping[str, ReceiverConfig],
+        *,
+        write: Callable[[str], None] | None = None,
+        clock: Clock = _CLOCK,
+        limit: timedelta = LIMIT,
     ) -> AppriseNotifier:
         """Check and load every target.
 
@@ -83,51 +114,81 @@ class AppriseNotifier:
         }
         if problems:
             raise ConfigInvalid(problems)
-        return cls(targets, {name: config.timeout for name, config in receivers.items()}, write or _to_stdout)
+        timeouts = {name: config.timeout for name, config in receivers.items()}
+        return cls(targets, timeouts, write or _to_stdout, clock, limit)
 
     async def send(self, note: Notification, *, skip: frozenset[int] = frozenset()) -> Mapping[int, Result]:
         targets = self._targets.get(note.receiver, ())
         wanted = [position for position in range(len(targets)) if position not in skip]
         timeout = self._timeouts.get(note.receiver, timedelta())
-        results = await asyncio.gather(*(self._send_one(targets[position], note, timeout) for position in wanted))
-        return dict(zip(wanted, results, strict=True))
+        sends = (self._send_one((note.receiver, position), targets[position], note, timeout) for position in wanted)
+        return dict(zip(wanted, await asyncio.gather(*sends), strict=True))
 
-    async def _send_one(self, target: Any, note: Notification, timeout: timedelta) -> Result:  # noqa: ASYNC109
-        if target is None:
-            return await self._print(note, timeout)
-        from apprise import AppriseResultStatus, NotifyType  # noqa: PLC0415 - 150 ms, and only where it is used
-
-        kind = {"info": NotifyType.INFO, "warning": NotifyType.WARNING, "critical": NotifyType.FAILURE}
-        answer = await target.async_notify(
-            title=note.title,
-            body=note.body,
-            notify_type=kind.get(note.severity, NotifyType.WARNING),
-            timeout=timeout.total_seconds(),
-        )
-        if answer.status == AppriseResultStatus.SUCCESS:
-            return Result.SENT
-        timed_out = any(one.status == AppriseResultStatus.TIMEOUT for one in answer)
-        return Result.TIMEOUT if timed_out else Result.FAILED
-
-    async def _print(self, note: Notification, timeout: timedelta) -> Result:  # noqa: ASYNC109
+    async def _send_one(self, key: tuple[str, int], target: Any, note: Notification, timeout: timedelta) -> Result:  # noqa: ASYNC109
+        if any(hung.target == key for hung in list(self._hung.values())):
+            return Result.TIMEOUT  # one thread is enough to hang in it
+        began = self._clock.steady()
+        call = _in_thread(partial(self._print, note) if target is None else partial(_notify, target, note))
         try:
             async with asyncio.timeout(timeout.total_seconds()):
-                await asyncio.to_thread(self._write, f"{note.title}\n{note.body}\n\n")
+                return await asyncio.wrap_future(call)
         except TimeoutError:
-            return Result.TIMEOUT  # nobody reads the other end of the pipe
+            # Whoever does not read the console will not do so after a restart either.
+            self._gave_up(call, _Hung(key, None if target is None else began))
+            return Result.TIMEOUT
+
+    def _gave_up(self, call: Future[Result], hung: _Hung) -> None:
+        self._hung[call] = hung
+        self._mark()
+        call.add_done_callback(self._came_back)
+
+    def _came_back(self, call: Future[Result]) -> None:
+        self._hung.pop(call, None)
+        self._mark()
+
+    def _mark(self) -> None:
+        self._hanging.oldest(sorted(hung.since for hung in list(self._hung.values()) if hung.since is not None))
+
+    def _print(self, note: Notification) -> Result:
+        try:
+            self._write(f"{note.title}\n{note.body}\n\n")
         except (OSError, ValueError) as error:  # the other end of the pipe, or the stream itself, is closed
             log.warning("the console takes no notification: %s", error)
             return Result.FAILED
         return Result.SENT
 
 
+def _in_thread(call: Callable[[], Result]) -> Future[Result]:
+    """Run in a thread of its own, which nobody has to wait for: not the next call, and not the end of the process."""
+    future: Future[Result] = Future()
+    future.set_running_or_notify_cancel()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - a thread's boundary: whoever waits gets it
+            future.set_exception(error)
+
+    Thread(target=work, name="notify", daemon=True).start()
+    return future
+
+
+def _notify(target: Any, note: Notification) -> Result:
+    from apprise import AppriseResultStatus, NotifyType  # noqa: PLC0415 - 150 ms, and only where it is used
+
+    kind = {"info": NotifyType.INFO, "warning": NotifyType.WARNING, "critical": NotifyType.FAILURE}
+    answer = target.notify(title=note.title, body=note.body, notify_type=kind.get(note.severity, NotifyType.WARNING))
+    return Result.SENT if answer.status == AppriseResultStatus.SUCCESS else Result.FAILED
+
+
 def _target(receiver: str, position: int, url: str, problems: list[Problem]) -> Any:
     """One apprise object per target, so that a retry does not repeat to those that got it. None is the console."""
     if url.rstrip("/") == CONSOLE:
         return None
-    from apprise import Apprise  # noqa: PLC0415 - 150 ms, and only where it is used
+    from apprise import Apprise, AppriseAsset  # noqa: PLC0415 - 150 ms, and only where it is used
 
-    target = Apprise()
+    # In the thread that calls, not in the pool of apprise: what hangs in it starves all, and is waited for at exit.
+    target = Apprise(asset=AppriseAsset(async_mode=False, service_timeout=0))
     where = f"receivers.{receiver}.urls[{position}]"
     if not target.add(url):
         problems.append(Problem(where, 0, 0, "not a target that apprise understands", "see the apprise documentation"))

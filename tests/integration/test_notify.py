@@ -12,9 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from triage.clock import SystemClock
 from triage.errors import ConfigInvalid
 from triage.log import configure, secrets_of
 from triage.notify import AppriseNotifier, Notification, ReceiverConfig, Result
+from triage.progress import stalled
 from triage.settings import load_settings
 
 # apprise's own imports, on Python 3.11 and 3.12.
@@ -153,6 +155,41 @@ def test_a_console_nobody_reads_takes_no_longer_than_allowed():
             released.set()
 
     assert asyncio.run(scenario()) == {0: Result.TIMEOUT}
+
+
+def test_a_target_that_does_not_return_is_not_asked_again_until_it_does_and_harms_no_other(hooks):
+    async def scenario():
+        urls = (hooks.url("slow"), hooks.url("ok"))
+        notifier = AppriseNotifier.load(
+            {"ops": ReceiverConfig(urls, timedelta(seconds=0.2))}, limit=timedelta(seconds=1)
+        )
+        clock = SystemClock()
+        for _ in range(20):
+            assert await notifier.send(NOTE) == {0: Result.TIMEOUT, 1: Result.SENT}
+        assert (len(hooks.got("slow")), len(hooks.got("ok"))) == (1, 20)
+        later = clock.steady() + timedelta(seconds=2)
+        assert [stage.name for stage in stalled(notifier.stages, later)] == ["notify"]
+        hooks.release.set()
+        async with asyncio.timeout(10):
+            while stalled(notifier.stages, later):  # noqa: ASYNC110 - a thread comes to its end
+                await asyncio.sleep(0.01)
+        assert await notifier.send(NOTE) == {0: Result.SENT, 1: Result.SENT}
+
+    asyncio.run(scenario())
+
+
+def test_a_console_that_nobody_reads_is_no_reason_to_start_anew():
+    async def scenario():
+        released = threading.Event()
+        receivers = {"ops": ReceiverConfig(("console:",), timedelta(seconds=0.05))}
+        notifier = AppriseNotifier.load(receivers, write=lambda _: released.wait(10))
+        try:
+            assert await notifier.send(NOTE) == {0: Result.TIMEOUT}
+            assert stalled(notifier.stages, SystemClock().steady() + timedelta(hours=1)) == []
+        finally:
+            released.set()
+
+    asyncio.run(scenario())
 
 
 # ---------------------------------------------------------------- addresses

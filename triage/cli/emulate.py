@@ -62,8 +62,8 @@ def emulate(
     """Serve Function Compute and SMQ on loopback, for trials of rules and configuration.
 
     SCENARIO is a YAML file that says what the functions do; without it a small example is served. Faults are
-    lost_answer, late_answer, garbage, server_error, throttled, conflict, delay, duplicate and lost, for one operation as in
-    SendMessage:duplicate=0.1. Ctrl-C or SIGTERM ends it.
+    lost_answer, late_answer, garbage, server_error, throttled, conflict, delay, duplicate and lost, for one operation
+    as in SendMessage:duplicate=0.1. Ctrl-C or SIGTERM ends it.
     """
     from triage.cloud.signing import Credentials  # noqa: PLC0415
     from triage.emulator.faults import Faults  # noqa: PLC0415

@@ -8,20 +8,39 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from triage.cli import tell
 from triage.cli.output import settings_option
 
 if TYPE_CHECKING:
+    from triage.app import App
     from triage.settings import Settings
 
 log = logging.getLogger("triage")
 
+EXIT_CONFIG: Final = 3
 
-@click.command()
+
+class _Daemon(click.Command):
+    """Ends with a code of its own when starting it again would not help until a person has mended the configuration."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from triage.errors import ConfigInvalid, Misconfigured, RulesInvalid  # noqa: PLC0415
+
+        try:
+            return super().invoke(ctx)
+        except (ConfigInvalid, Misconfigured, RulesInvalid) as error:
+            tell(error)
+            sys.exit(EXIT_CONFIG)
+
+
+@click.command(cls=_Daemon)
 @settings_option
 def run(settings: Settings) -> None:
     """Take in results, decide, re-run or alert, until stopped.
@@ -30,6 +49,9 @@ def run(settings: Settings) -> None:
     SIGTERM and Ctrl-C stop it: it finishes what it holds, and what it cannot finish in time is still in the queue.
     Rules that were changed are taken within two seconds, or at once on SIGHUP; if they are wrong, those before them
     stay in force. SIGUSR1 stops all re-runs, until `triage switch on`.
+
+    Exit codes: 0 stopped; 1 failed; 2 wrong usage; 3 the configuration cannot be used; 70 a stage stood still, so that
+    it has to be started anew.
     """
     from triage.log import configure, secrets_of  # noqa: PLC0415
 
@@ -71,5 +93,22 @@ async def _run(settings: Settings) -> None:
             rules.digest[:12],
             settings.store.path,
         )
-        await app.run(stop, reload=reload, halt=halt)
+        with _watched(app, settings):
+            await app.run(stop, reload=reload, halt=halt)
     log.info("stopped")
+
+
+@contextmanager
+def _watched(app: App, settings: Settings) -> Iterator[None]:
+    from triage.clock import SystemClock  # noqa: PLC0415
+    from triage.watchdog import Watchdog  # noqa: PLC0415
+
+    if not settings.watchdog.limit:
+        yield
+        return
+    watchdog = Watchdog(app.stages, notifier=app.notifier, to=settings.watchdog.to, clock=SystemClock())
+    watchdog.start()
+    try:
+        yield
+    finally:
+        watchdog.stop()

@@ -23,6 +23,7 @@ from triage.settings.fields import (
     SmqSource,
     SourceSettings,
     StoreSettings,
+    WatchdogSettings,
     WebSettings,
 )
 from triage.settings.load import Loaded, load, load_settings
@@ -48,6 +49,7 @@ __all__ = [
     "SmqSource",
     "SourceSettings",
     "StoreSettings",
+    "WatchdogSettings",
     "WebSettings",
     "load",
     "load_settings",

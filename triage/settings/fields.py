@@ -313,6 +313,16 @@ class WebSettings(_Group):
         return self
 
 
+class WatchdogSettings(_Group):
+    """The watchdog: ends a process that hangs, so that it is started anew."""
+
+    limit: Duration = timedelta(minutes=2)
+    """How long a stage may have work and give no sign of life; an action of the outbox at least ``outbox.lease``. After
+    that the process ends with code 70. ``0s`` = never."""
+    to: Names = ()
+    """Receivers to tell before the end, without the store. Empty = the log only."""
+
+
 class LogSettings(_Group):
     """The log, on standard error."""
 
@@ -363,6 +373,7 @@ class Settings(BaseSettings):
     quarantine: QuarantineSettings = QuarantineSettings()
     retention: RetentionSettings = RetentionSettings()
     web: WebSettings = WebSettings()
+    watchdog: WatchdogSettings = WatchdogSettings()
     log: LogSettings = LogSettings()
 
     @classmethod
@@ -406,7 +417,9 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name}: must be shorter than outbox.lease, or the action would be done twice")
         if self.outbox.retry_max < self.outbox.retry_first:
             raise ValueError("outbox.retry_max: must not be shorter than outbox.retry_first")
-        for name in self.quarantine.to if self.quarantine.alert else ():
-            if name not in self.receivers:
-                raise ValueError(f"quarantine.to: no receiver is named {name!r}; add [receivers.{name}]")
+        told = {"quarantine": self.quarantine.to if self.quarantine.alert else (), "watchdog": self.watchdog.to}
+        for group, receivers in told.items():
+            for name in receivers:
+                if name not in self.receivers:
+                    raise ValueError(f"{group}.to: no receiver is named {name!r}; add [receivers.{name}]")
         return self
