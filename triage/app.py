@@ -256,7 +256,11 @@ async def build(
             outbox=outbox,
             kill_switch=kill_switch,
             retention=Retention(
-                store, stages=STAGES, cutoffs=lambda: _cutoffs(settings.retention, clock.now()), clock=clock
+                store,
+                stages=STAGES,
+                cutoffs=lambda: _cutoffs(settings.retention, clock.now()),
+                clock=clock,
+                limit=limit,
             ),
             notifier=notifier,
             supervisor=supervisor or Supervisor({}, pid=0),

@@ -27,7 +27,7 @@ from triage.changes import (
 )
 from triage.decide import Decision, Reason, decide, decide_batch
 from triage.effects import decided, rules_alert
-from triage.envelope import Destination, parse_body
+from triage.envelope import RECONSTRUCTED, Destination, parse_body
 from triage.errors import Problem, StoreConflict, StoreUnavailable
 from triage.facts import Lineage, arrival
 from triage.orders import Limits, Order, Refusal, Refused
@@ -1075,6 +1075,22 @@ def test_a_result_joins_its_lineage_by_request_id_or_task_id(run):
         assert {key: lineage.root for key, lineage in lineages.items()} == {"child": "r-1", task: "r-1"}
         await ingest(store, arrive("child"), rules=RERUN)
         assert (await store.failure("child")).row.attempt == 1
+
+    run(scenario)
+
+
+def test_a_reconstructed_result_joins_by_the_task_it_was_made_from(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), rules=RERUN)
+        claimed = await claim_one(store)
+        await store.settle(claimed, lambda facts: submitted(claimed, facts, request_id="", now=NOW), now=NOW)
+        sent = replace(arrive("not-told"), message_id=task_id("r-1", 1))
+        made = replace(sent, envelope=replace(sent.envelope, digest=RECONSTRUCTED + sent.envelope.digest))
+        assert (await store.load_facts([sent])).lineages == {}, "what was sent may have any message id"
+        assert (await store.load_facts([made])).lineages["not-told"].root == "r-1"
+        await ingest(store, made, rules=RERUN)
+        shown = await store.failure("not-told")
+        assert (shown.row.root, shown.row.attempt, shown.envelope["digest"]) == ("r-1", 1, made.envelope.digest)
 
     run(scenario)
 

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -80,20 +80,21 @@ async def _run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     loop.add_signal_handler(signal.SIGUSR1, halt.set)
-    async with build(settings, clock=SystemClock(), supervisor=Supervisor(os.environ, pid=os.getpid())) as app:
-        # What is loaded by now lives as long as the process. Walking all of it again and again, as the collector
-        # would while envelopes come and go, costs a tenth of the time of a drain.
-        gc.freeze()
-        gc.set_threshold(10_000, 20, 50)
-        rules = app.rules.current()
-        log.info(
-            "running: sources %s; %d rules (%s); store %s",
-            ", ".join(source.name for source in settings.sources),
-            len(rules.rules),
-            rules.digest[:12],
-            settings.store.path,
-        )
-        with _watched(app, settings):
+    with ExitStack() as until_the_end:  # closing may hang as well
+        async with build(settings, clock=SystemClock(), supervisor=Supervisor(os.environ, pid=os.getpid())) as app:
+            # What is loaded by now lives as long as the process. Walking all of it again and again, as the collector
+            # would while envelopes come and go, costs a tenth of the time of a drain.
+            gc.freeze()
+            gc.set_threshold(10_000, 20, 50)
+            rules = app.rules.current()
+            log.info(
+                "running: sources %s; %d rules (%s); store %s",
+                ", ".join(source.name for source in settings.sources),
+                len(rules.rules),
+                rules.digest[:12],
+                settings.store.path,
+            )
+            until_the_end.enter_context(_watched(app, settings))
             await app.run(stop, reload=reload, halt=halt)
     log.info("stopped")
 

@@ -160,7 +160,7 @@ class Store(Protocol):
 
         ``rates_at`` is the instant of the decision when rules mention rates of groups, which are only read then.
         A lineage is joined by request id or task id, or, for a result that overtook the answer to its own submit, by
-        function and payload of an attempt whose submit is under way.
+        function and payload of an attempt whose submit is under way. A reconstructed envelope is known by both ids.
         """
         ...
 

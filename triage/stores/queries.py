@@ -77,6 +77,9 @@ def load_facts(
         for arrival in arrivals
         if arrival.envelope.request_id not in snapshot.seen and arrival.envelope.request_id not in snapshot.lineages
     ]
+    if tasks := {task: arrival.envelope.request_id for arrival in strangers if (task := records.task_of(arrival))}:
+        for task_id, *rest in connection.execute(_LINKED, (_json(tasks),)):
+            snapshot.lineages[tasks[task_id]] = lineage_of(rest)
     if strangers and connection.execute(_ANY_UNDER_WAY).fetchone()[0]:
         _join_overtaking(connection, strangers, snapshot)
     return snapshot

@@ -26,7 +26,7 @@ from triage.changes import (
     RowState,
     Settle,
 )
-from triage.envelope import FunctionRef, Outcome
+from triage.envelope import RECONSTRUCTED, FunctionRef, Outcome
 from triage.errors import Problem
 from triage.facts import Arrival
 from triage.reruns.gate import Gate
@@ -102,6 +102,11 @@ def _integer(value: int | None) -> int | None:
 
 def _maybe(at: datetime | None) -> str | None:
     return None if at is None else instant(at)
+
+
+def task_of(arrival: Arrival) -> str:
+    """The task that a reconstructed envelope was made from; no message tells it, so it is empty for all others."""
+    return arrival.message_id if arrival.envelope.digest.startswith(RECONSTRUCTED) else ""
 
 
 def is_failure(decided: Decided) -> bool:

@@ -57,7 +57,7 @@ class MemoryStore:
             request_id = arrival.envelope.request_id
             if (stored := tables.envelopes.get(request_id)) is not None:
                 snapshot.seen[request_id] = stored["digest"]
-            if (link := tables.links.get(request_id)) is not None:
+            if (link := tables.links.get(request_id) or tables.links.get(records.task_of(arrival))) is not None:
                 snapshot.lineages[request_id] = _lineage(tables.lineages[link["root"]])
             if (group := tables.groups.get(arrival.fingerprint)) is not None:
                 minutes = tables.group_minutes.get(arrival.fingerprint, {})
