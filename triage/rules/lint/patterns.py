@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -16,6 +16,7 @@ from typing import Any, Final
 from triage.envelope import Outcome
 from triage.rules.matchers import ERROR_FIELDS, FIELDS, Field
 from triage.rules.regex import compile_regex
+from triage.rules.values import Check
 
 MAX_LEAVES: Final = 200
 """Scalars of a pattern. Of a larger one only what is cheap to know is known."""
@@ -59,15 +60,18 @@ class Pattern:
 
     def accepts(self, value: Any) -> bool:
         """Whether a value fits."""
-        match self.form:
-            case Form.IS:
-                return self.field.scalar(self.scalar)(value)
-            case Form.NOT:
-                return not self.parts[0].accepts(value)
-            case Form.ANY:
-                return any(part.accepts(value) for part in self.parts)
-            case Form.ALL:
-                return all(part.accepts(value) for part in self.parts)
+        return self.check()(value)
+
+    def check(self) -> Check:
+        """The test whether a value fits."""
+        if self.form is Form.IS:
+            return self.field.scalar(self.scalar)
+        checks = [part.check() for part in self.parts]
+        if self.form is Form.NOT:
+            return lambda value: not checks[0](value)
+        if self.form is Form.ANY:
+            return lambda value: any(check(value) for check in checks)
+        return lambda value: all(check(value) for check in checks)
 
     def leaves(self) -> Iterator[Pattern]:
         """All scalars in it."""
@@ -111,7 +115,7 @@ def never(one: Pattern) -> bool:
     """No value fits."""
     values = _candidates(one)
     if values is not None:
-        return not any(one.accepts(value) for value in values)
+        return not any(map(one.check(), values))
     if one.form is Form.IS:
         return one.kind is Kind.FUNCTION and one.scalar == ""
     if one.form is Form.NOT:
@@ -126,14 +130,22 @@ def never(one: Pattern) -> bool:
 def always(one: Pattern) -> bool:
     """Every value fits."""
     if one.kind in (Kind.COUNT, Kind.WORD):
-        return all(one.accepts(value) for value in _candidates(one) or ())
+        return all(map(one.check(), _candidates(one) or ()))
     if one.form is Form.IS:
         return one.kind in (Kind.NAME, Kind.FUNCTION) and bool(re.fullmatch(r"\*+", str(one.scalar)))
     if one.form is Form.NOT:
         return never(one.parts[0])
     if one.form is Form.ANY:
-        return any(always(part) for part in one.parts)
+        return any(always(part) for part in one.parts) or _complementary(one.parts[:MAX_LEAVES])
     return all(always(part) for part in one.parts)
+
+
+def _complementary(parts: Sequence[Pattern]) -> bool:
+    """Whether what does not fit one of them fits another one."""
+    return any(
+        part.form is Form.NOT and any(implies(part.parts[0], other) for other in parts if other is not part)
+        for part in parts
+    )
 
 
 def implies(narrow: Pattern, wide: Pattern) -> bool:
@@ -144,7 +156,7 @@ def implies(narrow: Pattern, wide: Pattern) -> bool:
         return False
     values = _candidates(narrow, wide)
     if values is not None:
-        return all(wide.accepts(value) for value in values if narrow.accepts(value))
+        return all(map(wide.check(), filter(narrow.check(), values)))
     if narrow.form is Form.ANY:
         return all(implies(part, wide) for part in narrow.parts)
     if wide.form is Form.ALL:
@@ -167,7 +179,7 @@ def disjoint(one: Pattern, other: Pattern) -> bool:
     for a, b in ((one, other), (other, one)):
         values = _candidates(a, b)
         if values is not None:
-            return not any(a.accepts(value) and b.accepts(value) for value in values)
+            return not any(map(a.check(), filter(b.check(), values)))
     for a, b in ((one, other), (other, one)):
         if a.form is Form.NOT:
             return implies(b, a.parts[0])
@@ -187,6 +199,11 @@ def _candidates(one: Pattern, *others: Pattern) -> list[Any] | None:
     if one.kind is Kind.WORD:
         return _WORDS
     return _counts(one, *others) if one.kind is Kind.COUNT else _listed(one)
+
+
+def around(one: Pattern) -> list[Any]:
+    """Values of a closed set or of numbers, by which everything can be told of a pattern for such."""
+    return _WORDS if one.kind is Kind.WORD else _counts(one)
 
 
 def _counts(*patterns: Pattern) -> list[int]:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from triage.envelope import Outcome
+from triage.rules.lint.cover import shadowed
 from triage.rules.lint.entry import Entry, Written
 from triage.rules.lint.findings import Finding
-from triage.rules.lint.patterns import Kind, Pattern, always, implies, never
+from triage.rules.lint.patterns import Kind, Pattern, always, never
 from triage.rules.matchers import ERROR_FIELDS, FIELDS
 from triage.rules.mistakes import Path
 from triage.rules.model import Mode
@@ -39,7 +40,7 @@ def reach_findings(entries: Sequence[Entry], conditions: Sequence[Written]) -> I
             "no rule takes what is left: such failures are told to `default`, as warnings",
             "end the last file with a rule without match, such as - {id: everything-else, alert: {}}",
         )
-    yield from _shadowed(live)
+    yield from shadowed(live)
 
 
 _MEND: Final = "it never matches; where one of several is meant, write a list"
@@ -129,43 +130,3 @@ def _catch_all_first(entry: Entry, after: Sequence[Entry]) -> Finding:
         else f"takes every failure, so that the rule after it is never asked: {names}",
         "put it last (files are read in the order of their names), or give it a match",
     )
-
-
-def _shadowed(entries: Sequence[Entry]) -> Iterator[Finding]:
-    patterns = {
-        entry.rule.id: {name: each for name, each in entry.patterns().items() if not always(each)} for entry in entries
-    }
-    for index, later in enumerate(entries):
-        for earlier in entries[:index]:
-            if not _covers(earlier, later, patterns):
-                continue
-            place = earlier.rule.place
-            first = f"{earlier.rule.id!r} ({place.file}:{place.line})"
-            if _covers(later, earlier, patterns):
-                message = f"asks for the same as {first}, which decides before it"
-                yield later.finding("R003", message, "make one rule of the two, or tell them apart in match")
-            else:
-                message = f"is never asked: {first} before it takes all that it asks for"
-                yield later.finding("R002", message, "put it before that rule, or narrow that rule's match")
-            break
-
-
-def _covers(wide: Entry, narrow: Entry, patterns: dict[str, dict[str, Pattern]]) -> bool:
-    """Whether ``wide`` certainly takes all that ``narrow`` asks for."""
-    rule = wide.rule
-    if rule.mode is not Mode.LIVE or rule.continues or rule.expires is not None:
-        return False
-    if rule.when is not None and not _same_expression(wide, narrow):
-        return False
-    asked = patterns[narrow.rule.id]
-    return wide.opaque <= narrow.opaque and all(
-        name in asked and implies(asked[name], pattern) for name, pattern in patterns[rule.id].items()
-    )
-
-
-def _same_expression(wide: Entry, narrow: Entry) -> bool:
-    one, other = wide.rule.when, narrow.rule.when
-    if one is None or other is None or one.text != other.text:
-        return False
-    # Another file may mean another window by the same name.
-    return wide.document is narrow.document or "windows" not in one.text
