@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from triage.errors import ConfigInvalid, Problem, RulesInvalid
-from triage.rules.document import MAX_SIZE
+from triage.rules.document import MAX_SIZE, read_document
 from triage.rules.model import SourceText
 
 SUFFIXES: Final = (".yaml", ".yml")
@@ -23,8 +24,8 @@ def default_rules_dir() -> Path:
 
 
 def read_rules(path: Path) -> list[SourceText]:
-    """Read one rule file, or the ``*.yaml`` and ``*.yml`` of a folder, by name: not of its folders, no hidden ones, no
-    ``*.test.yaml``.
+    """Read one rule file, with those beside it that it includes, or the ``*.yaml`` and ``*.yml`` of a folder, by name:
+    not of its folders, no hidden ones, no ``*.test.yaml``.
 
     Raises:
         ConfigInvalid: there is nothing to read at ``path``.
@@ -35,7 +36,7 @@ def read_rules(path: Path) -> list[SourceText]:
         if not files:
             raise _invalid(path, "no rule files in this folder", "their names end in .yaml")
     elif path.exists():
-        files = [path]
+        return with_included(path.name, partial(_beside, path))
     else:
         raise _invalid(path, "no such file or folder", "the shipped rules are used when no rules are configured")
     return _read_all(files)
@@ -74,6 +75,33 @@ def _read_all(files: Sequence[Path]) -> list[SourceText]:
     if problems:
         raise RulesInvalid(problems)
     return sources
+
+
+def _beside(path: Path, name: str) -> SourceText | None:
+    file = path.parent / name
+    return _read(file) if file == path or (file.name == name and file.is_file()) else None
+
+
+def with_included(name: str, read: Callable[[str], SourceText | None]) -> list[SourceText]:
+    """A rule file and those that it includes, and so on, by name. ``read`` gives the file of a name.
+
+    What is not there (None) is left out: the loader tells it with its place.
+    """
+    found: dict[str, SourceText | None] = {}
+    wanted = [name]
+    while wanted:
+        name = wanted.pop()
+        if name not in found:
+            source = found[name] = read(name)
+            wanted += _included(source) if source else ()
+    return [source for _, source in sorted(found.items()) if source is not None]
+
+
+def _included(source: SourceText) -> list[str]:
+    document, _ = read_document(source)
+    root = document.root if document else None
+    named = root.get("include") if isinstance(root, dict) else None
+    return [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str)]
 
 
 def _listed(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:

@@ -41,6 +41,32 @@ def test_one_file_may_have_any_name(tmp_path):
     assert read_rules(tmp_path / "rules.conf") == [SourceText("rules.conf", EMPTY)]
 
 
+def test_one_file_takes_along_what_it_includes(tmp_path):
+    for name, includes in (
+        ("b.yaml", "[c.yaml, ../x.yaml, b.yaml]"),
+        ("c.yaml", "a.yaml"),
+        ("a.yaml", "7"),
+        ("d.yaml", "x"),
+    ):
+        (tmp_path / name).write_text(f"version: 1\ninclude: {includes}\n")
+    (tmp_path.parent / "x.yaml").write_text(EMPTY)
+
+    assert [source.name for source in read_rules(tmp_path / "b.yaml")] == ["a.yaml", "b.yaml", "c.yaml"]
+
+
+def test_check_of_one_file_knows_what_it_includes(tmp_path):
+    (tmp_path / "shared.yaml").write_text("version: 1\nconditions: {noise: {function: x}, other: {function: y}}\n")
+    (tmp_path / "one.yaml").write_text(
+        "version: 1\ninclude: shared.yaml\ndefaults: {owner: o, runbook: 'https://r.example'}\nrules:\n"
+        "  - {id: a, match: {use: noise}, alert: {}}\n  - {id: z, alert: {}}\n"
+    )
+
+    result = CliRunner().invoke(rules, ["check", str(tmp_path / "one.yaml"), "--strict"])
+
+    # That nothing here uses `other` is no finding: other files may.
+    assert (result.exit_code, result.output) == (0, "one.yaml: 2 rules, valid\nshared.yaml: 0 rules, valid\n")
+
+
 def test_where_nothing_can_be_read_that_is_said(tmp_path):
     (tmp_path / "empty").mkdir()
 

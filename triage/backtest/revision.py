@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from triage.errors import Problem, RulesInvalid
-from triage.rulefiles import CASE_SUFFIXES, SUFFIXES
+from triage.rulefiles import CASE_SUFFIXES, SUFFIXES, with_included
 from triage.rules.model import SourceText
 
 _PATIENCE: Final = 60
@@ -24,10 +24,19 @@ def read_revision(path: Path, revision: str) -> list[SourceText]:
     folder = path if path.is_dir() else path.parent
     commit = _git(folder, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}", about=revision)
     listed = _git(folder, "ls-tree", "-z", "--name-only", commit.strip(), about=revision).split("\0")
-    names = [name for name in listed if _is_rules(name) and path in (folder, folder / name)]
-    if not names:
+
+    def read(name: str) -> SourceText | None:
+        if name not in listed:
+            return None
+        return SourceText(name, _git(folder, "show", f"{commit.strip()}:./{name}", about=revision))
+
+    if path == folder:
+        found = [source for name in listed if _is_rules(name) and (source := read(name)) is not None]
+    else:
+        found = with_included(path.name, read)
+    if not found:
         raise _invalid(revision, f"no rule files at {path} then")
-    return [SourceText(name, _git(folder, "show", f"{commit.strip()}:./{name}", about=revision)) for name in names]
+    return found
 
 
 def _is_rules(name: str) -> bool:

@@ -57,7 +57,12 @@ def check(*, path: Path | None, form: str, as_json: bool, strict: bool, config: 
     from triage.rules.lint import lint  # noqa: PLC0415
 
     findings = lint(loaded, today=SystemClock().now().date(), receivers=receivers)
-    findings = [replace(each, problem=located(each.problem, path)) for each in findings]
+    # Of one file only what is found in it: whether what it includes is of use, other files decide.
+    findings = [
+        replace(each, problem=located(each.problem, path))
+        for each in findings
+        if path.is_dir() or each.problem.file == path.name
+    ]
     {"text": _tell_text, "json": _tell_json, "github": _tell_github}[form](loaded, findings, path)
     if findings and (strict or any(each.level == "error" for each in findings)):
         raise SystemExit(1)
