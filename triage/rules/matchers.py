@@ -7,10 +7,9 @@ further matches; ``use`` and ``window`` mention what the file, or one that it in
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice
 from typing import Any, Final, TypeVar
 
 from triage.envelope import Outcome
@@ -122,17 +121,9 @@ def compile_match(value: Any, names: Names = NO_NAMES) -> tuple[Matcher, ...]:
     matchers = tuple(compiler.match(value, ()))
     if compiler.mistakes:
         raise Mistakes(compiler.mistakes)
-    if sum(1 for _ in islice(_comparisons(matchers), MAX_COMPARISONS + 1)) > MAX_COMPARISONS:
+    if sum(matcher.size for matcher in matchers) > MAX_COMPARISONS:
         raise wrong(f"more than {MAX_COMPARISONS} comparisons, those of the conditions it uses included")
     return matchers
-
-
-def _comparisons(matchers: Iterable[Matcher]) -> Iterator[Matcher]:
-    for matcher in matchers:
-        if matcher.parts:
-            yield from _comparisons(matcher.parts)
-        else:
-            yield matcher
 
 
 class _Compiler:

@@ -143,14 +143,19 @@ class Matcher:
     test: Test = field(compare=False)
     wanted: Any = None
     parts: tuple[Matcher, ...] = ()
+    names: frozenset[str] = field(init=False, compare=False, repr=False)
+    """Names of the vocabulary that it looks at."""
+    size: int = field(init=False, compare=False, repr=False)
+    """How many comparisons it consists of."""
 
-    @property
-    def names(self) -> frozenset[str]:
-        """Names of the vocabulary that it looks at."""
-        if self.name in COMBINED:
-            return frozenset().union(*(part.names for part in self.parts))
+    def __post_init__(self) -> None:
+        # Found out once: a condition may be part of thousands of rules.
         root = self.name.partition(".")[0]
-        return frozenset((root if root in ("payload", "labels") else self.name,))
+        own = frozenset((root if root in ("payload", "labels") else self.name,))
+        combined = self.name in COMBINED
+        names = frozenset().union(*(part.names for part in self.parts)) if combined else own
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "size", sum(part.size for part in self.parts) if self.parts else 1)
 
 
 COMBINED: Final = ("any", "all", "not", "use")
