@@ -29,6 +29,7 @@ from triage.log import configure
 from triage.rulefiles import default_rules_dir, read_rules
 from triage.rules.expression import compile_expression
 from triage.rules.match import trace
+from triage.rules.matchers import Names, compile_match
 from triage.rules.mistakes import MAX_TOLD, Mistakes
 from triage.rules.model import Cause, SourceText
 from triage.rules.regex import compile_regex
@@ -178,6 +179,20 @@ def test_a_pattern_that_is_taken_takes_bounded_time(pattern):
             search(text)
 
     assert took.seconds < 3
+
+
+def test_patterns_of_one_match_are_bounded_together():
+    heavy = "(a[ab]{0,40}){1,25}c"
+    few = {"error": {"message": [f"/{heavy}{n}/" for n in range(4)]}}
+    (match,) = compile_match(few)
+    with Took() as took:
+        match.test({"error.message": "ab" * 4096})
+    assert took.seconds < 3
+
+    many = {"any": [few, {"not": few}]}
+    for refused in (many, {"use": ["few", {"not": "few"}]}):
+        with pytest.raises(Mistakes, match="steps together; at most 10000 are taken"):
+            compile_match(refused, Names(conditions={"few": lambda: compile_match(few)}))
 
 
 # --- expressions ------------------------------------------------------------------------------------------------------

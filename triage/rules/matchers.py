@@ -7,7 +7,7 @@ further matches; ``use`` and ``window`` mention what the file, or one that it in
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, TypeVar
@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from triage.envelope import Outcome
 from triage.rules.mistakes import Gathered, Mistake, Mistakes, Path, did_you_mean, kind_of, wrong
 from triage.rules.model import Matcher, Subject, Test
+from triage.rules.regex import steps_of
 from triage.rules.values import (
     Check,
     Scalar,
@@ -23,6 +24,7 @@ from triage.rules.values import (
     any_value,
     compile_value,
     function_name,
+    is_regex,
     one_word,
     part_of_text,
 )
@@ -110,6 +112,9 @@ NO_NAMES: Final = Names()
 MAX_COMPARISONS: Final = 1_000
 """Of one ``match:``, with the conditions it uses: conditions used by conditions can multiply like aliases in YAML."""
 
+MAX_STEPS: Final = 10_000
+"""Of all regular expressions in one ``match:``, which is a second for the worst of them and the longest message."""
+
 
 def compile_match(value: Any, names: Names = NO_NAMES) -> tuple[Matcher, ...]:
     """Compile a ``match:``; all of the matchers must hold.
@@ -123,6 +128,9 @@ def compile_match(value: Any, names: Names = NO_NAMES) -> tuple[Matcher, ...]:
         raise Mistakes(compiler.mistakes)
     if sum(matcher.size for matcher in matchers) > MAX_COMPARISONS:
         raise wrong(f"more than {MAX_COMPARISONS} comparisons, those of the conditions it uses included")
+    if (steps := sum(matcher.steps for matcher in matchers)) > MAX_STEPS:
+        hint = "those of the conditions it uses included; counts such as {1,30} inside of others multiply"
+        raise wrong(f"the regular expressions have {steps} steps together; at most {MAX_STEPS} are taken", hint)
     return matchers
 
 
@@ -161,7 +169,8 @@ class _Compiler:
         if field.name == "fn":
             # There are few functions, and nearly every rule looks at their names.
             check = lru_cache(maxsize=256)(check)
-        return Matcher(field.name, f"{key}: {_shown(wanted)}", _test(field.name, check), wanted)
+        steps = 0 if self.mistakes else sum(map(steps_of, _regexes(wanted)))
+        return Matcher(field.name, f"{key}: {_shown(wanted)}", _test(field.name, check), wanted, steps=steps)
 
     def group(self, key: str, wanted: Any, path: Path) -> list[Matcher]:
         found: list[Matcher] = []
@@ -275,6 +284,14 @@ def _test(name: str, check: Check) -> Test:
 
 
 _MISSING: Final = object()
+
+
+def _regexes(wanted: Any) -> Iterator[str]:
+    if isinstance(wanted, list | dict):
+        for each in wanted.values() if isinstance(wanted, dict) else wanted:
+            yield from _regexes(each)
+    elif isinstance(wanted, str) and is_regex(wanted):
+        yield wanted[1:-1]
 
 
 def _shown(value: Any) -> str:

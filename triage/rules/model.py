@@ -147,6 +147,8 @@ class Matcher:
     """Names of the vocabulary that it looks at."""
     size: int = field(init=False, compare=False, repr=False)
     """How many comparisons it consists of."""
+    steps: int = field(default=0, compare=False, repr=False)
+    """Steps of the regular expressions in it."""
 
     def __post_init__(self) -> None:
         # Found out once: a condition may be part of thousands of rules.
@@ -156,6 +158,8 @@ class Matcher:
         names = frozenset().union(*(part.names for part in self.parts)) if combined else own
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "size", sum(part.size for part in self.parts) if self.parts else 1)
+        if self.parts:
+            object.__setattr__(self, "steps", sum(part.steps for part in self.parts))
 
 
 COMBINED: Final = ("any", "all", "not", "use")

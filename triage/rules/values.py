@@ -86,9 +86,12 @@ def _text(wanted: Any) -> str:
 
 
 def _regex(wanted: str) -> Check | None:
-    if len(wanted) > 2 and wanted[0] == wanted[-1] == "/":
-        return compile_regex(wanted[1:-1])
-    return None
+    return compile_regex(wanted[1:-1]) if is_regex(wanted) else None
+
+
+def is_regex(text: str) -> bool:
+    """Whether a scalar is a /regular expression/."""
+    return len(text) > 2 and text[0] == text[-1] == "/"
 
 
 def _glob(wanted: str) -> Check:

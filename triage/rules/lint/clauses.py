@@ -9,8 +9,9 @@ from typing import Final
 
 from triage.rules.lint.entry import Clause, Entry, Written
 from triage.rules.lint.findings import Finding
-from triage.rules.lint.patterns import Kind, Pattern, always, is_regex
+from triage.rules.lint.patterns import Kind, Pattern, always
 from triage.rules.matchers import FIELDS
+from triage.rules.values import is_regex
 
 CONDITIONS: Final = (
     "InvocationError", "HandledInvocationError", "UnhandledInvocationError", "FunctionResourceExhausted",

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from triage.rules.lint.entry import Entry
 from triage.rules.lint.findings import Finding
-from triage.rules.lint.patterns import Form, Kind, Pattern, always, around, implies, is_regex
+from triage.rules.lint.patterns import Form, Kind, Pattern, always, around, implies
 from triage.rules.model import Mode
-from triage.rules.values import Check
+from triage.rules.values import Check, is_regex
 
 NEAREST: Final = 1_000
 """Each rule is compared with so many before it."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 from triage.envelope import Outcome
 from triage.rules.matchers import ERROR_FIELDS, FIELDS, Field
 from triage.rules.regex import compile_regex
-from triage.rules.values import Check
+from triage.rules.values import Check, is_regex
 
 MAX_LEAVES: Final = 200
 """Scalars of a pattern. Of a larger one only what is cheap to know is known."""
@@ -240,11 +240,6 @@ def _is_value(leaf: Pattern) -> bool:
     if leaf.kind is Kind.FUNCTION and "/" not in text:
         return False  # in any service
     return not is_regex(text) and not re.search(r"[*?]", text)
-
-
-def is_regex(text: str) -> bool:
-    """Whether a scalar is a /regular expression/."""
-    return len(text) > 2 and text[0] == text[-1] == "/"
 
 
 def _scalar_implies(narrow: Pattern, wide: Pattern) -> bool:
