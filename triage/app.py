@@ -79,7 +79,9 @@ class App:
         """Where the operations endpoint listens; empty when it is off."""
         self._consumer, self._outbox, self._kill_switch = consumer, outbox, kill_switch
         self._retention = retention
-        self._clock, self._turning = clock, Progress(limit)
+        # A loop that is blocked sends no pings either: end before the supervisor does, who tells nobody.
+        soon = limit if supervisor.watchdog is None else max(supervisor.watchdog / 2, 10 * _TURN)
+        self._clock, self._turning = clock, Progress(min(limit, soon))
         self._supervisor = supervisor
         self._supervision = Supervision(
             supervisor,

@@ -7,6 +7,7 @@ which may be what hangs. Nothing it does on the way to the end may keep it from 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 import socket
@@ -55,6 +56,7 @@ class Watchdog:
         clock: Clock,
         end: Callable[[int], object] = os._exit,
         farewell: timedelta = _FAREWELL,
+        last_resort: timedelta | None = None,
     ) -> None:
         """Watch ``stages``, which must be complete by now.
 
@@ -62,9 +64,11 @@ class Watchdog:
             to: receivers that are told before the end.
             end: ends the process at once, whatever its other threads do.
             farewell: how long telling people and writing the log may take; without a word it ends then.
+            last_resort: how long this thread may not get to look, because a library holds the interpreter: then the
+                process ends with code 1, and the stacks of the threads on standard error. None = for ever.
         """
         self._stages, self._notifier, self._to, self._clock = dict(stages), notifier, tuple(to), clock
-        self._end, self._farewell = end, farewell
+        self._end, self._farewell, self._last_resort = end, farewell, last_resort
         limit = min(progress.limit for progress in stages.values())
         self._interval = min(limit / _LOOKS, _SLOWEST_LOOK).total_seconds()
         self._stopped = threading.Event()
@@ -73,16 +77,27 @@ class Watchdog:
     def start(self) -> None:
         """Begin to look, for the event loop that runs now."""
         self._loop = asyncio.get_running_loop()
+        self._arm()
         self._thread.start()
 
     def stop(self) -> None:
         """Look no more."""
         self._stopped.set()
         self._thread.join()
+        self._disarm()
+
+    def _arm(self) -> None:
+        if self._last_resort is not None:  # a thread of faulthandler's own, which needs no interpreter
+            faulthandler.dump_traceback_later(self._last_resort.total_seconds(), exit=True)
+
+    def _disarm(self) -> None:
+        if self._last_resort is not None:
+            faulthandler.cancel_dump_traceback_later()
 
     def _watch(self) -> None:
         before: set[str] = set()
         while not self._stopped.wait(self._interval):
+            self._arm()
             still = stalled(self._stages, self._clock.steady())
             # A process that was stopped and goes on finds everything late; by the second look it has caught up.
             if before & {stage.name for stage in still}:
@@ -91,6 +106,7 @@ class Watchdog:
             before = {stage.name for stage in still}
 
     def _give_up(self, still: Sequence[Stage]) -> None:
+        self._disarm()
         what = "; ".join(map(str, still))
         # Each of these may hang on what hangs already, such as the lock of a log that nobody reads.
         steps = [

@@ -27,7 +27,7 @@ WITHIN = 30
 """Seconds until it has ended; it takes three, and this machine may be busy."""
 
 FREEZE = """\
-import signal, time
+import ctypes, signal, time
 signal.signal(signal.SIGUSR2, lambda *_: time.sleep(3600))
 """
 """A handler of the interpreter's own runs in the middle of whatever the event loop does."""
@@ -83,6 +83,19 @@ def test_a_blocked_event_loop_ends_it(tmp_path, daemon):
     with daemon(name="again") as running:
         running.until(lambda: totals(state).decided == 2, why="was the other one taken in")
         assert running.stop() == 0
+    triage("selfcheck", state=state)
+
+
+def test_a_library_that_holds_the_interpreter_ends_it_all_the_same(tmp_path, daemon):
+    (tmp_path / "sitecustomize.py").write_text(FREEZE.replace("time.sleep", "ctypes.PyDLL(None).sleep"))
+    state = tmp_path / "state"
+    with daemon(PYTHONPATH=f"{tmp_path}:{ROOT}") as running:
+        running.until_logged("running: sources")
+        send(state, "r1")
+        running.until_taken(1)
+        running.process.send_signal(signal.SIGUSR2)
+        assert running.process.wait(WITHIN) == 1
+        assert 'sitecustomize.py", line 2' in running.log
     triage("selfcheck", state=state)
 
 

@@ -44,6 +44,7 @@ def test_lost_failures_are_found_run_again_and_healed(tmp_path):
                 lambda: (sums := totals(state)) is not None and dict(sums.states) == {"healed": 2}, why="was all healed"
             )
             assert daemon.stop() == 0
+    triage("selfcheck", state=state)
     sums = ask("status", state=state)
     assert (sums["conflicts"], sums["duplicates"], sums["adds_up"]) == (0, 0, True)
     for row in ask("failures", "list", state=state):

@@ -12,7 +12,7 @@ import pytest
 from triage.clock import SystemClock
 from triage.cloud.credentials import StaticCredentials
 from triage.cloud.fc import FcClient
-from triage.cloud.fc_answers import Task, TaskPage
+from triage.cloud.fc_answers import AsyncConfig, Task, TaskPage
 from triage.emulator.faults import Faults
 from triage.emulator.scenario import load_scenario
 from triage.emulator.server import LOOPBACK_KEY, serve
@@ -35,6 +35,7 @@ functions:
       - {do: exhausted, payload: '*busy*'}
       - {do: succeed}
   svc/job: *job
+  untracked: {async: {task: false, on_failure: results}}
 """
 
 
@@ -196,6 +197,17 @@ def test_a_function_that_is_not_there_is_told_each_round_and_hinders_no_other(tm
     run(tmp_path, scenario, functions=(ODD, JOB))
 
 
+@pytest.mark.parametrize("qualifier", ["", "prod"])
+def test_a_function_that_keeps_no_tasks_is_told_and_one_without_failures_is_not(tmp_path, qualifier):
+    async def scenario(world):
+        await world.submit("job", b"fine")
+        with pytest.raises(Misconfigured, match=r"^no_tasks: untracked keeps no tasks: switch on asyncTask"):
+            await world.take()
+
+    names = [FunctionRef("untracked", qualifier=qualifier), FunctionRef("job", qualifier=qualifier), OLD]
+    run(tmp_path, scenario, functions=names)
+
+
 def test_a_throttled_service_is_left_alone_and_asked_in_the_next_round(tmp_path):
     async def scenario(world):
         await world.submit("job", b"late")
@@ -225,6 +237,9 @@ class Odd:
             raise error
         page = [replace(task, payload=self.payloads.get(task.task_id)) for task in self.tasks]
         return TaskPage(tuple(task for task in page if task.task_id.startswith(prefix)), next_token="again")
+
+    async def async_config(self, function):
+        return AsyncConfig(async_task=True)
 
     async def get_task(self, function, task_id):
         self.asked.append(("get", function.name, task_id))

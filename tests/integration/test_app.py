@@ -15,6 +15,7 @@ from triage.app import build
 from triage.clock import SystemClock
 from triage.consumer import Consumer, Intake
 from triage.errors import ConfigInvalid, Misconfigured, RulesInvalid, StoreUnavailable
+from triage.sdnotify import Supervisor
 from triage.settings import load_settings
 from triage.sources.local import LocalQueue
 from triage.sources.queue_tables import Outgoing
@@ -212,6 +213,26 @@ def test_several_local_queues_may_share_a_file(tmp_path):
             await totals(app, received=2)
             found = {name: (await app.store.failure(name)).envelope["source"] for name in ("a", "b")}
             assert found == {"a": "a", "b": "b"}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("environ", "more", "seconds"),
+    [
+        ({}, "", 120),
+        ({"WATCHDOG_USEC": "60000000"}, "", 30),
+        ({"WATCHDOG_USEC": "60000000"}, 'limit = "9s"', 9),
+        ({"WATCHDOG_USEC": "900000"}, "", 5),
+    ],
+    ids=["on its own", "under a supervisor", "as configured", "under a nervous supervisor"],
+)
+def test_a_blocked_event_loop_is_noticed_before_the_supervisor_ends_the_process(tmp_path, environ, more, seconds):
+    async def scenario():
+        given = settings(tmp_path, f"[watchdog]\n{more}\n")
+        async with build(given, clock=SystemClock(), supervisor=Supervisor(environ, pid=1)) as app:
+            assert app.stages["event loop"].limit.total_seconds() == seconds
+            assert app.stages["consumer"].limit.total_seconds() == (9 if more else 120)
 
     asyncio.run(scenario())
 

@@ -184,6 +184,14 @@ MISTAKES = {
         '[[sources]]\ntype = "kafka"\n',
         ['triage.toml:2:1: sources.0.type: no such type of source (type = "local", "smq" or "reconcile")\n    type = "kafka"\n    ^'],
     ),
+    "a watchdog that is too nervous": (
+        '[watchdog]\nlimit = "1s"\n',
+        ["triage.toml:1:2: watchdog: limit must be at least 2s, since signs of life are half a second apart; 0s = never\n    [watchdog]\n     ^"],
+    ),
+    "a watchdog that tells nobody": (
+        '[watchdog]\nto = ["oncall"]\n',
+        ["triage.toml:2:1: watchdog.to: no receiver is named 'oncall'; add [receivers.oncall]\n    to = [\"oncall\"]\n    ^"],
+    ),
     "lookback longer than tasks are kept": (
         '[[sources]]\ntype = "reconcile"\nfunctions = ["f"]\nlookback = "8d"\n',
         ["triage.toml:1:3: sources.0: lookback must be at most 7d: the service keeps tasks no longer\n    [[sources]]\n      ^"],

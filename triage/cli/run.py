@@ -107,7 +107,13 @@ def _watched(app: App, settings: Settings) -> Iterator[None]:
     if not settings.watchdog.limit:
         yield
         return
-    watchdog = Watchdog(app.stages, notifier=app.notifier, to=settings.watchdog.to, clock=SystemClock())
+    watchdog = Watchdog(
+        app.stages,
+        notifier=app.notifier,
+        to=settings.watchdog.to,
+        clock=SystemClock(),
+        last_resort=2 * settings.watchdog.limit,
+    )
     watchdog.start()
     try:
         yield

@@ -322,6 +322,12 @@ class WatchdogSettings(_Group):
     to: Names = ()
     """Receivers to tell before the end, without the store. Empty = the log only."""
 
+    @model_validator(mode="after")
+    def _not_too_soon(self) -> WatchdogSettings:
+        if timedelta(0) < self.limit < timedelta(seconds=2):
+            raise ValueError("limit must be at least 2s, since signs of life are half a second apart; 0s = never")
+        return self
+
 
 class LogSettings(_Group):
     """The log, on standard error."""

@@ -16,9 +16,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from triage.clock import Clock
-from triage.cloud.fc_answers import Task, TaskPage
+from triage.cloud.fc_answers import AsyncConfig, Task, TaskPage
 from triage.envelope import Destination, FunctionRef, parse_arn
-from triage.errors import InvalidEnvelope, Permanent, StoreUnavailable, Temporary
+from triage.errors import InvalidEnvelope, Misconfigured, Permanent, StoreUnavailable, Temporary
 from triage.sources import Delivery
 
 _LEASE: Final = timedelta(hours=1)
@@ -42,6 +42,8 @@ Known = Callable[[Sequence[str]], Awaitable[Collection[str]]]
 
 class Tasks(Protocol):
     """What is asked of Function Compute. `triage.cloud.fc.FcClient` is it."""
+
+    async def async_config(self, function: FunctionRef) -> AsyncConfig | None: ...
 
     async def get_task(self, function: FunctionRef, task_id: str) -> Task | None: ...
 
@@ -142,6 +144,8 @@ class ReconcileSource:
             found = await self._tasks.list_tasks(
                 page.function, status="Failed", started_from=page.since, limit=_PAGE, next_token=page.token
             )
+            if not found.tasks:
+                await self._check(page.function)
             ended = self._clock.now() - self._grace
             over = {
                 task.request_id: task
@@ -160,6 +164,16 @@ class ReconcileSource:
                 (page.function, task) for key, task in over.items() if key not in known and key not in self._held
             )
             await self._clock.sleep(_PAUSE)
+
+    async def _check(self, function: FunctionRef) -> None:
+        """That no task failed is good to hear, unless no tasks are kept. FC 2.0 lets each invocation say so."""
+        if function.service:
+            return
+        config = await self._tasks.async_config(function)
+        if config is None and function.qualifier:
+            config = await self._tasks.async_config(replace(function, qualifier=""))
+        if config is None or not config.async_task:
+            raise Misconfigured("no_tasks", f"{function.label} keeps no tasks: switch on asyncTask, or name it no more")
 
     async def _hand_out(self, limit: int) -> list[Delivery]:
         deliveries: list[Delivery] = []
