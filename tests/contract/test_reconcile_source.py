@@ -273,19 +273,39 @@ def test_the_event_is_asked_for_until_it_is_told():
 
 
 def test_what_the_service_asks_for_is_waited_and_the_others_are_asked_all_the_same():
-    slow = Temporary("throttled", "job: 429", retry_after=timedelta(seconds=45))
+    slow = Temporary("throttled", "job: 429", retry_after=timedelta(seconds=25))
     odd = Odd(errors=[slow, None])
 
     async def scenario(source, clock):
         began = clock.now()
         with pytest.raises(Temporary, match="job: 429"):
             await source.receive(limit=1, wait=2 * ROUND)
-        assert clock.now() - began >= ROUND + timedelta(seconds=45)
+        assert clock.now() - began >= ROUND + timedelta(seconds=25)
         assert [name for _, name, _ in odd.asked] == ["job", "other", "other"], (
             "the same page is not asked for for ever"
         )
 
     ask(odd, scenario, JOB, FunctionRef("other"))
+
+
+def test_a_service_that_wants_to_be_left_alone_for_ever_holds_nobody_up_for_long():
+    class Shut(Odd):
+        async def get_task(self, function, task_id):
+            raise Temporary("throttled", "429", retry_after=timedelta(hours=1))
+
+    odd = Shut(*(replace(TASK, task_id=f"t{number}", request_id=f"r{number}") for number in range(90)))
+
+    async def scenario(source, clock):
+        began = clock.now()
+        assert await source.receive(limit=16, wait=ROUND + MINUTE) == []
+        assert clock.now() - began < ROUND + 2 * MINUTE
+        with pytest.raises(Temporary, match="429"):
+            await source.receive(limit=16, wait=10 * ROUND)
+        asked = odd.asked.count(("list", "job", ""))
+        await source.receive(limit=16, wait=MINUTE + timedelta(seconds=1))
+        assert odd.asked.count(("list", "job", "")) > asked, "errors that may pass are tried again after a minute"
+
+    ask(odd, scenario)
 
 
 def test_several_mistakes_are_told_together_the_lasting_kind_first():

@@ -318,7 +318,7 @@ class WatchdogSettings(_Group):
 
     limit: Duration = timedelta(minutes=2)
     """How long a stage may have work and give no sign of life; an action of the outbox at least ``outbox.lease``. After
-    that the process ends with code 70. ``0s`` = never."""
+    that the process ends with code 70. Below a minute a slow answer may count as none. ``0s`` = never."""
     to: Names = ()
     """Receivers to tell before the end, without the store. Empty = the log only."""
 

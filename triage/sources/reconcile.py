@@ -30,7 +30,10 @@ _PAGE: Final = 100
 _PAUSE: Final = timedelta(milliseconds=200)
 """Between two requests: nobody waits for what is found here, and the API has other users."""
 
-_LONGEST_PAUSE: Final = timedelta(minutes=1)
+_SOON: Final = timedelta(minutes=1)
+"""From a round with errors that may pass to the next one."""
+
+_LONGEST_PAUSE: Final = timedelta(seconds=30)
 """When the API wants to be left alone for longer, the others are asked meanwhile, and this one in the next round."""
 
 _CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{2,63}")
@@ -121,14 +124,13 @@ class ReconcileSource:
         until = self._clock.now() + wait
         while True:
             now = self._clock.now()
-            if self._lost:
-                if found := await self._hand_out(limit):
-                    return found
-            elif self._errors and not self._pages:
-                errors, self._errors = self._errors, []
-                raise _together(errors)
-            elif now >= until:
+            if self._errors and not self._lost and not self._pages:
+                raise self._failed(now)
+            if now >= until:
                 return []
+            if self._lost:
+                if found := await self._hand_out(limit, until):
+                    return found
             elif self._pages:
                 await self._look()
             elif now >= self._next_at:
@@ -175,9 +177,9 @@ class ReconcileSource:
         if config is None or not config.async_task:
             raise Misconfigured("no_tasks", f"{function.label} keeps no tasks: switch on asyncTask, or name it no more")
 
-    async def _hand_out(self, limit: int) -> list[Delivery]:
+    async def _hand_out(self, limit: int, until: datetime) -> list[Delivery]:
         deliveries: list[Delivery] = []
-        while self._lost and len(deliveries) < limit:
+        while self._lost and len(deliveries) < limit and self._clock.now() < until:
             function, listed = self._lost.popleft()
             try:
                 task = await self._whole(function, listed)
@@ -203,6 +205,14 @@ class ReconcileSource:
             page = await self._tasks.list_tasks(function, prefix=listed.task_id, include_payload=True, limit=_PAGE)
             task = next((each for each in page.tasks if each.task_id == listed.task_id), task)
         return replace(task, task_id=listed.task_id, request_id=listed.request_id)
+
+    def _failed(self, now: datetime) -> Temporary | Permanent:
+        """The errors of a round that is over, as one. What may pass is tried again soon."""
+        errors, self._errors = self._errors, []
+        error = _together(errors)
+        if isinstance(error, Temporary):
+            self._next_at = min(self._next_at, now + _SOON)
+        return error
 
     async def _note(self, error: Temporary | Permanent) -> None:
         self._errors.append(error)
