@@ -12,6 +12,7 @@ from typing import Final
 
 import aiohttp
 
+from triage.alarm import StoreAlarm
 from triage.clock import Clock
 from triage.cloud.credentials import ChainCredentials, CredentialsProvider, StaticCredentials
 from triage.cloud.fc import FcClient
@@ -82,6 +83,9 @@ class App:
         # A loop that is blocked sends no pings either: end before the supervisor does, who tells nobody.
         soon = limit if supervisor.watchdog is None else max(supervisor.watchdog / 2, 10 * _TURN)
         self._clock, self._turning = clock, Progress(min(limit, soon))
+        self._alarm = StoreAlarm(
+            notifier, to=settings.watchdog.to or ("default",), stages=self.stages, clock=clock, redact=redact
+        )
         self._supervisor = supervisor
         self._supervision = Supervision(
             supervisor,
@@ -129,6 +133,7 @@ class App:
             stopping,
             asyncio.create_task(self._supervision.run()),  # also while it shuts down
             asyncio.create_task(self._turn()),
+            asyncio.create_task(self._alarm.run()),
             asyncio.create_task(self._reload_on(reload or asyncio.Event(), changed)),
         }
         self._supervisor.ready()

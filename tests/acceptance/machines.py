@@ -42,8 +42,9 @@ def run(*command: object, **more: object) -> str:
 
 
 def debian(folder: Path, suite: str, *packages: str) -> Path:
-    """A minimal Debian in a folder."""
-    run("mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}", suite, folder)
+    """A minimal Debian in a folder or archive, without its documentation."""
+    unread = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")]
+    run("mmdebstrap", "--variant=minbase", *unread, f"--include={','.join(packages)}", suite, folder)
     return folder
 
 
@@ -130,3 +131,16 @@ def _init_of(process: subprocess.Popen[bytes], log: Path) -> int:
             if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
                 return int(child)
     raise AssertionError(f"it did not boot: {log.read_text(errors='replace')[-3000:]}")
+
+
+@contextmanager
+def mounted(folder: Path, *options: object) -> Iterator[Path]:
+    """A file system of its own at a folder; the test is skipped where none can be mounted."""
+    folder.mkdir(parents=True)
+    done = subprocess.run(["mount", *map(str, options), folder], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"COULD NOT RUN: nothing can be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        run("umount", "--lazy", folder)

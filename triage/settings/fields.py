@@ -320,7 +320,8 @@ class WatchdogSettings(_Group):
     """How long a stage may have work and give no sign of life; an action of the outbox at least ``outbox.lease``. After
     that the process ends with code 70. Below a minute a slow answer may count as none. ``0s`` = never."""
     to: Names = ()
-    """Receivers to tell before the end, without the store. Empty = the log only."""
+    """Receivers to tell before the end, without the store; empty = the log only. They are told of a store that fails,
+    too; of that, when this is empty, ``default`` is."""
 
     @model_validator(mode="after")
     def _not_too_soon(self) -> WatchdogSettings:
