@@ -23,7 +23,7 @@ from triage.decide import DEFAULT_ALERT, Alert, Decision, Hold, Rerun, Resolve
 from triage.envelope import FunctionRef
 from triage.errors import Problem
 from triage.facts import Arrival, Lineage
-from triage.reruns.lineage import Origin, TaskId, payload_key, task_id
+from triage.reruns.lineage import Origin, TaskId, hold_code, payload_key, task_id
 from triage.rules.fingerprints import own_fingerprint
 from triage.rules.model import AlertPolicy, Cause, RerunPolicy, Rule, Severity
 from triage.states import State
@@ -158,7 +158,8 @@ def _hold_row(arrival: Arrival, lineage: Lineage, effect: Hold, rule: Rule | Non
 
 def _new_alert(arrival: Arrival, alert: Alert, *, root: str = "") -> NewAlert:
     group = alert_group(_labels(arrival, alert.rule), alert.policy)
-    return NewAlert(group, root, arrival.envelope.request_id, alert.cause)
+    detail = f"triage approve {(code := hold_code(root))}, or triage reject {code}" if alert.cause is Cause.HELD else ""
+    return NewAlert(group, root, arrival.envelope.request_id, alert.cause, detail)
 
 
 def _resolve_row(arrival: Arrival, lineage: Lineage, effect: Resolve) -> NewRow:

@@ -63,6 +63,10 @@ ACCOUNTED: Final = {
 ACCOUNTS: Final = ("alerted", "suppressed", "silenced", "healed", "ignored", "held")
 """``failures`` is their sum."""
 
+CLOSED: Final = frozenset({State.HEALED, State.IGNORED})
+"""States in which nothing is to come and nobody is needed. All others are open ends: also ALERTED, since that somebody
+was told does not mend it."""
+
 _DECIDED: Final = {
     Event.RERUN: State.RERUN_PENDING,
     Event.ALERT: State.ALERTING,

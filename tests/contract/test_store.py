@@ -916,6 +916,20 @@ def test_a_held_failure_is_approved_once(run):
     run(scenario)
 
 
+def test_what_is_ignored_or_healed_is_no_open_end(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), arrive("r-2"), rules=HOLD)
+        assert await store.settle_now("hold:r-1", says_no, now=NOW)
+        await ingest(store, arrive("r-3"), rules=RERUN)
+        await store.commit(commit_of(success("carrier"), Changes(links=(Link("c-3", "r-3", 1),))))
+        assert [row.request_id for row in await store.failures(FailureFilter(open=True))] == ["r-3", "r-2"]
+        await ingest(store, success("c-3"))
+        assert [row.request_id for row in await store.failures(FailureFilter(open=True))] == ["r-2"]
+        assert len(await store.failures(FailureFilter())) == 3
+
+    run(scenario)
+
+
 def test_a_held_failure_is_rejected_once(run):
     async def scenario(store):
         await ingest(store, arrive("r-1"), rules=HOLD)
@@ -1197,6 +1211,8 @@ def test_an_empty_store_is_empty(run):
         (FailureFilter(function="img-[!r]*"), ["c"]),
         (FailureFilter(function="img"), []),
         (FailureFilter(state="rerun_pending"), ["e"]),
+        (FailureFilter(open=True), ["e", "d", "c", "b", "a"]),
+        (FailureFilter(open=True, text="timed out"), ["b", "a"]),
         (FailureFilter(state="alerting", function="mail"), ["d", "b"]),
         (FailureFilter(text="TIMED out"), ["b", "a"]),
         (FailureFilter(text="100%_"), ["c"]),

@@ -4,22 +4,14 @@ import asyncio
 from datetime import timedelta
 
 import make
-import pytest
-from click.testing import CliRunner
 
-from triage.changes import Commit
-from triage.cli import cli
-from triage.clock import SystemClock
 from triage.consumer import Consumer, Intake
-from triage.decide import decide_batch
-from triage.effects import decided
 from triage.notify import Result
 from triage.orders import Limits, Order, Ordered
 from triage.outbox import Outbox
 from triage.reruns.lineage import Origin
 from triage.rules.model import AlertPolicy, HoldPolicy
 from triage.stores import FailureFilter
-from triage.stores.sqlite import SqliteStore
 from triage.testing import FakeFunctions, FakeSource, ManualClock, MemoryStore
 
 HOLD = HoldPolicy("was it paid?", timedelta(minutes=10))
@@ -130,62 +122,3 @@ def test_a_re_run_that_a_person_asked_for_is_asked_about_again_when_it_fails():
         assert await world.states() == ["alerted", "alerted"]
 
     world.run(scenario)
-
-
-@pytest.fixture
-def held(tmp_path):
-    """Runs ``triage failures`` on a store with two held failures, and one that is told."""
-
-    async def fill():
-        now = SystemClock().now()  # the command line knows no other
-        store = await SqliteStore.open(tmp_path / "triage.db")
-        for name, by in (("1-aaaa", rules()), ("1-abbb", rules()), ("1-cccc", make.rules())):
-            arrivals = [make.arrived(make.envelope(name))]
-            (decision,) = decide_batch(arrivals, await store.load_facts(arrivals), by, now=now)
-            await store.commit(Commit(now=now, rule_set="", decided=(decided(arrivals[0], decision),)))
-        await store.close()
-
-    asyncio.run(fill())
-
-    def run(*args, **environ):
-        env = {"TRIAGE_STATE_DIR": str(tmp_path), "TRIAGE_CONFIG": None, "USER": None, **environ}
-        return CliRunner(env=env).invoke(cli, ["failures", *args], prog_name="triage")
-
-    return run
-
-
-def test_a_held_failure_is_released_from_the_command_line(held):
-    done = held("release", "1-aa", "--rerun", "--by", "kim", "--reason", "not paid")
-    assert (done.exit_code, done.stdout) == (0, "1-aaaa: will be run again\n")
-    assert held("list", "--state", "held").stdout.count("1-a") == 1
-    told = held("show", "1-aa").stdout
-    assert "rerun_pending" in told.splitlines()[0]
-    assert "kim" in told
-    assert "not paid" in told
-    again = held("release", "1-aa", "--ignore", "--by", "kim", "--reason", "x")
-    assert (again.exit_code, again.stderr) == (1, "triage: 1-aaaa: it is not held: it is rerun_pending.\n")
-
-
-def test_several_are_released_and_each_that_cannot_be_is_told(held):
-    done = held("release", "1-aaaa", "1-cc", "1-a", "1-ab", "--ignore", "--reason", "known", USER="lee")
-    assert done.exit_code == 1
-    assert done.stdout.splitlines() == ["1-aaaa: ignored", "1-abbb: ignored"]
-    assert done.stderr.splitlines() == [
-        "triage: 1-cccc: it is not held: it is alerting.",
-        "triage: no single failure has the request id '1-a'.",
-    ]
-    assert "lee" in held("show", "1-ab").stdout
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        ("--rerun", "--by", "kim"),
-        ("--by", "kim", "--reason", "x"),
-        ("--rerun", "--reason", "x"),
-        ("--rerun", "--by", " ", "--reason", "x"),
-    ],
-)
-def test_who_decides_what_and_why_must_be_said(held, args):
-    assert held("release", "1-aa", *args).exit_code == 2
-    assert held("list", "--state", "held").stdout.count("1-a") == 2

@@ -19,7 +19,7 @@ _CAUSES = {
     Cause.REFUSED: ("failed", "the re-run was refused"),
     Cause.UNKNOWN: ("failed", "it cannot be found out whether the re-run was taken; it is held for you"),
     Cause.OVERDUE: ("failed", "re-run, but no result came back"),
-    Cause.HELD: ("failed", "held until a person decides: triage failures release"),
+    Cause.HELD: ("failed", "held until a person decides"),
     Cause.MATCHED: ("ended", "a rule wants you to know"),
     Cause.QUARANTINED: ("could not be read", "kept in the quarantine"),
     Cause.RULES_REFUSED: ("could not be used", "the last good rules stay in force"),

@@ -13,14 +13,14 @@ import click
 
 from triage.cli.output import Instant, print_fields, print_json, print_table, settings_option, show_time
 from triage.cli.output import show as shown
+from triage.cli.people import person_options
 from triage.cli.storage import ask
 from triage.log import printable
 from triage.states import State
 
 if TYPE_CHECKING:
-    from triage.orders import Limits
     from triage.settings import Settings
-    from triage.stores import FailureDetail, Store
+    from triage.stores import FailureDetail, FailureRow
 
 _LONGEST: Final = 300
 """Characters of one value shown to a person; ``--json`` gives all."""
@@ -39,6 +39,7 @@ def failures() -> None:
 @click.option(
     "--state", type=click.Choice([s.value for s in State if s is not State.NEW]), help="Where the failure stands."
 )
+@click.option("--all", "every", is_flag=True, help="Also what is healed or ignored.")
 @click.option("--group", default="", metavar="FINGERPRINT", help="Failure group; the first characters will do.")
 @click.option("--text", default="", help="Part of the error message, error type or request id, any case.")
 @click.option("--since", type=Instant(), help='Received at or after: "2h" ago, or an ISO-8601 time.')
@@ -51,6 +52,7 @@ def list_(
     settings: Settings,
     function: str,
     state: str | None,
+    every: bool,
     group: str,
     text: str,
     since: datetime | None,
@@ -58,23 +60,29 @@ def list_(
     limit: int,
     as_json: bool,
 ) -> None:
-    """List failures, newest first."""
+    """List failures that are open ends, newest first.
+
+    Open is what is still being tried (rerun_pending, rerunning, unknown), waits for a person (held), or was or will be
+    told to one (alerting, alerted) and has not succeeded since. --all or --state shows others. A held one has the code
+    by which `triage approve` and `triage reject` know it.
+    """
     from triage.stores import FailureFilter  # noqa: PLC0415
 
-    which = FailureFilter(function, state or "", group, text, since, until, limit)
+    only_open = not (every or state)
+    which = FailureFilter(function, state or "", group, text, since, until, limit, only_open)
     rows = ask(settings, lambda store: store.failures(which))
     if as_json:
-        print_json([asdict(row) for row in rows])
+        print_json([{**asdict(row), "code": _code(row)} for row in rows])
         return
     if not rows:
-        click.echo("No failures match.", err=True)
+        click.echo(f"No {'open ' * only_open}failures match.{' --all shows the others.' * only_open}", err=True)
         return
     print_table(
         ("RECEIVED", "STATE", "FUNCTION", "REQUEST ID", "ERROR"),
         [
             (
                 row.received_at,
-                row.state or row.outcome,
+                f"{row.state or row.outcome} {_code(row)}".rstrip(),
                 row.function,
                 row.request_id,
                 ": ".join(filter(None, (row.error_type or row.condition, row.error_message))),
@@ -107,58 +115,20 @@ def show(*, settings: Settings, request_id: str, as_json: bool) -> None:
 @failures.command()
 @click.argument("request_ids", metavar="REQUEST_ID...", nargs=-1, required=True)
 @click.option("--rerun/--ignore", required=True, help="Run it again now, or leave it at that.")
-@click.option("--by", required=True, envvar="USER", show_envvar=True, help="Who decides.")
-@click.option("--reason", required=True, help="Why; kept with the failure.")
+@person_options
 @settings_option
 def release(*, settings: Settings, request_ids: Sequence[str], rerun: bool, by: str, reason: str) -> None:
-    """Decide about failures that a rule holds. The first characters of an id will do if no other begins so.
+    """Decide about failures that a rule holds: the same as `triage approve` and `triage reject`."""
+    from triage.cli.holds import decide  # noqa: PLC0415
 
-    A running daemon takes up what is to be run again within seconds.
-    """
-
-    async def decide(store: Store) -> bool:
-        limits = settings.reruns.limits
-        return all(
-            [
-                await _release(store, request_id, rerun=rerun, by=by, reason=reason, limits=limits)
-                for request_id in request_ids
-            ]
-        )
-
-    if not (by.strip() and reason.strip()):
-        raise click.UsageError("--by and --reason must say something.")
-    if not ask(settings, decide):
-        sys.exit(1)
+    sys.exit(0 if decide(settings, request_ids, approve=rerun, by=by, reason=reason) else 1)
 
 
-async def _release(store: Store, request_id: str, *, rerun: bool, by: str, reason: str, limits: Limits) -> bool:
-    from triage.clock import SystemClock  # noqa: PLC0415
-    from triage.effects import hold_key  # noqa: PLC0415
-    from triage.orders import Order, Refused  # noqa: PLC0415
-    from triage.reactions import rejected  # noqa: PLC0415
-    from triage.reruns.lineage import Origin  # noqa: PLC0415
+def _code(row: FailureRow) -> str:
+    """The short name of what waits for a person."""
+    from triage.reruns.lineage import hold_code  # noqa: PLC0415
 
-    found = await store.failure(request_id)
-    if found is None:
-        click.echo(f"triage: no single failure has the request id {request_id!r}.", err=True)
-        return False
-    name = printable(found.row.request_id)
-    now = SystemClock().now()
-    refused = f"it is not held: it is {found.row.state or found.row.outcome}"
-    if rerun:
-        order = Order(Origin.APPROVAL, by, reason, now)
-        (answer,) = await store.order([found.row.request_id], order, limits=limits, now=now)
-        done = not isinstance(answer, Refused)
-        refused = answer.detail if isinstance(answer, Refused) else ""
-    else:
-        done = await store.settle_now(
-            hold_key(found.row.root), lambda row, facts: rejected(row, facts, by=by, reason=reason), now=now
-        )
-    if not done:
-        click.echo(f"triage: {name}: {refused}.", err=True)
-        return False
-    click.echo(f"{name}: {'will be run again' if rerun else 'ignored'}")
-    return True
+    return hold_code(row.root) if row.state == State.HELD else ""
 
 
 def _tell(detail: FailureDetail) -> None:
@@ -166,7 +136,7 @@ def _tell(detail: FailureDetail) -> None:
     from triage.envelope import RECONSTRUCTED  # noqa: PLC0415
 
     row, envelope, decision, lineage = detail.row, detail.envelope, detail.decision, detail.lineage or {}
-    click.echo(f"{printable(row.request_id)}  {row.state or row.outcome}")
+    click.echo(f"{printable(row.request_id)}  {row.state or row.outcome} {_code(row)}".rstrip())
     print_fields(
         {
             "function": _with(row.function, envelope, "qualifier", "region", "account"),

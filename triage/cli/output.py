@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -119,6 +119,20 @@ def show(value: object) -> str:
 def show_time(at: datetime) -> str:
     """``2026-01-02 03:04:05Z``."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+
+
+class Length(click.ParamType[timedelta]):
+    """``90s``, ``10m``, ``1h30m``, or a number of seconds. Gives a timedelta."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        from triage.settings import parse_duration  # noqa: PLC0415
+
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
 
 
 class Instant(click.ParamType[datetime]):

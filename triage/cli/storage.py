@@ -10,12 +10,12 @@ from triage.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from triage.settings import Settings
-    from triage.stores import Store
+    from triage.stores.sqlite import SqliteStore
 
 Answer = TypeVar("Answer")
 
 
-def ask(settings: Settings, question: Callable[[Store], Awaitable[Answer]]) -> Answer:
+def ask(settings: Settings, question: Callable[[SqliteStore], Awaitable[Answer]]) -> Answer:
     """Open the store, put one question to it, close it.
 
     Raises:
@@ -24,7 +24,7 @@ def ask(settings: Settings, question: Callable[[Store], Awaitable[Answer]]) -> A
     return asyncio.run(_ask(settings, question))
 
 
-async def _ask(settings: Settings, question: Callable[[Store], Awaitable[Answer]]) -> Answer:
+async def _ask(settings: Settings, question: Callable[[SqliteStore], Awaitable[Answer]]) -> Answer:
     from triage.stores.sqlite import SqliteStore  # noqa: PLC0415
 
     path = settings.store.path

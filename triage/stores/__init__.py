@@ -16,6 +16,7 @@ from triage.changes import Commit, NewAlert, OutboxRow, RowFacts, Settle
 from triage.errors import Problem
 from triage.facts import Arrival, Snapshot
 from triage.orders import Limits, Order, Ordered, Refused
+from triage.reruns.lineage import hold_code
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
 
@@ -57,6 +58,8 @@ class FailureFilter:
     since: datetime | None = None
     until: datetime | None = None
     limit: int = 50
+    open: bool = False
+    """Only those whose lineage is an open end (not in ``states.CLOSED``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,21 @@ class FailureDetail:
     outbox: Sequence[Mapping[str, Any]]
     deliveries: Sequence[Mapping[str, Any]]
     conflicts: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A failure that waits for a person. ``request_id`` is the newest of the lineage, ``until`` when that is told."""
+
+    root: str
+    request_id: str
+    until: datetime
+    reason: str
+
+    @property
+    def code(self) -> str:
+        """The short name that people use for it."""
+        return hold_code(self.root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,4 +299,12 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Finish what was asked for and release the files. May be called twice."""
+        ...
+
+
+class Desk(Protocol):
+    """What only people ask, on the command line: no loop of the daemon needs it, so the test double has none of it."""
+
+    async def held(self) -> list[Held]:
+        """All failures that wait for a person, the most urgent first."""
         ...

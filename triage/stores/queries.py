@@ -15,10 +15,12 @@ from triage.envelope import RequestId, event_of
 from triage.facts import RATES, Arrival, Snapshot, recent_of
 from triage.reruns.lineage import payload_key
 from triage.rules.model import SourceText
+from triage.states import CLOSED
 from triage.stores import (
     FailureDetail,
     FailureFilter,
     FailureRow,
+    Held,
     KeptRules,
     QuarantineRow,
     RuleHits,
@@ -163,6 +165,7 @@ _FILTERS: Final = {
     " OR e.request_id LIKE :text ESCAPE '~')",
     "since": "e.received_at >= :since",
     "until": "e.received_at < :until",
+    "open": "l.state NOT IN ({})".format(", ".join(f"'{state}'" for state in sorted(CLOSED))),
 }
 
 
@@ -175,6 +178,7 @@ def failures(connection: sqlite3.Connection, which: FailureFilter) -> list[Failu
         "text": which.text and f"%{_escaped(which.text)}%",
         "since": which.since and instant(which.since),
         "until": which.until and instant(which.until),
+        "open": which.open,
     }
     clauses = ["e.outcome = 'failed'", *(_FILTERS[name] for name, value in values.items() if value)]
     sql = f"{_LISTED} WHERE {' AND '.join(clauses)} ORDER BY e.received_at DESC, e.id DESC LIMIT :limit"
@@ -224,6 +228,17 @@ _MEMBERS: Final = """
 _DELIVERIES: Final = """
     SELECT * FROM deliveries
     WHERE (group_key, flush) IN (SELECT group_key, flush FROM alerts WHERE root = :root) ORDER BY id"""
+
+
+_HELD: Final = """
+    SELECT root, json_extract(payload, '$.request_id') AS request_id, due_at AS until,
+        json_extract(payload, '$.reason') AS reason
+    FROM outbox WHERE kind = 'hold' AND state IN ('pending', 'unknown') ORDER BY due_at, id"""
+
+
+def held(connection: sqlite3.Connection) -> list[Held]:
+    """Failures that wait for a person."""
+    return [Held(**{**row, "until": instant_of(row["until"])}) for row in _database(connection).query(_HELD)]
 
 
 def _by_prefix(db: Database, table: str, column: str, prefix: str) -> str | None:

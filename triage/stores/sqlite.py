@@ -26,6 +26,7 @@ from triage.stores import (
     FailureDetail,
     FailureFilter,
     FailureRow,
+    Held,
     KeptRules,
     QuarantineRow,
     React,
@@ -54,7 +55,7 @@ _REMOVED: Final = 200
 
 
 class SqliteStore:
-    """`triage.stores.Store` in one SQLite file."""
+    """`triage.stores.Store` and `triage.stores.Desk` in one SQLite file."""
 
     def __init__(self, writer: Worker, reader: Worker) -> None:
         self._writer, self._reader = writer, reader
@@ -136,6 +137,9 @@ class SqliteStore:
 
     async def failure(self, request_id: str) -> FailureDetail | None:
         return await self._reader.run(partial(queries.failure, request_id=request_id))
+
+    async def held(self) -> list[Held]:
+        return await self._reader.run(queries.held)
 
     async def quarantined(self, *, limit: int) -> list[QuarantineRow]:
         return await self._reader.run(partial(queries.quarantined, limit=limit))

@@ -20,6 +20,7 @@ from triage.reruns.gate import GateFacts
 from triage.reruns.lineage import payload_key
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import Cause, SourceText
+from triage.states import CLOSED
 from triage.stores import (
     FailureDetail,
     FailureFilter,
@@ -354,6 +355,7 @@ def _listed(row: FailureRow, which: FailureFilter) -> bool:
     return (
         (not which.function or fnmatchcase(row.function, which.function))
         and which.state in ("", row.state)
+        and not (which.open and row.state in CLOSED)
         and row.fingerprint.startswith(which.group)
         and any(needle in value.encode().lower() for value in (row.error_message, row.error_type, row.request_id))
         and (which.since is None or row.received_at >= which.since)
