@@ -227,6 +227,7 @@ async def build(
                 settings.outbox.give_up_after,
             ),
             limit=limit,
+            orders=settings.reruns.limits,
         )
         kill_switch = KillSwitch(
             store=store, path=settings.reruns.stop_file, clock=clock, changed=outbox.poke, limit=limit

@@ -17,6 +17,7 @@ from triage.envelope import RequestId
 from triage.facts import Arrival, Lineage
 from triage.reruns.gate import Gate, GateFacts
 from triage.reruns.lineage import Origin
+from triage.reruns.plan import PlanChange, PlanView
 from triage.rules.model import Cause
 
 
@@ -29,6 +30,7 @@ class RowKind(StrEnum):
     FLUSH = "flush"  # fold the waiting alerts of a group into notifications
     NOTIFY = "notify"  # deliver one notification to one receiver
     HOLD = "hold"  # nobody has decided about a held failure in time
+    PLAN_STEP = "plan_step"  # look how a bulk re-run gets on, and order what comes next
 
 
 class RowState(StrEnum):
@@ -97,13 +99,16 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """What a person did, and why: kept for ever. ``root`` and ``request_id`` say to which failure."""
+    """What a person did, and why: kept for ever. ``root`` and ``request_id`` say to which failure, ``about`` to what
+    else.
+    """
 
     by: str
     action: str
     reason: str
-    root: str
-    request_id: str
+    root: str = ""
+    request_id: str = ""
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,7 @@ class Changes:
     told: tuple[str, int] | None = None
     flushed: tuple[str, int, int] | None = None
     deeds: tuple[Deed, ...] = ()
+    plan: PlanChange | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +193,7 @@ class GroupView:
 
 @dataclass(frozen=True, slots=True)
 class RowFacts:
-    """What is known about a claimed row's lineage and group at the moment of settling, inside the transaction.
+    """What is known about a claimed row's lineage, group or plan at the moment of settling, inside the transaction.
 
     ``gates`` is there for rows that are about a function.
     """
@@ -195,6 +201,7 @@ class RowFacts:
     lineage: Lineage | None = None
     group: GroupView | None = None
     gates: GateFacts | None = None
+    plan: PlanView | None = None
 
 
 @dataclass(frozen=True, slots=True)

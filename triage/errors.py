@@ -5,6 +5,7 @@ TriageError
 ├── IllegalTransition        a failure's state has no move for this event: a defect of ours
 ├── RulesInvalid             rule files that cannot be loaded; carries every error with its place
 ├── ConfigInvalid            configuration that cannot be used; carries every error with its place
+├── PlanRefused              what is asked of a plan of re-runs cannot be done as it stands
 ├── StoreConflict            somebody else committed first; load facts again and decide again
 ├── StoreUnavailable         the store cannot be opened or written; ingestion stops, nothing is acknowledged
 ├── Temporary                the far side may say yes later (carries ``retry_after``)
@@ -78,6 +79,10 @@ class RulesInvalid(ProblemsError):
 
 class ConfigInvalid(ProblemsError):
     """Configuration that cannot be used."""
+
+
+class PlanRefused(TriageError):
+    """A plan of re-runs cannot be made, or does not take what is asked of it; says why, and what to do."""
 
 
 class StoreConflict(TriageError):

@@ -18,9 +18,9 @@ from typing import Any, Final
 
 from triage.changes import Changes, Deed, Link, NewRow, RowKind
 from triage.effects import MANUAL, alert_plan, hold_key, rerun_plan
-from triage.envelope import Envelope, RequestId
+from triage.envelope import Envelope
 from triage.facts import MAX_EVENT, Arrival, Lineage
-from triage.reruns.lineage import Origin, TaskId, task_id
+from triage.reruns.lineage import Origin, Stored, TaskId, task_id
 from triage.states import Event, State, advance
 
 
@@ -85,23 +85,6 @@ class Ordered:
     changes: Changes
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What a store knows of a request id, read in the transaction of the order.
-
-    Attributes:
-        request_id: the stored envelope that the order is about.
-        arrival: the first one of its lineage, whose event is run again; None when it is gone.
-        lineage: None for a success that belongs to none.
-        last: the payload of the lineage's newest re-run or hold row.
-    """
-
-    request_id: RequestId
-    arrival: Arrival | None
-    lineage: Lineage | None
-    last: Mapping[str, Any] | None = None
-
-
 def place(order: Order, stored: Stored | None, *, limits: Limits, now: datetime) -> Ordered | Refused:
     """Judge an order. A success that belongs to no lineage begins one, which counts no failure."""
     if stored is None:
@@ -112,9 +95,9 @@ def place(order: Order, stored: Stored | None, *, limits: Limits, now: datetime)
     if (problem := payload_problem(envelope)) is not None:
         return problem
     lineage = stored.lineage or Lineage(envelope.request_id, State.NEW, 0, now, "", 0)
-    deadline = lineage.started_at + limits.give_up_after
-    if (refused := _refused(order, lineage, deadline, limits)) is not None:
+    if (refused := refusal(order, lineage, limits=limits)) is not None:
         return refused
+    deadline = lineage.started_at + limits.give_up_after
     attempt = lineage.attempt + 1
     name = task_id(lineage.root, attempt)
     task, alert = _plans(stored, stored.arrival)
@@ -166,7 +149,8 @@ _UNDER_WAY: Final = {
 }
 
 
-def _refused(order: Order, lineage: Lineage, deadline: datetime, limits: Limits) -> Refused | None:
+def refusal(order: Order, lineage: Lineage, *, limits: Limits) -> Refused | None:
+    """Why an order is refused by where its lineage stands; None when it is not."""
     state, attempt = lineage.state, lineage.attempt
     if state in _UNDER_WAY:
         return Refused(Refusal.UNDER_WAY, _UNDER_WAY[state].format(attempt))
@@ -178,7 +162,7 @@ def _refused(order: Order, lineage: Lineage, deadline: datetime, limits: Limits)
         return Refused(Refusal.HEALED, "a re-run has succeeded meanwhile")
     if attempt >= limits.max_attempts:
         return Refused(Refusal.EXHAUSTED, f"it has been run again {attempt} times (reruns.max_attempts)")
-    if order.due_at > deadline:
+    if order.due_at > lineage.started_at + limits.give_up_after:
         detail = f"it failed at {lineage.started_at:%Y-%m-%d %H:%M}Z, too long before (reruns.give_up_after)"
         return Refused(Refusal.TOO_LATE, detail)
     return None

@@ -20,6 +20,8 @@ from triage.cloud.fc_answers import AsyncConfig, Submitted, Task
 from triage.envelope import FunctionRef
 from triage.errors import Misconfigured, OutcomeUnknown, Permanent, StoreUnavailable, Temporary
 from triage.notify import Notification, Notifier, Result
+from triage.orders import Limits
+from triage.plans import plan_step
 from triage.progress import LIMIT, Progress
 from triage.reactions import function_of, lost, not_found, postponed, refused, resolved, submitted, unanswered
 from triage.reruns.backoff import next_delay, spread_of
@@ -31,6 +33,8 @@ _IDLE: Final = timedelta(seconds=1)
 """How long a row that another process wrote (the command line, a replica) may wait until it is seen."""
 
 _STORE_FAILS: Final = timedelta(seconds=5)
+
+_LIMITS: Final = Limits()
 
 _UNREACHABLE: Final = timedelta(minutes=15)
 """How long the provider may be out of reach before an overdue result is told without having asked."""
@@ -70,10 +74,11 @@ class Outbox:
         concurrency: int = 16,
         retries: Retries = Retries(),
         limit: timedelta = LIMIT,
+        orders: Limits = _LIMITS,
     ) -> None:
-        """``limit`` is how long a stage may stand still; an act may always take a lease."""
+        """``limit`` is how long a stage may stand still; an act may always take a lease. ``orders`` is for plans."""
         self._store, self._invoker, self._notifier, self._clock = store, invoker, notifier, clock
-        self._lease, self._concurrency, self._retries = lease, concurrency, retries
+        self._lease, self._concurrency, self._retries, self._orders = lease, concurrency, retries, orders
         self._wake = asyncio.Event()
         self._running: dict[asyncio.Task[None], datetime] = {}
         # Claiming waits for an act when all places are taken. What an act does after its lease is settled by nobody.
@@ -163,6 +168,9 @@ class Outbox:
                 return await self._notify(row)
             case RowKind.HOLD:
                 return lambda facts: unanswered(row, facts)
+            case RowKind.PLAN_STEP:
+                now = self._clock.now()
+                return lambda facts: plan_step(row, facts, limits=self._orders, now=now)
 
     async def _submit(self, row: OutboxRow) -> React | None:
         now = self._clock.now()

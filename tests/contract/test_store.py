@@ -1,15 +1,15 @@
-"""What every store promises. To run the suite on another store, add it to ``STORES``; nothing else names one."""
+"""What every store promises."""
 
 import asyncio
 import json
 from collections import Counter
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stores import STORES
 
 from triage.alerts.grouping import flush
 from triage.changes import (
@@ -50,7 +50,6 @@ from triage.rules.model import (
 from triage.states import State
 from triage.stores import FailureFilter, KeptRules, RuleHits, RulesState, Totals
 from triage.stores.decisions import recall
-from triage.stores.sqlite import SqliteStore
 from triage.testing import MemoryStore
 
 NOW = datetime(2026, 7, 4, 12, tzinfo=UTC)
@@ -60,37 +59,6 @@ LEASE = MINUTE
 WAIT, INTERVAL = timedelta(seconds=30), timedelta(minutes=5)
 RERUN = RuleSet((Rule("again", Place("r.yaml", 1), rerun=RerunPolicy(max_attempts=2, give_up_after=6 * HOUR)),), "rs-1")
 ALERT = RuleSet((Rule("tell", Place("r.yaml", 1), alert=AlertPolicy(group_by=("function",))),), "rs-2")
-
-
-@asynccontextmanager
-async def sqlite(directory):
-    store = await SqliteStore.open(directory / "triage.db")
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-@asynccontextmanager
-async def memory(_directory):
-    yield MemoryStore()
-
-
-STORES = {"sqlite": sqlite, "memory": memory}
-
-
-@pytest.fixture(params=STORES.values(), ids=STORES)
-def run(request, tmp_path):
-    """Run a scenario on a fresh store."""
-
-    def runner(scenario):
-        async def main():
-            async with request.param(tmp_path) as store:
-                return await scenario(store)
-
-        return asyncio.run(main())
-
-    return runner
 
 
 def arrive(request_id="r-1", *, function="job", payload="{}", error="boom", condition="Failed", at=NOW, **changes):

@@ -23,6 +23,7 @@ _CAUSES = {
     Cause.MATCHED: ("ended", "a rule wants you to know"),
     Cause.QUARANTINED: ("could not be read", "kept in the quarantine"),
     Cause.RULES_REFUSED: ("could not be used", "the last good rules stay in force"),
+    Cause.PLAN_STOPPED: ("stopped", "nothing more is run again until somebody resumes it"),
 }
 
 
@@ -35,6 +36,8 @@ def title(view: GroupView, code: str) -> str:
         what = f"message{'s' if count > 1 else ''} could not be read: {printable(labels['error_type'], 60)}"
     elif Cause.RULES_REFUSED in view.causes:
         what = f"rule files cannot be used: {printable(labels['error_message'], 160)}"
+    elif Cause.PLAN_STOPPED in view.causes:
+        what = f"plan of re-runs stopped: {printable(labels['error_message'], 160)}"
     elif set(view.causes) == {Cause.MATCHED}:
         what = f"{printable(labels['function'], 80)} ended as rule {printable(labels['rule'], 80)} says"
     else:
@@ -89,6 +92,8 @@ def _next_step(view: GroupView) -> str:
         return "Look: triage quarantine list"
     if Cause.RULES_REFUSED in view.causes:
         return "Look: triage status"
+    if Cause.PLAN_STOPPED in view.causes:
+        return f"Look: triage plan show {printable(view.group.labels['fingerprint'].removeprefix('plan/'), 64)}"
     sample = view.samples[0].request_id if view.samples else ""
     return f"Look: triage failures show {shlex.quote(printable(sample, 256))}"  # somebody will paste it
 

@@ -40,6 +40,8 @@ COMMANDS: Final = {
     "approve": _Entry("Act", "Run again what a rule holds until a person decides."),
     "reject": _Entry("Act", "Leave at that what a rule holds."),
     "switch": _Entry("Act", "Stop re-runs; let them go on."),
+    "plan": _Entry("Act", "Plan to run many failures again; steer such plans."),
+    "apply": _Entry("Act", "Run again what a plan holds, in careful steps."),
     "rules": _Entry("Rules", "Check rule files."),
     "queue": _Entry("Queue", "Send to, look into and serve the local queue."),
     "db": _Entry("Other", "Back up, restore, check and look at the store."),

@@ -31,11 +31,15 @@ def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.pass_context
     @functools.wraps(command)
     def with_config(ctx: click.Context, /, *args: Any, own: str | None, **kwargs: Any) -> Any:
-        chosen = own or ctx.find_root().obj
-        config = Path(chosen) if chosen else DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None
-        return command(*args, config=config, **kwargs)
+        return command(*args, config=config_of(ctx, own), **kwargs)
 
     return with_config
+
+
+def config_of(ctx: click.Context, own: str | None = None) -> Path | None:
+    """The settings file to read: ``own``, else the one before the command, ``$TRIAGE_CONFIG``, the file in /etc."""
+    chosen = own or ctx.find_root().obj
+    return Path(chosen) if chosen else DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None
 
 
 def settings_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ import click
 
 from triage.cli.output import print_json, print_lines, settings_option, show
 from triage.cli.storage import ask
+from triage.reruns.plan import AT_WORK
 
 if TYPE_CHECKING:
     from triage.settings import Settings
@@ -38,6 +39,9 @@ def status(*, settings: Settings, as_json: bool) -> None:
         _section("failures", totals.failures, totals.states)
         _section("waiting in the outbox", sum(totals.outbox.values()), totals.outbox)
         _section("notifications", sum(totals.deliveries.values()), totals.deliveries)
+        if at_work := {state.value: count for state in AT_WORK if (count := totals.plans.get(state, 0))}:
+            _section("plans at work", sum(at_work.values()), at_work)
+            _section("  their items", sum(totals.plan_items.values()), totals.plan_items)
     for text in wrong:
         click.echo(f"triage: {text}", err=True)
     sys.exit(1 if wrong else 0)

@@ -1,12 +1,15 @@
-"""Identity of a re-run."""
+"""Identity of a re-run, and what is known of the one before it."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import NewType
+from typing import Any, NewType
 
 from triage.envelope import RequestId
+from triage.facts import Arrival, Lineage
 
 TaskId = NewType("TaskId", str)
 
@@ -46,3 +49,20 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 def payload_key(function: str, payload: bytes) -> str:
     """Function and payload as one short key: joins a result that overtook the answer to its own submit."""
     return hashlib.sha256(function.encode("utf-8", "replace") + b"\x1f" + payload).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a store knows of a request id, read in the transaction of the order.
+
+    Attributes:
+        request_id: the stored envelope that the order is about.
+        arrival: the first one of its lineage, whose event is run again; None when it is gone.
+        lineage: None for a success that belongs to none.
+        last: the payload of the lineage's newest re-run or hold row.
+    """
+
+    request_id: RequestId
+    arrival: Arrival | None
+    lineage: Lineage | None
+    last: Mapping[str, Any] | None = None

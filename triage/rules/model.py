@@ -22,9 +22,12 @@ class Cause(StrEnum):
     QUARANTINED = "quarantined"  # a message could not be read; not for rules
     MATCHED = "matched"  # a rule matched a result that is no failure; not to be listed
     RULES_REFUSED = "rules_refused"  # the rule files were changed and cannot be used; not for rules
+    PLAN_STOPPED = "plan_stopped"  # too few re-runs of a plan's step succeeded; not for rules
 
 
-ABOUT_FAILURES: Final = frozenset(Cause) - {Cause.QUARANTINED, Cause.RULES_REFUSED, Cause.MATCHED}
+ABOUT_FAILURES: Final = frozenset(Cause) - {
+    Cause.QUARANTINED, Cause.RULES_REFUSED, Cause.PLAN_STOPPED, Cause.MATCHED,
+}  # fmt: skip
 """What the alert of a rule can be about."""
 
 

@@ -238,6 +238,8 @@ class RerunSettings(_Group):
     stop_file: Path = Path("STOP")
     """While this file exists, nothing is run again; relative to ``state_dir``. Its first line is shown as the
     reason."""
+    plan_max_age: Positive = timedelta(hours=24)
+    """A plan that was made longer ago must be made again before it is applied: much may have changed since."""
 
     @property
     def limits(self) -> Limits:

@@ -8,7 +8,7 @@ again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -43,6 +43,10 @@ class Totals:
     """Outbox rows that are not finished, by kind."""
     deliveries: Mapping[str, int]
     """Notifications by result, since ever: ``sent``, ``failed`` (a try that failed), ``dead`` (given up)."""
+    plans: Mapping[str, int] = field(default_factory=dict)
+    """Plans of re-runs by state (``reruns.plan.PlanState``); drafts are none."""
+    plan_items: Mapping[str, int] = field(default_factory=dict)
+    """Items of plans that are applied and not over, by state (``reruns.plan.ItemState``)."""
 
 
 @dataclass(frozen=True, slots=True)

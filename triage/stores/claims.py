@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from triage.changes import GroupView, OutboxRow, RowFacts, RowKind, Settle, WaitingAlert
-from triage.facts import Lineage
 from triage.rules.model import Cause
-from triage.stores import React, ReactNow, decisions, gating, records
-from triage.stores.records import instant, instant_of
-from triage.stores.writes import apply_changes, insert
+from triage.stores import React, ReactNow, gating, planview, records
+from triage.stores.queries import lineage_at
+from triage.stores.records import insert, instant, instant_of
+from triage.stores.writes import apply_changes
 
 _SAMPLES: Final = 5
 
@@ -61,7 +61,8 @@ def _settled(connection: sqlite3.Connection, row: OutboxRow, react: React, *, no
         return None
     group = group_view(connection, row.group) if row.kind is RowKind.FLUSH else None
     gates = gating.facts(connection) if row.function else None
-    outcome = react(RowFacts(lineage=lineage_at(connection, row.root), group=group, gates=gates))
+    plan = planview.view(connection, row.payload["plan"]) if row.kind is RowKind.PLAN_STEP else None
+    outcome = react(RowFacts(lineage=lineage_at(connection, row.root), group=group, gates=gates, plan=plan))
     if outcome.goes:
         connection.execute(_GO, (row.id,))
         apply_changes(connection, outcome.changes, now=now)
@@ -108,15 +109,6 @@ def next_due(connection: sqlite3.Connection) -> datetime | None:
     ).fetchone()
     times = [found[0] for found in (free, leased) if found is not None and found[0] is not None]
     return instant_of(min(times)) if times else None
-
-
-def lineage_at(connection: sqlite3.Connection, root: str) -> Lineage | None:
-    """The lineage that begins with ``root``."""
-    if not root:
-        return None
-    columns = ", ".join(decisions.LINEAGE_FACTS)
-    found = connection.execute(f"SELECT {columns} FROM lineages WHERE root = ?", (root,)).fetchone()
-    return decisions.lineage_of(found) if found else None
 
 
 def group_view(connection: sqlite3.Connection, key: str) -> GroupView | None:

@@ -9,8 +9,7 @@ from typing import Final
 from triage.reruns.gate import Gate, GateFacts
 from triage.reruns.switches import Scope, Switch
 from triage.stores import records
-from triage.stores.records import instant, text
-from triage.stores.writes import insert
+from triage.stores.records import insert, instant, text
 
 _SWITCH_OFF: Final = insert("switches", records.SWITCH, "ON CONFLICT DO NOTHING")
 _SWITCH_ON: Final = """

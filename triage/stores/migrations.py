@@ -225,3 +225,26 @@ def m003_gates(db: Database) -> None:
         defaults={"on_by": "", "on_reason": ""},
     )
     db.execute("CREATE UNIQUE INDEX idx_switches_off ON switches(scope, pattern) WHERE on_at IS NULL")
+
+
+@MIGRATIONS()
+def m004_plans(db: Database) -> None:
+    """Plans of re-runs. ``attempt`` of an item is the last one when the plan was made, then the one it has ordered."""
+    counts = "excluded:int waiting:int ordered:int succeeded:int failed:int skipped:int"
+    _create(
+        db,
+        "plans",
+        "id:int hash state created_at by reason selection qualifier threshold:int sizes step:int rung:int receivers"
+        f" note changed_at? functions typical:float? {counts}",
+    )
+    db.table("plans").create_index(["hash"], unique=True)
+    _create(
+        db,
+        "plan_items",
+        "id:int plan:int request_id root attempt:int state reason step:int",
+        foreign_keys=[("plan", "plans", "id")],  # none to lineages: a plan keeps none of them from its retention
+    )
+    db.table("plan_items").create_index(["plan", "state"])
+    db.execute("CREATE INDEX idx_plan_items_step ON plan_items(plan, step) WHERE step > 0")
+    db.execute("ALTER TABLE deeds ADD COLUMN about TEXT NOT NULL DEFAULT ''")
+    db.execute("CREATE INDEX idx_deeds_about ON deeds(about) WHERE about != ''")

@@ -9,9 +9,10 @@ from datetime import datetime
 from typing import Any, Final
 
 from triage.envelope import RequestId
-from triage.orders import Limits, Order, Ordered, Refused, Stored, place
+from triage.orders import Limits, Order, Ordered, Refused, place
+from triage.reruns.lineage import Stored
 from triage.stores import decisions, records
-from triage.stores.claims import lineage_at
+from triage.stores.queries import lineage_at
 from triage.stores.writes import apply_order
 
 _ENVELOPE: Final = f"SELECT {', '.join(records.ENVELOPE)} FROM envelopes WHERE request_id = ?"

@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlite_utils import Database
 
 from triage.envelope import RequestId, event_of
-from triage.facts import RATES, Arrival, Snapshot, recent_of
+from triage.facts import RATES, Arrival, GroupFacts, Lineage, Snapshot, recent_of
 from triage.reruns.lineage import payload_key
 from triage.rules.model import SourceText
 from triage.states import CLOSED
@@ -27,6 +27,7 @@ from triage.stores import (
     RulesState,
     Totals,
     decisions,
+    plans,
     records,
 )
 from triage.stores.decisions import lineage_of
@@ -63,15 +64,10 @@ def load_facts(
     """Everything deciding this batch may need to know."""
     ids = _json(arrival.envelope.request_id for arrival in arrivals)
     prints = _json({arrival.fingerprint for arrival in arrivals})
-    recent = _recent(connection, prints, rates_at) if rates_at else {}
-    default = recent_of({}, rates_at) if rates_at else None
     snapshot = Snapshot(
         seen={RequestId(request_id): digest for request_id, digest in connection.execute(_SEEN, (ids,))},
         lineages={RequestId(key): lineage_of(rest) for key, *rest in connection.execute(_LINKED, (ids,))},
-        groups={
-            key: decisions.group_facts(row, recent=recent.get(key, default))
-            for key, *row in connection.execute(_GROUPS, (prints,))
-        },
+        groups=groups_of(connection, prints, rates_at=rates_at),
         rates=rates_at is not None,
     )
     strangers = [
@@ -85,6 +81,16 @@ def load_facts(
     if strangers and connection.execute(_ANY_UNDER_WAY).fetchone()[0]:
         _join_overtaking(connection, strangers, snapshot)
     return snapshot
+
+
+def groups_of(connection: sqlite3.Connection, prints: str, *, rates_at: datetime | None) -> dict[str, GroupFacts]:
+    """Failure groups by their fingerprints, given as a JSON list; with rates for the instant ``rates_at``."""
+    recent = _recent(connection, prints, rates_at) if rates_at else {}
+    default = recent_of({}, rates_at) if rates_at else None
+    return {
+        key: decisions.group_facts(row, recent=recent.get(key, default))
+        for key, *row in connection.execute(_GROUPS, (prints,))
+    }
 
 
 def _recent(connection: sqlite3.Connection, prints: str, now: datetime) -> dict[str, tuple[float, ...]]:
@@ -110,6 +116,15 @@ def _json(values: Iterable[str]) -> str:
     return json.dumps(list(values))
 
 
+def lineage_at(connection: sqlite3.Connection, root: str) -> Lineage | None:
+    """The lineage that begins with ``root``."""
+    if not root:
+        return None
+    columns = ", ".join(decisions.LINEAGE_FACTS)
+    found = connection.execute(f"SELECT {columns} FROM lineages WHERE root = ?", (root,)).fetchone()
+    return lineage_of(found) if found else None
+
+
 def payload_of(connection: sqlite3.Connection, request_id: str) -> bytes | None:
     """The event of a stored envelope, read again from its body."""
     found = connection.execute("SELECT body FROM envelopes WHERE request_id = ?", (request_id,)).fetchone()
@@ -124,6 +139,7 @@ def known(connection: sqlite3.Connection, request_ids: Sequence[str]) -> frozens
 def totals(connection: sqlite3.Connection) -> Totals:
     """The sums."""
     db = _database(connection)
+    by_state, items = plans.sums(connection)
     counters = _pairs(db, "SELECT name, value FROM counters")
     states = _pairs(db, "SELECT state AS name, sum(failures) AS value FROM lineages GROUP BY state HAVING value > 0")
     if removed := counters.get(f"{REMOVED}failures"):
@@ -144,6 +160,8 @@ def totals(connection: sqlite3.Connection) -> Totals:
             "SELECT kind AS name, count(*) AS value FROM outbox WHERE state IN ('pending', 'unknown') GROUP BY kind",
         ),
         deliveries=dict(deliveries),
+        plans=by_state,
+        plan_items=items,
     )
 
 
@@ -171,6 +189,14 @@ _FILTERS: Final = {
 
 def failures(connection: sqlite3.Connection, which: FailureFilter) -> list[FailureRow]:
     """Failed envelopes, newest first."""
+    where, values = failures_where(which)
+    sql = f"{_LISTED} WHERE {where} ORDER BY e.received_at DESC, e.id DESC LIMIT :limit"
+    rows = _database(connection).query(sql, {**values, "limit": which.limit})
+    return [_failure_row(row) for row in rows]
+
+
+def failures_where(which: FailureFilter) -> tuple[str, dict[str, Any]]:
+    """Which failures are listed, as SQL over envelopes ``e`` and lineages ``l``, and its values."""
     values = {
         "function": which.function.replace("[!", "[^"),  # a glob's complement, as SQLite spells it
         "state": which.state,
@@ -181,9 +207,7 @@ def failures(connection: sqlite3.Connection, which: FailureFilter) -> list[Failu
         "open": which.open,
     }
     clauses = ["e.outcome = 'failed'", *(_FILTERS[name] for name, value in values.items() if value)]
-    sql = f"{_LISTED} WHERE {' AND '.join(clauses)} ORDER BY e.received_at DESC, e.id DESC LIMIT :limit"
-    rows = _database(connection).query(sql, {**values, "limit": which.limit})
-    return [_failure_row(row) for row in rows]
+    return " AND ".join(clauses), values
 
 
 def _escaped(part: str) -> str:

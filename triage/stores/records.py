@@ -51,7 +51,7 @@ OUTBOX: Final = ("key", "kind", "state", "due_at", "payload", "root", "group_key
 GROUP: Final = ("key", "receivers", "severity", "labels", "group_wait", "group_interval", "created_at")
 ALERT: Final = ("group_key", "root", "request_id", "cause", "detail", "at")
 DELIVERY: Final = ("key", "receiver", "result", "note", "at", "group_key", "flush")
-DEED: Final = ("at", "by", "action", "reason", "root", "request_id")
+DEED: Final = ("at", "by", "action", "reason", "root", "request_id", "about")
 QUARANTINE: Final = ("received_at", "source", "message_id", "reason", "place", "detail", "body")
 SWITCH: Final = ("scope", "pattern", "by", "reason", "at")
 SWITCH_ROW: Final = (*SWITCH, "on_at", "on_by", "on_reason")
@@ -107,6 +107,12 @@ def _maybe(at: datetime | None) -> str | None:
 def task_of(arrival: Arrival) -> str:
     """The task that a reconstructed envelope was made from; no message tells it, so it is empty for all others."""
     return arrival.message_id if arrival.envelope.digest.startswith(RECONSTRUCTED) else ""
+
+
+def insert(table: str, columns: Sequence[str], conflict: str = "") -> str:
+    """The statement that inserts one row."""
+    marks = ", ".join("?" * len(columns))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) {conflict}"
 
 
 def is_failure(decided: Decided) -> bool:
@@ -250,7 +256,7 @@ def alert_record(alert: NewAlert, *, now: datetime) -> Record:
 
 def deed_record(deed: Deed, *, now: datetime) -> Record:
     """Values of `DEED`."""
-    words = map(text, (deed.by, deed.action, deed.reason, deed.root, deed.request_id))
+    words = map(text, (deed.by, deed.action, deed.reason, deed.root, deed.request_id, deed.about))
     return (instant(now), *words)
 
 

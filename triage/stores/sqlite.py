@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from triage import clock
-from triage.changes import Commit, NewAlert, OutboxRow
+from triage.changes import Changes, Commit, NewAlert, OutboxRow
 from triage.errors import Problem, StoreUnavailable
 from triage.facts import Arrival, Snapshot
 from triage.orders import Limits, Order, Ordered, Refused
+from triage.reruns.plan import ItemState, Plan, PlanItem
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
 from triage.stores import (
@@ -34,15 +35,19 @@ from triage.stores import (
     RuleHits,
     RulesState,
     Totals,
+    candidates,
     claims,
     gating,
     ordering,
+    plans,
+    planview,
     queries,
     records,
     retention,
     writes,
 )
 from triage.stores.migrations import migrate
+from triage.stores.planning import Candidate, PlanItemRow
 from triage.stores.retention import Cutoffs, Step
 from triage.stores.worker import Worker, unavailable
 
@@ -119,6 +124,53 @@ class SqliteStore:
 
     async def switches(self, *, past: int = 0) -> list[Switch]:
         return await self._reader.run(partial(gating.switches, past=past))
+
+    async def new_plan(self, draft: Plan) -> int:
+        return await self._writer.run(partial(plans.new, draft=draft))
+
+    async def add_plan_items(self, draft: int, items: Sequence[PlanItem]) -> None:
+        await self._writer.run(partial(plans.add_items, draft=draft, items=items))
+
+    async def freeze_plan(self, draft: int, changes: Changes, *, now: datetime) -> None:
+        await self._writer.run(partial(planview.freeze, draft=draft, changes=changes, now=now))
+
+    async def old_drafts(self, before: datetime) -> list[int]:
+        return await self._reader.run(partial(plans.old_drafts, before=before))
+
+    async def discard_draft(self, draft: int) -> bool:
+        return await self._writer.run(partial(plans.discard, draft=draft))
+
+    async def move_plan(self, plan: str, react: Callable[[Plan], Changes], *, now: datetime) -> Plan | None:
+        return await self._writer.run(partial(planview.move, plan=plan, react=react, now=now))
+
+    async def plan(self, plan: str) -> Plan | None:
+        return await self._reader.run(partial(plans.read, plan=plan))
+
+    async def plans(self, *, limit: int) -> list[Plan]:
+        return await self._reader.run(partial(plans.newest, limit=limit))
+
+    async def plan_items(
+        self, plan: str, *, state: ItemState | None = None, after: int = 0, limit: int
+    ) -> list[PlanItemRow]:
+        return await self._reader.run(partial(plans.items, plan=plan, state=state, after=after, limit=limit))
+
+    async def excluded(self, plan: str) -> Mapping[str, int]:
+        return await self._reader.run(partial(plans.excluded, plan=plan))
+
+    async def deeds_about(self, about: str) -> list[Mapping[str, Any]]:
+        return await self._reader.run(partial(plans.deeds, about=about))
+
+    async def failure_span(self) -> tuple[int, int]:
+        return await self._reader.run(candidates.span)
+
+    async def candidates(
+        self, which: FailureFilter, *, low: int, high: int, last: int, rates_at: datetime | None
+    ) -> list[Candidate]:
+        job = partial(candidates.candidates, which=which, low=low, high=high, last=last, rates_at=rates_at)
+        return await self._reader.run(job)
+
+    async def typical_rerun(self, functions: Sequence[str]) -> timedelta | None:
+        return await self._reader.run(partial(candidates.typical_rerun, functions=functions))
 
     async def next_due(self) -> datetime | None:
         return await self._writer.run(claims.next_due)

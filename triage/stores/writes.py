@@ -13,15 +13,8 @@ from triage.errors import StoreConflict
 from triage.facts import RATES, SILENCE, Arrival, Lineage
 from triage.reruns.lineage import payload_key
 from triage.states import Event, State, advance
-from triage.stores import decisions, records
-from triage.stores.records import Record, instant, is_failure
-
-
-def insert(table: str, columns: Sequence[str], conflict: str = "") -> str:
-    """The statement that inserts one row."""
-    marks = ", ".join("?" * len(columns))
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) {conflict}"
-
+from triage.stores import decisions, plans, records
+from triage.stores.records import Record, insert, instant, is_failure
 
 _LINEAGE: Final = (
     "root", "state", "attempt", "rule_id", "updated_at", "failures", "manual", "started_at", "function", "payload_key",
@@ -192,6 +185,8 @@ def _write_changes(connection: sqlite3.Connection, several: Sequence[Changes], *
             _mark_flushed(connection, *changes.flushed)
         if changes.told is not None:
             _mark_told(connection, *changes.told, now=now)
+        if changes.plan is not None:
+            plans.write(connection, changes.plan)
 
 
 def _insert_rows(connection: sqlite3.Connection, rows: Sequence[NewRow], *, now: datetime) -> None:

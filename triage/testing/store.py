@@ -12,10 +12,10 @@ from itertools import count
 from typing import Any
 
 from triage.changes import Commit, GroupView, NewAlert, OutboxRow, RowFacts, RowKind, Settle, WaitingAlert
-from triage.envelope import RequestId, event_of
+from triage.envelope import event_of
 from triage.errors import Problem, StoreUnavailable
-from triage.facts import Arrival, Lineage, Snapshot, recent_of
-from triage.orders import Limits, Order, Ordered, Refused, Stored, place
+from triage.facts import Arrival, Snapshot, recent_of
+from triage.orders import Limits, Order, Ordered, Refused, place
 from triage.reruns.gate import GateFacts
 from triage.reruns.lineage import payload_key
 from triage.reruns.switches import Scope, Switch
@@ -36,10 +36,11 @@ from triage.stores import (
     records,
 )
 from triage.stores.records import instant, instant_of
-from triage.testing.tables import Row, Tables
+from triage.testing.plans import MemoryPlans, plan_sums, plan_view
+from triage.testing.tables import Row, Tables, lineage_in, stored_in
 
 
-class MemoryStore:
+class MemoryStore(MemoryPlans):
     """A `triage.stores.Store` without a disk.
 
     Windows: ``tables`` holds all rows. ``unavailable``, when set to a text, makes every call raise `StoreUnavailable`
@@ -59,7 +60,7 @@ class MemoryStore:
             if (stored := tables.envelopes.get(request_id)) is not None:
                 snapshot.seen[request_id] = stored["digest"]
             if (link := tables.links.get(request_id) or tables.links.get(records.task_of(arrival))) is not None:
-                snapshot.lineages[request_id] = _lineage(tables.lineages[link["root"]])
+                snapshot.lineages[request_id] = lineage_in(tables.lineages[link["root"]])
             if (group := tables.groups.get(arrival.fingerprint)) is not None:
                 minutes = tables.group_minutes.get(arrival.fingerprint, {})
                 recent = recent_of(minutes, rates_at) if rates_at else None
@@ -87,7 +88,7 @@ class MemoryStore:
             found = next((row for row in candidates if row["payload_key"] == key), None)
             if found is not None:
                 candidates.remove(found)
-                snapshot.lineages[request_id] = _lineage(found)
+                snapshot.lineages[request_id] = lineage_in(found)
 
     async def commit(self, batch: Commit) -> None:
         written = self._open().copy()
@@ -128,8 +129,9 @@ class MemoryStore:
         lineage = tables.lineages.get(row.root)
         outcome = react(
             RowFacts(
-                lineage=_lineage(lineage) if lineage else None,
+                lineage=lineage_in(lineage) if lineage else None,
                 group=self._group_view(row.group) if row.kind is RowKind.FLUSH else None,
+                plan=plan_view(tables, row.payload["plan"]) if row.kind is RowKind.PLAN_STEP else None,
                 gates=GateFacts(switches=tuple(tables.off())) if row.function else None,
             )
         )
@@ -155,7 +157,7 @@ class MemoryStore:
         answers = []
         written = self._open().copy()
         for request_id in request_ids:
-            answer = place(order, _stored(written, request_id), limits=limits, now=now)
+            answer = place(order, stored_in(written, request_id), limits=limits, now=now)
             if isinstance(answer, Ordered):
                 written.order(answer.changes, answer.arrival, now=now)
             answers.append(answer)
@@ -212,6 +214,7 @@ class MemoryStore:
             states=dict(+states),
             outbox=dict(Counter(row["kind"] for row in self.tables.unfinished())),
             deliveries=dict(Counter(row["result"] for row in tables.deliveries.values())),
+            **plan_sums(tables),
         )
 
     async def failures(self, which: FailureFilter) -> list[FailureRow]:
@@ -324,25 +327,6 @@ class MemoryStore:
         if self.unavailable:
             raise StoreUnavailable(self.unavailable)
         return self.tables
-
-
-def _lineage(row: Mapping[str, Any]) -> Lineage:
-    return decisions.lineage_of([row[name] for name in decisions.LINEAGE_FACTS])
-
-
-def _stored(tables: Tables, request_id: str) -> Stored | None:
-    own = tables.envelopes.get(request_id)
-    root = own["root"] if own else tables.links.get(request_id, {"root": None})["root"]
-    if own is None and root is None:
-        return None
-    first = own if root in (None, request_id) else tables.envelopes.get(root)
-    rows = [row for row in tables.outbox.values() if root and row["root"] == root and row["kind"] in ("rerun", "hold")]
-    return Stored(
-        request_id=RequestId(request_id if own else root),
-        arrival=decisions.arrival_of(first) if first else None,
-        lineage=_lineage(tables.lineages[root]) if root else None,
-        last=json.loads(max(rows, key=lambda row: row["id"])["payload"]) if rows else None,
-    )
 
 
 def _by_prefix(known: Iterable[str], prefix: str) -> str | None:

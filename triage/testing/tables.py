@@ -4,6 +4,7 @@ copy of the tables is cheap: that is how a commit that fails leaves nothing behi
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +16,12 @@ from functools import lru_cache
 from typing import Any, Final
 
 from triage.changes import Changes, Commit, Decided, NewAlert, NewRow, OutboxRow, Quarantined, Settle
+from triage.envelope import RequestId
 from triage.errors import StoreConflict
 from triage.facts import RATES, SILENCE, Arrival, Lineage
 from triage.reruns.gate import Gate
-from triage.reruns.lineage import payload_key
+from triage.reruns.lineage import Stored, payload_key
+from triage.reruns.plan import Plan, PlanChange
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
 from triage.states import Event, State, advance
@@ -48,6 +51,8 @@ class Tables:
     groups: dict[str, Row] = field(default_factory=dict)
     group_minutes: dict[str, Mapping[int, int]] = field(default_factory=dict)
     """Failures per minute since the epoch, by fingerprint."""
+    plans: dict[int, Plan] = field(default_factory=dict)
+    plan_items: dict[int, Row] = field(default_factory=dict)
     counters: Counter[str] = field(default_factory=Counter)
     switches: list[Switch] = field(default_factory=list)
     rule_sets: dict[str, tuple[SourceText, ...]] = field(default_factory=dict)
@@ -126,7 +131,7 @@ class Tables:
         stored = self.outbox[row.key]
         if outcome.goes:
             self.outbox[row.key] = {**stored, "gate": "", "note": ""}
-            self._apply_settled(outcome.changes, now=now)
+            self.apply(outcome.changes, now=now)
             return
         self.outbox[row.key] = {
             **stored,
@@ -140,11 +145,16 @@ class Tables:
             "lease_until": None,
             "settled_at": None if outcome.state in records.UNFINISHED else instant(now),
         }
-        self._apply_settled(outcome.changes, now=now)
+        self.apply(outcome.changes, now=now)
         if (delivery := records.delivery_record(row, outcome, now=now)) is not None:
             _append(self.deliveries, records.DELIVERY, delivery)
 
-    def _apply_settled(self, changes: Changes, *, now: datetime) -> None:
+    def apply(self, changes: Changes, *, now: datetime) -> None:
+        """Write what a step entails that is no part of a commit.
+
+        Raises:
+            StoreConflict: a part may have been written; throw these tables away.
+        """
         for lineage in changes.lineages:
             self._write_lineage(lineage, now=now, failures=0)
         self._apply(changes, now=now)
@@ -233,6 +243,21 @@ class Tables:
             self._mark_flushed(*changes.flushed)
         if changes.told is not None:
             self._mark_told(changes.told, now=now)
+        if changes.plan is not None:
+            self._move_plan(changes.plan)
+
+    def _move_plan(self, change: PlanChange) -> None:
+        number = next(number for number, plan in self.plans.items() if plan.hash == change.plan.hash)
+        counts = Counter(self.plans[number].counts)
+        for item in change.items:
+            row = self.plan_items[item.id]
+            attempt = row["attempt"] if item.attempt is None else item.attempt
+            step = row["step"] if item.step is None else item.step
+            moved = {"state": item.after, "reason": item.reason, "attempt": attempt, "step": step}
+            self.plan_items[item.id] = {**row, **moved}
+            counts[item.before] -= 1
+            counts[item.after] += 1
+        self.plans[number] = replace(change.plan, counts=dict(counts))
 
     def _mark_flushed(self, key: str, flush: int, last_id: int) -> None:
         flushed = [alert for alert in self.waiting(key) if alert["id"] <= last_id]
@@ -331,3 +356,24 @@ def _insert(connection: sqlite3.Connection, table: str, row: Row) -> None:
 def _append(table: dict[int, Row], columns: Sequence[str], values: Sequence[Any], **more: Any) -> None:
     number = len(table) + 1
     table[number] = {"id": number, **dict(zip(columns, values, strict=True)), **more}
+
+
+def lineage_in(row: Row) -> Lineage:
+    """A lineage from its row."""
+    return decisions.lineage_of([row[name] for name in decisions.LINEAGE_FACTS])
+
+
+def stored_in(tables: Tables, request_id: str) -> Stored | None:
+    """What is known of a request id or task id."""
+    own = tables.envelopes.get(request_id)
+    root = own["root"] if own else tables.links.get(request_id, {"root": None})["root"]
+    if own is None and root is None:
+        return None
+    first = own if root in (None, request_id) else tables.envelopes.get(root)
+    rows = [row for row in tables.outbox.values() if root and row["root"] == root and row["kind"] in ("rerun", "hold")]
+    return Stored(
+        request_id=RequestId(request_id if own else root),
+        arrival=decisions.arrival_of(first) if first else None,
+        lineage=lineage_in(tables.lineages[root]) if root else None,
+        last=json.loads(max(rows, key=lambda row: row["id"])["payload"]) if rows else None,
+    )

@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from triage.changes import RowKind
 from triage.progress import Receiving
+from triage.reruns.plan import ItemState, PlanState
 from triage.states import State
 from triage.stores import RulesState, Totals
 
@@ -63,6 +64,18 @@ DELIVERIES: Final = Metric(
     "Notifications by result: sent, a try that failed, given up. From the store: it survives a restart.",
     {"result": ("sent", "failed", "dead")},
 )
+PLANS: Final = Metric(
+    "triage_plans",
+    "gauge",
+    "Plans of re-runs, by where they stand.",
+    {"state": tuple(state.value for state in PlanState if state is not PlanState.DRAFT)},
+)
+PLAN_ITEMS: Final = Metric(
+    "triage_plan_items",
+    "gauge",
+    "Failures in plans that are applied and not over, by what came of them.",
+    {"state": tuple(state.value for state in ItemState)},
+)
 RULES_REFUSED: Final = Metric(
     "triage_rules_refused",
     "gauge",
@@ -96,6 +109,8 @@ METRICS: Final = (
     FAILURES,
     OUTBOX,
     DELIVERIES,
+    PLANS,
+    PLAN_ITEMS,
     RULES_REFUSED,
     RULES_LOADED,
     RECEIVED,
@@ -148,6 +163,8 @@ def _values(view: View) -> dict[str, _Samples]:
             (FAILURES, sums.states),
             (OUTBOX, sums.outbox),
             (DELIVERIES, sums.deliveries),
+            (PLANS, sums.plans),
+            (PLAN_ITEMS, sums.plan_items),
         ):
             (known,) = metric.labels.values()
             values[metric.name] = [((value,), counts.get(value, 0)) for value in known]
