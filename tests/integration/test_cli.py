@@ -104,7 +104,7 @@ def test_help_fits_a_screen_and_groups_the_commands_by_task(tmp_path: Path):
         tasks.setdefault(task, []).append(words[0])
     assert tasks == {
         "Run": ["run", "demo", "emulate", "init"],
-        "Look": ["status", "health", "failures", "quarantine", "selfcheck"],
+        "Look": ["status", "health", "failures", "lineage", "quarantine", "selfcheck"],
         "Act": ["rerun", "approve", "reject", "switch", "plan", "apply"],
         "Rules": ["rules"],
         "Queue": ["queue"],

@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "status": _Entry("Look", "Show the totals: what came in, and where it stands."),
     "health": _Entry("Look", "Ask a running daemon whether it gets on."),
     "failures": _Entry("Look", "List failures; show the whole story of one."),
+    "lineage": _Entry("Look", "Tell the story of a task: every attempt, and why."),
     "quarantine": _Entry("Look", "List messages that could not be read; show one."),
     "selfcheck": _Entry("Look", "Check that nothing was lost, done twice or left undone."),
     "rerun": _Entry("Act", "Run one task again, whatever became of it."),

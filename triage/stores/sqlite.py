@@ -49,6 +49,8 @@ from triage.stores import (
 from triage.stores.migrations import migrate
 from triage.stores.planning import Candidate, PlanItemRow
 from triage.stores.retention import Cutoffs, Step
+from triage.stores.story import Story
+from triage.stores.story import story as read_story
 from triage.stores.worker import Worker, unavailable
 
 _BUSY: Final = timedelta(seconds=10)
@@ -189,6 +191,10 @@ class SqliteStore:
 
     async def failure(self, request_id: str) -> FailureDetail | None:
         return await self._reader.run(partial(queries.failure, request_id=request_id))
+
+    async def story(self, name: str) -> Story | None:
+        """All that is kept about the lineage with this request id or task id, or one that alone begins so."""
+        return await self._reader.run(partial(read_story, name=name))
 
     async def held(self) -> list[Held]:
         return await self._reader.run(queries.held)
