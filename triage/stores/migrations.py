@@ -248,3 +248,10 @@ def m004_plans(db: Database) -> None:
     db.execute("CREATE INDEX idx_plan_items_step ON plan_items(plan, step) WHERE step > 0")
     db.execute("ALTER TABLE deeds ADD COLUMN about TEXT NOT NULL DEFAULT ''")
     db.execute("CREATE INDEX idx_deeds_about ON deeds(about) WHERE about != ''")
+
+
+@MIGRATIONS()
+def m005_deeds_about_no_failure(db: Database) -> None:
+    """What people do is not always about a failure, and a reference to nothing is no reference."""
+    db.table("deeds").transform(not_null={"root": False})
+    db.execute("UPDATE deeds SET root = NULL WHERE root = ''")

@@ -256,8 +256,8 @@ def alert_record(alert: NewAlert, *, now: datetime) -> Record:
 
 def deed_record(deed: Deed, *, now: datetime) -> Record:
     """Values of `DEED`."""
-    words = map(text, (deed.by, deed.action, deed.reason, deed.root, deed.request_id, deed.about))
-    return (instant(now), *words)
+    said = map(text, (deed.by, deed.action, deed.reason))
+    return (instant(now), *said, text(deed.root) or None, text(deed.request_id), text(deed.about))
 
 
 def quarantine_record(item: Quarantined) -> Record:
