@@ -45,9 +45,9 @@ def request_id(number: int) -> str:
     return f"1-{1_728_465_000 + number // 2000:08x}-{chance[:8]}-{chance[8:20]}"
 
 
-def arrivals(count: int) -> list:
+def arrivals(count: int, first: int = 0) -> list:
     made = []
-    for number in range(count):
+    for number in range(first, first + count):
         body = {
             "timestamp": 1728465119433,
             "requestContext": {

@@ -126,14 +126,14 @@ def test_a_plan_that_goes_well_is_done_in_steps_that_grow():
 
 
 def test_a_false_fix_costs_one_re_run():
-    stopped = Simulation(1000).run(lambda _: False)
+    stopped = Simulation(100_000).run(lambda _: False)
     assert stopped.plan.state is PlanState.STOPPED
     assert len(stopped.of(ItemState.FAILED)) == 1
-    assert len(stopped.of(ItemState.WAITING)) == 999
+    assert len(stopped.of(ItemState.WAITING)) == 99_999
     (alert,) = stopped.alerts
     assert alert.cause is Cause.PLAN_STOPPED
     assert alert.group.receivers == ("default",)
-    assert alert.detail == "999 are left, and are kept"
+    assert alert.detail == "99999 are left, and are kept"
 
 
 @pytest.mark.parametrize("lucky", range(3))
