@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,8 +128,9 @@ def _init_of(process: subprocess.Popen[bytes], log: Path) -> int:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while process.poll() is None:
         for child in children.read_text().split():
-            if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
-                return int(child)
+            with suppress(FileNotFoundError, ProcessLookupError):  # helpers come and go meanwhile
+                if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
+                    return int(child)
     raise AssertionError(f"it did not boot: {log.read_text(errors='replace')[-3000:]}")
 
 
