@@ -30,6 +30,7 @@ class Reason(StrEnum):
     NO_RULE = "no_rule"  # no rule matched: the default receiver is told
     HEALED = "healed"  # the result of a re-run, and a success
     AMBIGUOUS = "ambiguous"  # the result of a re-run: success or stopped; the provider is asked
+    LATE = "late"  # a failure of an attempt that a later one has replaced: nothing follows from it
     SUCCEEDED = "succeeded"  # a result that is no failure and belongs to no re-run
 
 
@@ -181,7 +182,8 @@ def _not_failed(outcome: Outcome, facts: Facts, rule: Rule | None, also: tuple[R
         return Reason.SUCCEEDED, told, None
     if outcome is Outcome.AMBIGUOUS:
         # Success or stopped. Only a tracked task can be stopped, and a tracked task can be asked about.
-        ask = Resolve(task_id(lineage.root, lineage.attempt), lineage.attempt)
+        attempt = lineage.attempt if facts.attempt is None else facts.attempt
+        ask = Resolve(task_id(lineage.root, attempt), attempt)
         return Reason.AMBIGUOUS, (ask, *told), lineage
     return Reason.HEALED, told, lineage.moved(advance(lineage.state, Event.SUCCEEDED))
 
@@ -189,6 +191,9 @@ def _not_failed(outcome: Outcome, facts: Facts, rule: Rule | None, also: tuple[R
 def _failed(
     request_id: RequestId, facts: Facts, rule: Rule | None, also: tuple[Rule, ...], *, now: datetime
 ) -> _Verdict:
+    if facts.lineage is not None and facts.is_late:
+        # What becomes of the task is the business of the later attempt; one more would run beside it.
+        return Reason.LATE, (), facts.lineage
     rule_id = rule.id if rule else ""
     lineage = facts.lineage or Lineage(request_id, State.NEW, 0, now, rule_id, 0)
     reason, effects, event = _of_rule(rule, lineage, now=now)

@@ -19,7 +19,7 @@ from triage.changes import (
     NewRow,
     RowKind,
 )
-from triage.decide import DEFAULT_ALERT, Alert, Decision, Hold, Rerun, Resolve
+from triage.decide import DEFAULT_ALERT, Alert, Decision, Hold, Reason, Rerun, Resolve
 from triage.envelope import FunctionRef
 from triage.errors import Problem
 from triage.facts import Arrival, Lineage
@@ -42,7 +42,7 @@ def decided(arrival: Arrival, decision: Decision) -> Decided:
     links: list[Link] = []
     alerts: list[NewAlert] = []
     cancel: tuple[str, ...] = ()
-    answered = lineage.attempt
+    answered = lineage.attempt if decision.facts.attempt is None else decision.facts.attempt
     asks = False
     for effect in decision.effects:
         match effect:
@@ -61,8 +61,10 @@ def decided(arrival: Arrival, decision: Decision) -> Decided:
         links.append(Link(envelope.request_id, lineage.root, answered))
         if answered and not asks:
             # The result is here: nobody need wait for it, nor submit what evidently was submitted.
-            task = task_id(lineage.root, answered)
-            cancel = (expect_key(task), resolve_key(task), task)
+            # A late success ends the later attempt, too: it need not be submitted any more.
+            healed = {lineage.attempt} if decision.reason is Reason.HEALED else set()
+            for task in (task_id(lineage.root, attempt) for attempt in sorted({answered} | healed)):
+                cancel += (expect_key(task), resolve_key(task), task)
     before = decision.facts.lineage
     if before is not None and before.state is State.HELD and lineage.state is not State.HELD:
         cancel += (hold_key(lineage.root),)

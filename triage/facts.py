@@ -161,6 +161,13 @@ class Facts:
     lineage: Lineage | None = None
     """The lineage this envelope is a re-run's result of, if it is one."""
     group: GroupFacts | None = None
+    attempt: int | None = None
+    """Which attempt of the lineage it is the result of, where its request id tells; else it is the latest one's."""
+
+    @property
+    def is_late(self) -> bool:
+        """Whether a later attempt was planned before this result came: it has no say any more."""
+        return self.lineage is not None and self.attempt is not None and self.attempt < self.lineage.attempt
 
 
 @dataclass(slots=True)
@@ -170,6 +177,8 @@ class Snapshot:
     seen: dict[RequestId, str] = field(default_factory=dict)
     lineages: dict[RequestId, Lineage] = field(default_factory=dict)
     """By the request id of the envelope that belongs to it, not by root."""
+    attempts: dict[RequestId, int] = field(default_factory=dict)
+    """By the same, where that tells it."""
     groups: dict[str, GroupFacts] = field(default_factory=dict)
     rates: bool = False
     """Whether rates of groups were read."""
@@ -181,6 +190,7 @@ class Snapshot:
             seen_digest=self.seen.get(request_id),
             lineage=self.lineages.get(request_id),
             group=self.groups.get(arrival.fingerprint),
+            attempt=self.attempts.get(request_id),
         )
 
 

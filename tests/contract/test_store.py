@@ -934,6 +934,37 @@ def test_a_failure_is_run_again_by_order_and_its_result_joins(run):
     run(scenario)
 
 
+@pytest.mark.parametrize(
+    ("late", "state", "rows"),
+    [(arrive, "rerunning", {"expect": "pending"}), (success, "healed", {"expect": "cancelled"})],
+)
+def test_a_late_result_of_an_earlier_attempt_starts_nothing_beside_the_later_one(run, late, state, rows):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), rules=HOLD)
+        for attempt in (1, 2):
+            now = NOW + attempt * MINUTE
+            link = Changes(links=(Link(f"c-{attempt}", "r-1", attempt),))
+            assert await order(store, "r-1", now=now) == {}
+            await store.commit(commit_of(success(f"carrier-{attempt}"), link, now=now))
+            (claimed,) = [row for row in await claim(store, now=now) if row.kind is RowKind.RERUN]
+            if attempt == 1:  # nobody can tell what became of it, so a person orders another one
+                known = (await store.load_facts([arrive("c-1")])).lineages["c-1"]
+                ended = Changes((replace(known, state=State.ALERTED),), cancel=(claimed.key,))
+                await store.commit(commit_of(success("given-up"), ended, now=now))
+            else:
+                await store.settle(claimed, lambda facts: submitted(claimed, facts, request_id="c-2", now=now), now=now)  # noqa: B023
+        (decision,) = await ingest(store, late("c-1", at=NOW + HOUR), rules=RERUN, now=NOW + HOUR)
+        assert decision.reason is (Reason.LATE if late is arrive else Reason.HEALED)
+        detail = await store.failure("c-1")
+        assert (detail.row.state, detail.row.attempt, detail.lineage["attempt"]) == (state, 1, 2)
+        assert {row["kind"]: row["state"] for row in detail.outbox if row["kind"] == "expect"} == rows
+        assert recall(detail)[1] == decision.facts
+        totals = await store.totals()
+        assert totals.failures == sum(totals.states.values())
+
+    run(scenario)
+
+
 def test_a_completed_success_is_run_again_without_becoming_a_failure(run):
     async def scenario(store):
         await ingest(store, success("s-1"))

@@ -48,6 +48,8 @@ def facts_json(facts: Facts, labels: Mapping[str, str], *, now: datetime) -> str
     """What deciding saw beside the envelope, enough to decide again (`recall`)."""
     group = lineage = "null"
     more = f',"labels":{json_text(labels)}' if labels else ""
+    if facts.attempt is not None:
+        more += f',"attempt":{facts.attempt}'
     if facts.group is not None:
         known = facts.group
         recent = "" if known.recent is None else f',"recent":{list(known.recent)}'
@@ -135,7 +137,7 @@ def facts_of(value: Mapping[str, Any]) -> tuple[Facts, datetime]:
     if (known := value["group"]) is not None:
         recent = tuple(known["recent"]) if "recent" in known else None
         group = group_facts([known[name] for name in GROUP_FACTS], recent=recent)
-    return Facts(lineage=lineage, group=group), instant_of(value["now"])
+    return Facts(lineage=lineage, group=group, attempt=value.get("attempt")), instant_of(value["now"])
 
 
 def group_facts(row: Sequence[Any], *, recent: tuple[float, ...] | None) -> GroupFacts:

@@ -37,7 +37,7 @@ from triage.stores.retention import REMOVED
 _LINEAGE: Final = ", ".join(f"l.{column}" for column in decisions.LINEAGE_FACTS)
 _SEEN: Final = "SELECT request_id, digest FROM envelopes WHERE request_id IN (SELECT value FROM json_each(?))"
 _LINKED: Final = f"""
-    SELECT k.key, {_LINEAGE} FROM lineage_links k JOIN lineages l USING (root)
+    SELECT k.key, k.attempt, {_LINEAGE} FROM lineage_links k JOIN lineages l USING (root)
     WHERE k.key IN (SELECT value FROM json_each(?))"""
 _GROUPS: Final = f"""
     SELECT fingerprint, {", ".join(decisions.GROUP_FACTS)} FROM groups
@@ -66,18 +66,19 @@ def load_facts(
     prints = _json({arrival.fingerprint for arrival in arrivals})
     snapshot = Snapshot(
         seen={RequestId(request_id): digest for request_id, digest in connection.execute(_SEEN, (ids,))},
-        lineages={RequestId(key): lineage_of(rest) for key, *rest in connection.execute(_LINKED, (ids,))},
         groups=groups_of(connection, prints, rates_at=rates_at),
         rates=rates_at is not None,
     )
+    for key, attempt, *rest in connection.execute(_LINKED, (ids,)):
+        snapshot.lineages[key], snapshot.attempts[key] = lineage_of(rest), attempt
     strangers = [
         arrival
         for arrival in arrivals
         if arrival.envelope.request_id not in snapshot.seen and arrival.envelope.request_id not in snapshot.lineages
     ]
     if tasks := {task: arrival.envelope.request_id for arrival in strangers if (task := records.task_of(arrival))}:
-        for task_id, *rest in connection.execute(_LINKED, (_json(tasks),)):
-            snapshot.lineages[tasks[task_id]] = lineage_of(rest)
+        for task_id, attempt, *rest in connection.execute(_LINKED, (_json(tasks),)):
+            snapshot.lineages[tasks[task_id]], snapshot.attempts[tasks[task_id]] = lineage_of(rest), attempt
     if strangers and connection.execute(_ANY_UNDER_WAY).fetchone()[0]:
         _join_overtaking(connection, strangers, snapshot)
     return snapshot

@@ -61,6 +61,7 @@ class MemoryStore(MemoryPlans):
                 snapshot.seen[request_id] = stored["digest"]
             if (link := tables.links.get(request_id) or tables.links.get(records.task_of(arrival))) is not None:
                 snapshot.lineages[request_id] = lineage_in(tables.lineages[link["root"]])
+                snapshot.attempts[request_id] = link["attempt"]
             if (group := tables.groups.get(arrival.fingerprint)) is not None:
                 minutes = tables.group_minutes.get(arrival.fingerprint, {})
                 recent = recent_of(minutes, rates_at) if rates_at else None
