@@ -88,6 +88,12 @@ def test_every_state_is_counted_under_one_account():
 
 HEALS, RUNS, LOST = (task_id(f"1-{name}", 1) for name in ("heals", "runs", "lost"))
 
+PLAN = """INSERT INTO plans (hash, state, waiting, ordered, excluded, succeeded, failed, skipped, created_at, by, reason,
+    selection, qualifier, threshold, sizes, step, rung, receivers, note, functions)"""
+PLANNED = [
+    f"('abcdef0123456789', '{state}', {waiting}, 0, 0, 0, 0, 0, '', '', '', '{{}}', '', 80, '[1]', 1, 0, '[]', '', '{{}}')"
+    for state, waiting in (("planned", 1), ("running", 0))
+]
 SPOILT = [
     ("received", "a message counted twice", "UPDATE counters SET value = value + 1 WHERE name = 'received'", "counters"),
     ("stored", "an envelope that was counted and is gone", "UPDATE counters SET value = value + 1 WHERE name IN ('received', 'decided')", "decided"),
@@ -126,6 +132,8 @@ SPOILT = [
     ("leases", "a claim that a wrong clock made", f"UPDATE outbox SET token = 'x', attempts = 1, lease_until = '2031-01-01T00:00:00.000000Z' WHERE key = '{LOST}'", LOST),
     ("leases", "a due time that is none", f"UPDATE outbox SET due_at = 'soon' WHERE key = '{LOST}'", LOST),
     ("leases", "a payload that is none", f"UPDATE outbox SET payload = '{{' WHERE key = '{LOST}'", LOST),
+    ("plans", "an item that is gone", f"{PLAN} VALUES {PLANNED[0]}", "abcdef012345"),
+    ("plans", "a plan that nobody carries out", f"{PLAN} VALUES {PLANNED[1]}", "abcdef012345"),
     ("references", "rows of a lineage that is gone", "DELETE FROM lineages WHERE root = '1-known'", "envelopes 3"),
 ]  # fmt: skip
 

@@ -12,6 +12,7 @@ from typing import Final
 from triage.changes import RowKind, RowState
 from triage.decide import Reason
 from triage.envelope import Outcome
+from triage.reruns.plan import ItemState, PlanState
 from triage.rules.model import Cause
 from triage.states import ACCOUNTED, ACCOUNTS, WAITING, State
 
@@ -364,5 +365,21 @@ FORMS: Final = (
     ),
 )
 
-LAWS: Final = (FILE, REFERENCES, *SUMS, *ENDS, *ALERTS, *ONCE, *FORMS)
+_MISCOUNTED: Final = " OR ".join(
+    f"{state} != (SELECT count(*) FROM plan_items i WHERE i.plan = p.id AND i.state = '{state}')" for state in ItemState
+)
+PLANS: Final = Law(
+    "plans",
+    "A plan counts its items; one that runs, or awaits results, has an unfinished outbox row that goes on with it.",
+    "SELECT count(*) AS plans, (SELECT count(*) FROM plan_items) AS items FROM plans",
+    "plans {plans:,}, their items {items:,}",
+    f"""SELECT substr(hash, 1, 12), 'the items in some state are not as many as it counts' FROM plans p
+        WHERE {_MISCOUNTED}
+    UNION ALL SELECT substr(hash, 1, 12), 'is ' || state || ', with ' || ordered || ' under way, and no row goes on'
+    FROM plans p WHERE (state = '{PlanState.RUNNING}' OR ordered > 0) AND NOT EXISTS (
+        SELECT 1 FROM outbox o WHERE o.key = 'plan:' || p.hash AND o.state IN ({_OPEN}))""",
+    "Cancel the plan and make a new one: what has run is left out of it. " + _DEFECT,
+)
+
+LAWS: Final = (FILE, REFERENCES, *SUMS, *ENDS, *ALERTS, *ONCE, PLANS, *FORMS)
 """All of them, in the order in which they are checked: what others rest upon comes first."""
