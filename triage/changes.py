@@ -19,6 +19,7 @@ from triage.reruns.gate import Gate, GateFacts
 from triage.reruns.lineage import Origin
 from triage.reruns.plan import PlanChange, PlanView
 from triage.rules.model import Cause
+from triage.silence import Silence, Silenced
 
 
 class RowKind(StrEnum):
@@ -31,6 +32,7 @@ class RowKind(StrEnum):
     NOTIFY = "notify"  # deliver one notification to one receiver
     HOLD = "hold"  # nobody has decided about a held failure in time
     PLAN_STEP = "plan_step"  # look how a bulk re-run gets on, and order what comes next
+    SILENCE = "silence"  # a silence is about to end, or ends
 
 
 class RowState(StrEnum):
@@ -119,6 +121,8 @@ class Changes:
         cancel: keys of outbox rows that are no longer needed.
         told: (group key, flush number): the alerts of that flush have reached a receiver.
         flushed: (group key, flush number, last alert id): these alerts went into that flush.
+        silenced: those of them that silences keep from receivers.
+        ended: (silence, how): it is over.
     """
 
     lineages: tuple[Lineage, ...] = ()
@@ -130,6 +134,8 @@ class Changes:
     flushed: tuple[str, int, int] | None = None
     deeds: tuple[Deed, ...] = ()
     plan: PlanChange | None = None
+    silenced: tuple[Silenced, ...] = ()
+    ended: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +176,20 @@ class WaitingAlert:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertKind:
+    """Waiting alerts of a group that are equal in all that silences can look at. ``samples`` are the newest few, newest
+    first; they are only there for one of several kinds, and when there is a silence.
+    """
+
+    key: str
+    labels: Mapping[str, str]
+    causes: Mapping[Cause, int]
+    first_at: datetime
+    last_at: datetime
+    samples: tuple[WaitingAlert, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GroupView:
     """An alert group with what waits in it, summed up by the store (there may be very many).
 
@@ -179,6 +199,8 @@ class GroupView:
         causes: how many of the waiting alerts have which cause; the sum is the number waiting.
         samples: the newest few of the waiting ones, newest first.
         last_id: the newest waiting alert's row id; what comes later belongs to the next flush.
+        kinds: the waiting ones, sorted by what silences look at.
+        silenced: alerts that silences kept from everybody before.
     """
 
     group: AlertGroup
@@ -189,11 +211,34 @@ class GroupView:
     causes: Mapping[Cause, int]
     samples: tuple[WaitingAlert, ...]
     last_id: int
+    kinds: tuple[AlertKind, ...] = ()
+    silenced: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SilencedGroup:
+    """Alerts of one group that a silence kept from one receiver. ``healed``: of those that nobody was told of."""
+
+    group: AlertGroup
+    receiver: str
+    count: int
+    first_at: datetime
+    last_at: datetime
+    healed: int
+
+
+@dataclass(frozen=True, slots=True)
+class SilenceView:
+    """A silence with what it kept from whom."""
+
+    silence: Silence
+    groups: tuple[SilencedGroup, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RowFacts:
-    """What is known about a claimed row's lineage, group or plan at the moment of settling, inside the transaction.
+    """What is known about a claimed row at the moment of settling, inside the transaction: its lineage, its group with
+    all silences that have not ended, its plan, or its silence.
 
     ``gates`` is there for rows that are about a function.
     """
@@ -202,6 +247,8 @@ class RowFacts:
     group: GroupView | None = None
     gates: GateFacts | None = None
     plan: PlanView | None = None
+    silences: tuple[Silence, ...] = ()
+    silence: SilenceView | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,6 +201,7 @@ def _labels(arrival: Arrival, rule: Rule | None) -> dict[str, str]:
         "rule": rule.id if rule else "",
         "owner": rule.owner if rule else "",
         "runbook": rule.runbook if rule else "",
+        **{f"labels.{name}": text for name, text in {**arrival.labels, **(rule.labels if rule else {})}.items()},
     }
 
 

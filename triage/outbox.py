@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from triage.admission import admitted
 from triage.alerts.grouping import flush
+from triage.alerts.silences import look
 from triage.changes import Changes, OutboxRow, RowKind, RowState, Settle
 from triage.clock import Clock
 from triage.cloud.fc_answers import AsyncConfig, Submitted, Task
@@ -171,6 +172,9 @@ class Outbox:
             case RowKind.PLAN_STEP:
                 now = self._clock.now()
                 return lambda facts: plan_step(row, facts, limits=self._orders, now=now)
+            case RowKind.SILENCE:
+                now = self._clock.now()
+                return lambda facts: look(row, facts, now=now)
 
     async def _submit(self, row: OutboxRow) -> React | None:
         now = self._clock.now()
@@ -243,7 +247,8 @@ def notified(row: OutboxRow, results: Any, *, retries: Retries, now: datetime) -
     """How a notification goes on, by what its targets said: only those that did not take it are tried again. Pure."""
     taken = [position for position, result in results.items() if result is Result.SENT]
     missed = [f"target {position + 1}: {result}" for position, result in results.items() if result is not Result.SENT]
-    changes = Changes(told=(row.group, row.payload["flush"])) if taken else Changes()
+    # What is said of a silence belongs to no group.
+    changes = Changes(told=(row.group, row.payload["flush"])) if taken and row.group else Changes()
     sent = [*row.payload.get("sent", ()), *taken]
     if sent and not missed:
         return Settle.done(note=f"sent to {len(sent)}", changes=changes, delivery="sent")

@@ -16,6 +16,7 @@ from past import Past, rule_set
 from triage.cli import cli
 from triage.errors import OutcomeUnknown, StoreUnavailable
 from triage.reruns.lineage import task_id
+from triage.silence import Silence
 from triage.states import ACCOUNTED, ACCOUNTS, State
 from triage.stores.laws import LAWS
 from triage.stores.selfcheck import SHOWN, check, view
@@ -40,13 +41,18 @@ def result(function: str, request_id: str = "", **fields: object) -> bytes:
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with a failure in every state, told and untold alerts, a duplicate, a conflict, and garbage."""
+    """A store with a failure in every state, told, untold and silenced alerts, a duplicate, a conflict, and garbage."""
     path = tmp_path_factory.mktemp("healthy") / "triage.db"
 
     async def fill() -> None:
         past = await Past.open(path, RULES)
+        for function, hours in (("hushed", 0.1), ("quiet", 9)):
+            ends = make.NOW + timedelta(hours=hours)
+            hush = Silence(0, {"function": function}, "ana", "a deploy", make.NOW, ends)
+            await past.store.add_silence(hush, warn_before=timedelta(0))
         await past.receive(result("heals"), result("told"), result("known"), result("asks"), b"garbage")
         await past.receive(result("known"), result("known", condition="Other"))
+        await past.receive(result("hushed"), result("quiet"))
         await past.pass_time(timedelta(minutes=10))
         past.functions.delay = timedelta(hours=1)
         await past.receive(result("runs"))
@@ -120,6 +126,9 @@ SPOILT = [
     ("flush", "alerts that nobody folds", "UPDATE outbox SET state = 'done', settled_at = due_at WHERE kind = 'flush'", None),
     ("notified", "a receiver that was passed over", "UPDATE alert_groups SET receivers = '[\"default\",\"boss\"]'", None),
     ("told", "a wrong count in messages", "UPDATE alert_groups SET told = told + 1", None),
+    ("silenced", "silent without a silence", "UPDATE lineages SET state = 'silenced' WHERE root = '1-told'", "1-told"),
+    ("silenced", "a silence without end", "DELETE FROM outbox WHERE key = 'silence:2'", "silence 2"),
+    ("silenced", "a silence that told nothing", "DELETE FROM outbox WHERE key LIKE 'notify:silence:1:%'", "silence 1"),
     ("once", "a second row for an attempt", f"INSERT INTO outbox (key, kind, state, due_at, payload, root, created_at) SELECT 'triage-again', kind, state, due_at, payload, root, created_at FROM outbox WHERE key = '{LOST}'", "triage-again"),
     ("attempts", "an attempt that nobody can join", f"DELETE FROM lineage_links WHERE key = '{RUNS}'", "1-runs"),
     ("attempts", "a lineage that forgot its re-run", "UPDATE lineages SET attempt = 0 WHERE root = '1-heals'", "1-heals"),
@@ -207,8 +216,8 @@ def test_the_command_prints_a_line_for_each_law_with_its_numbers(healthy: Path):
     done = command(healthy.parent)
     assert done.exit_code == 0
     assert len(done.stdout.splitlines()) == len(LAWS)
-    assert "received 12 = decided 9 + duplicates 1 + conflicts 1 + quarantined 1" in done.stdout
-    assert "failures 8 = alerted 1 + suppressed 0 + silenced 0 + healed 1 + ignored 1 + held 5" in done.stdout
+    assert "received 14 = decided 11 + duplicates 1 + conflicts 1 + quarantined 1" in done.stdout
+    assert "failures 10 = alerted 1 + suppressed 0 + silenced 2 + healed 1 + ignored 1 + held 5" in done.stdout
     assert f"All {len(LAWS)} laws hold" in done.stderr
 
 

@@ -6,11 +6,13 @@ import hashlib
 from datetime import datetime
 
 from triage.alerts.render import body, title
+from triage.alerts.silences import audible, silenced
 from triage.changes import Changes, GroupView, NewRow, RowFacts, RowKind, Settle
 
 
 def flush(facts: RowFacts, *, now: datetime) -> Settle:
-    """One notification per receiver for all that waits, then look again after ``group_interval``.
+    """One notification per receiver for all that waits and no silence keeps from it, then look again after
+    ``group_interval``.
 
     A group in which nothing waits is finished; the next alert starts it again with ``group_wait``.
     """
@@ -18,11 +20,15 @@ def flush(facts: RowFacts, *, now: datetime) -> Settle:
     if view is None or not view.causes:
         return Settle.done(note="nothing waits")
     number = view.flushes + 1
-    rows = tuple(_notification(view, receiver, number, now=now) for receiver in view.group.receivers)
+    hushed = silenced(view, facts.silences, now=now)
+    left = [(receiver, audible(view, receiver, hushed)) for receiver in view.group.receivers]
+    rows = tuple(_notification(part, receiver, number, now=now) for receiver, part in left if part is not None)
+    quiet = sum({each.kind: each.count for each in hushed if each.wholly}.values())
+    told = f"flush {number}: {sum(view.causes.values()) - quiet} alerts told"
     return Settle.retry(
         due_at=now + view.group.group_interval,
-        note=f"flush {number}: {sum(view.causes.values())} alerts told",
-        changes=Changes(rows=rows, flushed=(view.group.key, number, view.last_id)),
+        note=f"{told}, {quiet} silenced" if quiet else told,
+        changes=Changes(rows=rows, flushed=(view.group.key, number, view.last_id), silenced=hushed),
     )
 
 

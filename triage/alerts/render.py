@@ -75,16 +75,19 @@ def printable(text: str, limit: int) -> str:
 
 
 def _counted(view: GroupView, count: int) -> str:
-    since = f"since {_instant(view.first_at)}" if view.first_at else ""
-    until = f", last {_instant(view.last_at)}" if view.last_at and view.last_at != view.first_at else ""
-    before = f" ({view.told} told before)" if view.told else ""
-    return f"Count: {count} {since}{until}{before}"
+    since = f"since {instant(view.first_at)}" if view.first_at else ""
+    until = f", last {instant(view.last_at)}" if view.last_at and view.last_at != view.first_at else ""
+    before = [
+        f"{number} {what} before" for number, what in ((view.told, "told"), (view.silenced, "silenced")) if number
+    ]
+    earlier = f" ({', '.join(before)})" if before else ""
+    return f"Count: {count} {since}{until}{earlier}"
 
 
 def _sample(sample: WaitingAlert) -> str:
     tried = f", re-run {sample.attempts} time{'s' if sample.attempts > 1 else ''}" if sample.attempts else ""
     detail = f" — {printable(sample.detail, 200)}" if sample.detail else ""
-    return f"  {printable(sample.request_id, 128)} at {_instant(sample.at)}{tried}{detail}"
+    return f"  {printable(sample.request_id, 128)} at {instant(sample.at)}{tried}{detail}"
 
 
 def _next_step(view: GroupView) -> str:
@@ -98,5 +101,6 @@ def _next_step(view: GroupView) -> str:
     return f"Look: triage failures show {shlex.quote(printable(sample, 256))}"  # somebody will paste it
 
 
-def _instant(at: datetime) -> str:
+def instant(at: datetime) -> str:
+    """To the second, in UTC."""
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

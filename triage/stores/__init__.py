@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from triage.changes import Commit, NewAlert, OutboxRow, RowFacts, Settle
+from triage.changes import Commit, NewAlert, OutboxRow, RowFacts, Settle, SilenceView
 from triage.errors import Problem
 from triage.facts import Arrival, Snapshot
 from triage.orders import Limits, Order, Ordered, Refused
 from triage.reruns.lineage import hold_code
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
+from triage.silence import Silence
 
 React = Callable[[RowFacts], Settle]
 ReactNow = Callable[[OutboxRow, RowFacts], Settle]
@@ -299,6 +300,21 @@ class Store(Protocol):
 
     async def rule_hits(self, *, since: datetime | None = None) -> list[RuleHits]:
         """How often each rule has applied in decisions made since then, by rule id; rules that never did are absent."""
+        ...
+
+    async def add_silence(self, silence: Silence, *, warn_before: timedelta) -> Silence:
+        """Put a silence into force, with the outbox row that sees to its end (`triage.alerts.silences`).
+
+        Its ``id`` is chosen here. ``warn_before``: so long before its end that is told; zero: never.
+        """
+        ...
+
+    async def silences(self, *, ended: bool = False) -> list[SilenceView]:
+        """The silences that have not ended, or all, the newest first."""
+        ...
+
+    async def silence(self, number: int) -> SilenceView | None:
+        """One silence with what it kept quiet."""
         ...
 
     async def close(self) -> None:

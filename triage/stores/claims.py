@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
-from triage.changes import GroupView, OutboxRow, RowFacts, RowKind, Settle, WaitingAlert
+from triage.changes import AlertKind, GroupView, OutboxRow, RowFacts, RowKind, Settle, WaitingAlert
 from triage.rules.model import Cause
-from triage.stores import React, ReactNow, gating, planview, records
+from triage.stores import React, ReactNow, gating, planview, records, silences
 from triage.stores.queries import lineage_at
 from triage.stores.records import insert, instant, instant_of
 from triage.stores.writes import apply_changes
@@ -59,10 +63,7 @@ def _settled(connection: sqlite3.Connection, row: OutboxRow, react: React, *, no
     held = "SELECT 1 FROM outbox WHERE id = ? AND token = ? AND state IN ('pending', 'unknown')"
     if connection.execute(held, (row.id, row.token)).fetchone() is None:
         return None
-    group = group_view(connection, row.group) if row.kind is RowKind.FLUSH else None
-    gates = gating.facts(connection) if row.function else None
-    plan = planview.view(connection, row.payload["plan"]) if row.kind is RowKind.PLAN_STEP else None
-    outcome = react(RowFacts(lineage=lineage_at(connection, row.root), group=group, gates=gates, plan=plan))
+    outcome = react(_row_facts(connection, row))
     if outcome.goes:
         connection.execute(_GO, (row.id,))
         apply_changes(connection, outcome.changes, now=now)
@@ -85,6 +86,19 @@ def _settled(connection: sqlite3.Connection, row: OutboxRow, react: React, *, no
     if (delivery := records.delivery_record(row, outcome, now=now)) is not None:
         connection.execute(_DELIVERY, delivery)
     return outcome
+
+
+def _row_facts(connection: sqlite3.Connection, row: OutboxRow) -> RowFacts:
+    lineage = lineage_at(connection, row.root)
+    if row.kind is RowKind.FLUSH:
+        quiet = silences.in_force(connection)
+        return RowFacts(lineage, group_view(connection, row.group, apart=bool(quiet)), silences=quiet)
+    if row.kind is RowKind.SILENCE:
+        return RowFacts(lineage, silence=silences.view(connection, row.payload["silence"]))
+    if row.kind is RowKind.PLAN_STEP:
+        gates = gating.facts(connection) if row.function else None
+        return RowFacts(lineage, gates=gates, plan=planview.view(connection, row.payload["plan"]))
+    return RowFacts(lineage, gates=gating.facts(connection) if row.function else None)
 
 
 def settle_now(connection: sqlite3.Connection, key: str, react: ReactNow, *, now: datetime, token: str) -> bool:
@@ -111,31 +125,69 @@ def next_due(connection: sqlite3.Connection) -> datetime | None:
     return instant_of(min(times)) if times else None
 
 
-def group_view(connection: sqlite3.Connection, key: str) -> GroupView | None:
-    """An alert group and what waits in it."""
-    columns = (*records.GROUP, "flushes", "told")
+def group_view(connection: sqlite3.Connection, key: str, *, apart: bool = False) -> GroupView | None:
+    """An alert group and what waits in it; ``apart``: with samples of each kind."""
+    columns = (*records.GROUP, "flushes", "told", "silenced")
     found = connection.execute(f"SELECT {', '.join(columns)} FROM alert_groups WHERE key = ?", (key,)).fetchone()
     if found is None:
         return None
     group = dict(zip(columns, found, strict=True))
-    causes = connection.execute(f"SELECT cause, count(*) {_WAITING} GROUP BY cause", (key,)).fetchall()
-    first, last, newest = connection.execute(f"SELECT min(at), max(at), max(id) {_WAITING}", (key,)).fetchone()
-    samples = connection.execute(
-        f"""
-        SELECT request_id, cause, detail, at, coalesce((SELECT attempt FROM lineages WHERE root = alerts.root), 0)
-        {_WAITING} ORDER BY id DESC LIMIT {_SAMPLES}""",
-        (key,),
-    )
+    newest = connection.execute(f"SELECT max(id) {_WAITING}", (key,)).fetchone()[0]
+    kinds = _kinds(connection, key, labels=group["labels"])
+    if apart and len(kinds) > 1:
+        kinds = _with_samples(connection, key, kinds)
+    causes: Counter[Cause] = Counter()
+    for kind in kinds:
+        causes.update(kind.causes)
+    samples = connection.execute(f"{_SAMPLE} {_WAITING} ORDER BY id DESC LIMIT {_SAMPLES}", (key,))
     return GroupView(
         group=records.group_of(group),
         flushes=group["flushes"],
         told=group["told"],
-        first_at=instant_of(first) if first else None,
-        last_at=instant_of(last) if last else None,
-        causes={Cause(cause): count for cause, count in causes},
-        samples=tuple(
-            WaitingAlert(request_id, Cause(cause), detail, instant_of(at), attempts)
-            for request_id, cause, detail, at, attempts in samples
-        ),
+        first_at=min((kind.first_at for kind in kinds), default=None),
+        last_at=max((kind.last_at for kind in kinds), default=None),
+        causes=causes,
+        samples=tuple(_sample(row) for row in samples),
         last_id=newest or 0,
+        kinds=kinds,
+        silenced=group["silenced"],
     )
+
+
+_KINDS: Final = f"""
+    SELECT kind, (SELECT labels FROM alert_kinds k WHERE k.key = kind), cause, count(*), min(at), max(at)
+    {_WAITING} GROUP BY kind, cause ORDER BY kind"""
+_SAMPLE: Final = """
+    SELECT request_id, cause, detail, at, coalesce((SELECT attempt FROM lineages WHERE root = alerts.root), 0)"""
+_APART: Final = f"""
+    {_SAMPLE}, kind FROM alerts WHERE id IN (
+        SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY kind ORDER BY id DESC) AS place {_WAITING})
+        WHERE place <= {_SAMPLES}
+    ) ORDER BY id DESC"""
+
+
+def _kinds(connection: sqlite3.Connection, key: str, *, labels: str) -> tuple[AlertKind, ...]:
+    kinds: dict[str, AlertKind] = {}
+    for kind, own, cause, count, first, last in connection.execute(_KINDS, (key,)):
+        known = kinds.get(kind)
+        # An alert of an older version has no kind; what its group says comes close.
+        kinds[kind] = AlertKind(
+            key=kind,
+            labels=known.labels if known else json.loads(own or labels),
+            causes={**(known.causes if known else {}), Cause(cause): count},
+            first_at=min(instant_of(first), known.first_at) if known else instant_of(first),
+            last_at=max(instant_of(last), known.last_at) if known else instant_of(last),
+        )
+    return tuple(kinds.values())
+
+
+def _with_samples(connection: sqlite3.Connection, key: str, kinds: Sequence[AlertKind]) -> tuple[AlertKind, ...]:
+    samples: dict[str, list[WaitingAlert]] = {}
+    for *row, kind in connection.execute(_APART, (key,)):
+        samples.setdefault(kind, []).append(_sample(row))
+    return tuple(replace(kind, samples=tuple(samples[kind.key])) for kind in kinds)
+
+
+def _sample(row: Sequence[Any]) -> WaitingAlert:
+    request_id, cause, detail, at, attempts = row
+    return WaitingAlert(request_id, Cause(cause), detail, instant_of(at), attempts)

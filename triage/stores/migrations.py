@@ -255,3 +255,21 @@ def m005_deeds_about_no_failure(db: Database) -> None:
     """What people do is not always about a failure, and a reference to nothing is no reference."""
     db.table("deeds").transform(not_null={"root": False})
     db.execute("UPDATE deeds SET root = NULL WHERE root = ''")
+
+
+@MIGRATIONS()
+def m006_silences(db: Database) -> None:
+    """Silences, what they keep quiet, and what they look at in an alert."""
+    _create(db, "silences", "id:int matchers by reason created_at ends_at quiet_for:float? receivers ended_at? ended")
+    _create(
+        db,
+        "silenced",
+        "silence:int group_key receiver count:int first_at last_at",
+        key=("silence", "group_key", "receiver"),
+        foreign_keys=[("silence", "silences", "id"), ("group_key", "alert_groups", "key")],
+    )
+    _create(db, "alert_kinds", "key labels")
+    db.execute("ALTER TABLE alerts ADD COLUMN kind TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE alerts ADD COLUMN silence INTEGER")
+    db.execute("CREATE INDEX idx_alerts_silence ON alerts(silence) WHERE silence IS NOT NULL")
+    db.execute("ALTER TABLE alert_groups ADD COLUMN silenced INTEGER NOT NULL DEFAULT 0")

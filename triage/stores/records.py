@@ -7,12 +7,13 @@ date functions take them. Durations are seconds. JSON is text. Outside text is m
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
+from triage.alerts.silences import kind_key, kind_labels
 from triage.changes import (
     AlertGroup,
     Decided,
@@ -49,7 +50,8 @@ ENVELOPE: Final = (
 LINK: Final = ("key", "root", "attempt", "origin")
 OUTBOX: Final = ("key", "kind", "state", "due_at", "payload", "root", "group_key", "created_at", "function")
 GROUP: Final = ("key", "receivers", "severity", "labels", "group_wait", "group_interval", "created_at")
-ALERT: Final = ("group_key", "root", "request_id", "cause", "detail", "at")
+ALERT: Final = ("group_key", "root", "request_id", "cause", "detail", "at", "kind")
+KIND: Final = ("key", "labels")
 DELIVERY: Final = ("key", "receiver", "result", "note", "at", "group_key", "flush")
 DEED: Final = ("at", "by", "action", "reason", "root", "request_id", "about")
 QUARANTINE: Final = ("received_at", "source", "message_id", "reason", "place", "detail", "body")
@@ -251,7 +253,13 @@ def group_of(row: Mapping[str, Any]) -> AlertGroup:
 def alert_record(alert: NewAlert, *, now: datetime) -> Record:
     """Values of `ALERT`."""
     root, request_id, why = alert.root or None, text(alert.request_id), text(alert.detail)
-    return (alert.group.key, root, request_id, alert.cause.value, why, instant(now))
+    return (alert.group.key, root, request_id, alert.cause.value, why, instant(now), kind_key(alert.group.labels))
+
+
+def kind_records(alerts: Iterable[NewAlert]) -> list[Record]:
+    """Values of `KIND`, for each kind among the alerts."""
+    kinds = {kind_key(alert.group.labels): alert.group.labels for alert in alerts}
+    return [(key, json_text(kind_labels(labels))) for key, labels in kinds.items()]
 
 
 def deed_record(deed: Deed, *, now: datetime) -> Record:

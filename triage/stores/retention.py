@@ -176,10 +176,15 @@ def _deliveries(connection: sqlite3.Connection, ids: Sequence[int]) -> int:
 
 def _groups(connection: sqlite3.Connection, ids: Sequence[int]) -> int:
     own = {"ids": json.dumps(ids)}
-    groups = connection.execute(f"SELECT key, told FROM alert_groups WHERE rowid IN {_IDS}", own).fetchall()
+    counted = f"SELECT key, told + silenced FROM alert_groups WHERE rowid IN {_IDS}"
+    groups = connection.execute(counted, own).fetchall()
     connection.executemany("DELETE FROM outbox WHERE key = 'flush:' || ?", [(key,) for key, _ in groups])
-    _count(connection, {"alerts": -sum(told for _, told in groups)})  # they were counted by the group till now
+    _count(connection, {"alerts": -sum(flushed for _, flushed in groups)})  # they were counted by the group till now
     return connection.execute(f"DELETE FROM alert_groups WHERE rowid IN {_IDS}", own).rowcount
+
+
+def _silenced(connection: sqlite3.Connection, ids: Sequence[int]) -> int:
+    return connection.execute(f"DELETE FROM silenced WHERE rowid IN {_IDS}", {"ids": json.dumps(ids)}).rowcount
 
 
 STAGES: Final[Mapping[str, _Stage]] = {
@@ -213,6 +218,12 @@ STAGES: Final[Mapping[str, _Stage]] = {
         _rows("alerts", "alerts"),
         in_order=True,
     ),
+    "silenced": _Stage(  # what a silence kept quiet; who asked for it, and why, is kept for ever
+        "decisions",
+        """SELECT t.rowid AS number, s.ended_at AS ended, s.ended_at IS NOT NULL AS may_go
+        FROM silenced t JOIN silences s ON s.id = t.silence WHERE t.rowid > :after ORDER BY t.rowid LIMIT :scan""",
+        _silenced,
+    ),
     "notifications": _Stage(
         "decisions",
         """SELECT id AS number, coalesce(settled_at, due_at) AS ended, kind = 'notify' AND settled_at IS NOT NULL
@@ -232,6 +243,7 @@ STAGES: Final[Mapping[str, _Stage]] = {
         """SELECT g.rowid AS number, g.created_at AS ended,
             NOT EXISTS (SELECT 1 FROM alerts a WHERE a.group_key = g.key)
             AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.group_key = g.key)
+            AND NOT EXISTS (SELECT 1 FROM silenced s WHERE s.group_key = g.key)
             AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.key = 'flush:' || g.key AND o.settled_at IS NULL)
             AND NOT EXISTS (SELECT 1 FROM outbox o
                 WHERE o.key > 'notify:' || g.key || ':' AND o.key < 'notify:' || g.key || ';') AS may_go

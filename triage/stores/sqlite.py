@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from triage import clock
-from triage.changes import Changes, Commit, NewAlert, OutboxRow
+from triage.changes import Changes, Commit, NewAlert, OutboxRow, SilenceView
 from triage.errors import Problem, StoreUnavailable
 from triage.facts import Arrival, Snapshot
 from triage.orders import Limits, Order, Ordered, Refused
 from triage.reruns.plan import ItemState, Plan, PlanItem
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
+from triage.silence import Silence
 from triage.stores import (
     FailureDetail,
     FailureFilter,
@@ -44,6 +45,7 @@ from triage.stores import (
     queries,
     records,
     retention,
+    silences,
     writes,
 )
 from triage.stores.migrations import migrate
@@ -233,6 +235,15 @@ class SqliteStore:
             job = partial(retention.remove, name=stage, ids=ids[start : start + _REMOVED], cutoffs=cutoffs)
             removed += await self._writer.run(job)
         return replace(step, removed=removed)
+
+    async def add_silence(self, silence: Silence, *, warn_before: timedelta) -> Silence:
+        return await self._writer.run(partial(writes.add_silence, silence=silence, warn_before=warn_before))
+
+    async def silences(self, *, ended: bool = False) -> list[SilenceView]:
+        return await self._reader.run(partial(silences.listed, ended=ended))
+
+    async def silence(self, number: int) -> SilenceView | None:
+        return await self._reader.run(partial(silences.view, number=number))
 
     async def close(self) -> None:
         await self._reader.close()

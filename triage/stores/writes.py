@@ -5,15 +5,17 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
+from triage.alerts.silences import begin
 from triage.changes import AlertGroup, Changes, Commit, Decided, NewAlert, NewRow
 from triage.errors import StoreConflict
 from triage.facts import RATES, SILENCE, Arrival, Lineage
 from triage.reruns.lineage import payload_key
+from triage.silence import Silence
 from triage.states import Event, State, advance
-from triage.stores import decisions, plans, records
+from triage.stores import decisions, plans, records, silences
 from triage.stores.records import Record, insert, instant, is_failure
 
 _LINEAGE: Final = (
@@ -50,6 +52,10 @@ _UPSERT_GROUP: Final = insert(
 )
 _REVIVE_FLUSH: Final = """
     UPDATE outbox SET state = 'pending', due_at = ?, attempts = 0, note = '', settled_at = NULL WHERE key = ?"""
+_MOVE_TOLD: Final = """
+    UPDATE lineages SET state = ?, version = version + 1, updated_at = ?
+    WHERE state = ? AND root IN (SELECT root FROM alerts WHERE group_key = ? AND flush = ? AND silence IS NULL)"""
+_INSERT_KIND: Final = insert("alert_kinds", records.KIND, "ON CONFLICT DO NOTHING")
 _INSERT_ALERT: Final = insert("alerts", records.ALERT)
 _INSERT_QUARANTINED: Final = insert("quarantine", records.QUARANTINE, "ON CONFLICT DO NOTHING")
 _INSERT_CONFLICT: Final = insert("conflicts", records.CONFLICT, "ON CONFLICT DO NOTHING")
@@ -182,7 +188,9 @@ def _write_changes(connection: sqlite3.Connection, several: Sequence[Changes], *
     for changes in several:
         connection.executemany(_INSERT_DEED, [records.deed_record(deed, now=now) for deed in changes.deeds])
         if changes.flushed is not None:
-            _mark_flushed(connection, *changes.flushed)
+            _mark_flushed(connection, changes, now=now)
+        if changes.ended is not None:
+            silences.end(connection, *changes.ended, now=now)
         if changes.told is not None:
             _mark_told(connection, *changes.told, now=now)
         if changes.plan is not None:
@@ -198,6 +206,7 @@ def _write_alerts(connection: sqlite3.Connection, alerts: Sequence[NewAlert], *,
     groups: dict[str, AlertGroup] = {alert.group.key: alert.group for alert in alerts}
     connection.executemany(_UPSERT_GROUP, [records.group_record(group, now=now) for group in groups.values()])
     connection.executemany(_INSERT_ALERT, [records.alert_record(alert, now=now) for alert in alerts])
+    connection.executemany(_INSERT_KIND, records.kind_records(alerts))
     for group in groups.values():
         row = records.flush_row(group, now=now)
         found = connection.execute("SELECT state, settled_at FROM outbox WHERE key = ?", (row.key,)).fetchone()
@@ -208,20 +217,25 @@ def _write_alerts(connection: sqlite3.Connection, alerts: Sequence[NewAlert], *,
             connection.execute(_REVIVE_FLUSH, (due_at, row.key))
 
 
-def _mark_flushed(connection: sqlite3.Connection, group: str, flush: int, last_id: int) -> None:
+def _mark_flushed(connection: sqlite3.Connection, changes: Changes, *, now: datetime) -> None:
+    assert changes.flushed is not None  # noqa: S101
+    group, flush, last_id = changes.flushed
+    if changes.silenced:
+        silences.mute(connection, changes.flushed, changes.silenced)
     statement = "UPDATE alerts SET flush = ? WHERE group_key = ? AND flush IS NULL AND id <= ?"
-    told = connection.execute(statement, (flush, group, last_id)).rowcount
-    connection.execute("UPDATE alert_groups SET flushes = ?, told = told + ? WHERE key = ?", (flush, told, group))
+    count = connection.execute(statement, (flush, group, last_id)).rowcount
+    quiet = silences.move(connection, group, flush, now=now) if changes.silenced else 0
+    connection.execute(
+        "UPDATE alert_groups SET flushes = ?, told = told + ?, silenced = silenced + ? WHERE key = ?",
+        (flush, count - quiet, quiet, group),
+    )
 
 
 def _mark_told(connection: sqlite3.Connection, group: str, flush: int, *, now: datetime) -> None:
-    """The set-based form of the one transition that a delivery causes."""
-    connection.execute(
-        """
-        UPDATE lineages SET state = ?, version = version + 1, updated_at = ?
-        WHERE state = ? AND root IN (SELECT root FROM alerts WHERE group_key = ? AND flush = ?)""",
-        (advance(State.ALERTING, Event.DELIVERED).value, instant(now), State.ALERTING.value, group, flush),
-    )
+    """The set-based form of the transitions that a delivery causes."""
+    for state in (State.ALERTING, State.SILENCED):
+        moved = advance(state, Event.DELIVERED).value
+        connection.execute(_MOVE_TOLD, (moved, instant(now), state.value, group, flush))
 
 
 def _write_failure_groups(connection: sqlite3.Connection, failures: Sequence[Decided], *, now: datetime) -> None:
@@ -238,6 +252,13 @@ def _write_failure_groups(connection: sqlite3.Connection, failures: Sequence[Dec
     minute = records.minute(now)
     connection.executemany(_COUNT_MINUTE, [(key, minute, count) for key, count in counts.items()])
     connection.execute(_FORGET_MINUTES, (minute - max(RATES),))
+
+
+def add_silence(connection: sqlite3.Connection, silence: Silence, *, warn_before: timedelta) -> Silence:
+    """Put a silence into force."""
+    numbered = silences.insert(connection, silence)
+    _insert_rows(connection, [begin(numbered, warn_before=warn_before)], now=silence.created_at)
+    return numbered
 
 
 def save_rule_set(connection: sqlite3.Connection, digest: str, sources: str, *, now: datetime) -> None:

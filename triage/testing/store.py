@@ -11,7 +11,15 @@ from fnmatch import fnmatchcase
 from itertools import count
 from typing import Any
 
-from triage.changes import Commit, GroupView, NewAlert, OutboxRow, RowFacts, RowKind, Settle, WaitingAlert
+from triage.changes import (
+    Commit,
+    NewAlert,
+    OutboxRow,
+    RowFacts,
+    RowKind,
+    Settle,
+    SilenceView,
+)
 from triage.envelope import event_of
 from triage.errors import Problem, StoreUnavailable
 from triage.facts import Arrival, Snapshot, recent_of
@@ -19,7 +27,8 @@ from triage.orders import Limits, Order, Ordered, Refused, place
 from triage.reruns.gate import GateFacts
 from triage.reruns.lineage import payload_key
 from triage.reruns.switches import Scope, Switch
-from triage.rules.model import Cause, SourceText
+from triage.rules.model import SourceText
+from triage.silence import Silence
 from triage.states import CLOSED
 from triage.stores import (
     FailureDetail,
@@ -38,6 +47,7 @@ from triage.stores import (
 from triage.stores.records import instant, instant_of
 from triage.testing.plans import MemoryPlans, plan_sums, plan_view
 from triage.testing.tables import Row, Tables, lineage_in, stored_in
+from triage.testing.views import group_view, silence_view
 
 
 class MemoryStore(MemoryPlans):
@@ -127,15 +137,7 @@ class MemoryStore(MemoryPlans):
         stored = tables.outbox.get(row.key)
         if stored is None or stored["token"] != row.token or stored["state"] not in records.UNFINISHED:
             return None
-        lineage = tables.lineages.get(row.root)
-        outcome = react(
-            RowFacts(
-                lineage=lineage_in(lineage) if lineage else None,
-                group=self._group_view(row.group) if row.kind is RowKind.FLUSH else None,
-                plan=plan_view(tables, row.payload["plan"]) if row.kind is RowKind.PLAN_STEP else None,
-                gates=GateFacts(switches=tuple(tables.off())) if row.function else None,
-            )
-        )
+        outcome = react(self._row_facts(tables, row))
         written = tables.copy()
         written.settle(row, outcome, now=now)
         self.tables = written
@@ -165,27 +167,28 @@ class MemoryStore(MemoryPlans):
         self.tables = written
         return answers
 
-    def _group_view(self, key: str) -> GroupView | None:
-        group = self.tables.alert_groups.get(key)
-        if group is None:
-            return None
-        waiting = self.tables.waiting(key)
-        times = [instant_of(alert["at"]) for alert in waiting]
-        return GroupView(
-            group=records.group_of(group),
-            flushes=group["flushes"],
-            told=group["told"],
-            first_at=min(times, default=None),
-            last_at=max(times, default=None),
-            causes=Counter(Cause(alert["cause"]) for alert in waiting),
-            samples=tuple(map(self._waiting_alert, reversed(waiting[-5:]))),
-            last_id=max((alert["id"] for alert in waiting), default=0),
-        )
+    def _row_facts(self, tables: Tables, row: OutboxRow) -> RowFacts:
+        lineage = tables.lineages.get(row.root)
+        known = lineage_in(lineage) if lineage else None
+        if row.kind is RowKind.FLUSH:
+            quiet = tuple(silence for silence in tables.silences.values() if silence.ended_at is None)
+            return RowFacts(known, group_view(tables, row.group), silences=quiet)
+        if row.kind is RowKind.SILENCE:
+            return RowFacts(known, silence=silence_view(tables, tables.silences[row.payload["silence"]]))
+        if row.kind is RowKind.PLAN_STEP:
+            return RowFacts(known, plan=plan_view(tables, row.payload["plan"]))
+        return RowFacts(known, gates=GateFacts(switches=tuple(tables.off())) if row.function else None)
 
-    def _waiting_alert(self, alert: Mapping[str, Any]) -> WaitingAlert:
-        attempts = self.tables.lineages.get(alert["root"], {"attempt": 0})["attempt"]
-        at = instant_of(alert["at"])
-        return WaitingAlert(alert["request_id"], Cause(alert["cause"]), alert["detail"], at, attempts)
+    async def add_silence(self, silence: Silence, *, warn_before: timedelta) -> Silence:
+        return self._open().add_silence(silence, warn_before=warn_before)
+
+    async def silences(self, *, ended: bool = False) -> list[SilenceView]:
+        newest = reversed(self._open().silences.values())
+        return [silence_view(self.tables, silence) for silence in newest if ended or silence.ended_at is None]
+
+    async def silence(self, number: int) -> SilenceView | None:
+        found = self._open().silences.get(number)
+        return silence_view(self.tables, found) if found else None
 
     async def next_due(self) -> datetime | None:
         self._open()

@@ -11,11 +11,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
-from triage.changes import Changes, Commit, Decided, NewAlert, NewRow, OutboxRow, Quarantined, Settle
+from triage.alerts.silences import begin
+from triage.changes import (
+    Changes,
+    Commit,
+    Decided,
+    NewAlert,
+    NewRow,
+    OutboxRow,
+    Quarantined,
+    Settle,
+)
 from triage.envelope import RequestId
 from triage.errors import StoreConflict
 from triage.facts import RATES, SILENCE, Arrival, Lineage
@@ -24,8 +34,9 @@ from triage.reruns.lineage import Stored, payload_key
 from triage.reruns.plan import Plan, PlanChange
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
+from triage.silence import Silence, Silenced
 from triage.states import Event, State, advance
-from triage.stores import decisions, records
+from triage.stores import decisions, records, silences
 from triage.stores.migrations import migrate
 from triage.stores.records import instant
 
@@ -44,7 +55,11 @@ class Tables:
     """By key."""
     alert_groups: dict[str, Row] = field(default_factory=dict)
     alerts: dict[int, Row] = field(default_factory=dict)
+    alert_kinds: dict[str, str] = field(default_factory=dict)
     deliveries: dict[int, Row] = field(default_factory=dict)
+    silences: dict[int, Silence] = field(default_factory=dict)
+    silenced: dict[tuple[int, str, str], Row] = field(default_factory=dict)
+    """By silence, group and receiver."""
     conflicts: dict[int, Row] = field(default_factory=dict)
     quarantine: dict[int, Row] = field(default_factory=dict)
     deeds: dict[int, Row] = field(default_factory=dict)
@@ -240,7 +255,10 @@ class Tables:
         for deed in changes.deeds:
             _append(self.deeds, records.DEED, records.deed_record(deed, now=now))
         if changes.flushed is not None:
-            self._mark_flushed(*changes.flushed)
+            self._mark_flushed(changes, *changes.flushed, now=now)
+        if changes.ended is not None:
+            number, how = changes.ended
+            self.silences[number] = replace(self.silences[number], ended_at=now, ended=how)
         if changes.told is not None:
             self._mark_told(changes.told, now=now)
         if changes.plan is not None:
@@ -259,19 +277,46 @@ class Tables:
             counts[item.after] += 1
         self.plans[number] = replace(change.plan, counts=dict(counts))
 
-    def _mark_flushed(self, key: str, flush: int, last_id: int) -> None:
+    def _mark_flushed(self, changes: Changes, key: str, flush: int, last_id: int, *, now: datetime) -> None:
         flushed = [alert for alert in self.waiting(key) if alert["id"] <= last_id]
-        self.alerts.update((alert["id"], {**alert, "flush": flush}) for alert in flushed)
+        muted = silences.wholly(changes.silenced)
+        for alert in flushed:
+            self.alerts[alert["id"]] = {**alert, "flush": flush, "silence": muted.get(alert["kind"])}
+        quiet = [alert["root"] for alert in flushed if alert["kind"] in muted]
         group = self.alert_groups[key]
-        self.alert_groups[key] = {**group, "flushes": flush, "told": group["told"] + len(flushed)}
+        sums = {"told": group["told"] + len(flushed) - len(quiet), "silenced": group["silenced"] + len(quiet)}
+        self.alert_groups[key] = {**group, "flushes": flush, **sums}
+        for each in changes.silenced:
+            self._tally(key, each)
+        self._advance(set(quiet), Event.SILENCED, (State.ALERTING,), now=now)
+
+    def _tally(self, group: str, each: Silenced) -> None:
+        key = (each.silence, group, each.receiver)
+        known = self.silenced.get(key, {"count": 0, "first_at": each.first_at, "last_at": each.last_at})
+        self.silenced[key] = {
+            "count": known["count"] + each.count,
+            "first_at": min(known["first_at"], each.first_at),
+            "last_at": max(known["last_at"], each.last_at),
+        }
 
     def _mark_told(self, told: tuple[str, int], *, now: datetime) -> None:
-        state = advance(State.ALERTING, Event.DELIVERED).value
-        for root in {row["root"] for row in self.alerts.values() if (row["group_key"], row["flush"]) == told}:
-            row = self.lineages.get(root)
-            if row is not None and row["state"] == State.ALERTING:
-                version = row["version"] + 1
-                self.lineages[root] = {**row, "state": state, "version": version, "updated_at": instant(now)}
+        alerts = [alert for alert in self.alerts.values() if (alert["group_key"], alert["flush"]) == told]
+        roots = {alert["root"] for alert in alerts if alert["silence"] is None}
+        self._advance(roots, Event.DELIVERED, (State.ALERTING, State.SILENCED), now=now)
+
+    def _advance(self, roots: Iterable[str | None], event: Event, origins: Sequence[State], *, now: datetime) -> None:
+        for root in roots:
+            row = self.lineages.get(root or "")
+            if row is not None and row["state"] in origins:
+                state, version = advance(State(row["state"]), event).value, row["version"] + 1
+                self.lineages[row["root"]] = {**row, "state": state, "version": version, "updated_at": instant(now)}
+
+    def add_silence(self, silence: Silence, *, warn_before: timedelta) -> Silence:
+        """Put a silence into force."""
+        numbered = replace(silence, id=len(self.silences) + 1)
+        self.silences[numbered.id] = numbered
+        self._insert_row(begin(numbered, warn_before=warn_before), now=silence.created_at)
+        return numbered
 
     def _insert_row(self, new: NewRow, *, now: datetime) -> None:
         row = dict(zip(records.OUTBOX, records.outbox_record(new, now=now), strict=True))
@@ -310,10 +355,11 @@ class Tables:
         """Put alerts into their groups, each with a flush to come."""
         for alert in alerts:
             group = dict(zip(records.GROUP, records.group_record(alert.group, now=now), strict=True))
-            known = self.alert_groups.get(alert.group.key, {**group, "flushes": 0, "told": 0})
-            kept = {name: known[name] for name in ("flushes", "told", "created_at")}
+            known = self.alert_groups.get(alert.group.key, {**group, "flushes": 0, "told": 0, "silenced": 0})
+            kept = {name: known[name] for name in ("flushes", "told", "silenced", "created_at")}
             self.alert_groups[alert.group.key] = {**group, **kept}
-            _append(self.alerts, records.ALERT, records.alert_record(alert, now=now), flush=None)
+            self.alert_kinds.update(records.kind_records([alert]))
+            _append(self.alerts, records.ALERT, records.alert_record(alert, now=now), flush=None, silence=None)
             flush = records.flush_row(alert.group, now=now)
             row = self.outbox.get(flush.key)
             if row is None:

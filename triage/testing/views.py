@@ -1,0 +1,86 @@
+"""What settling sees of the store in memory: an alert group and what waits in it, a silence and what it kept quiet."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from triage.changes import AlertKind, GroupView, SilencedGroup, SilenceView, WaitingAlert
+from triage.rules.model import Cause
+from triage.silence import Silence
+from triage.stores import records
+from triage.stores.records import instant_of
+from triage.testing.tables import Row, Tables
+
+_SAMPLES = 5
+
+
+def group_view(tables: Tables, key: str) -> GroupView | None:
+    """An alert group and what waits in it."""
+    group = tables.alert_groups.get(key)
+    if group is None:
+        return None
+    waiting = tables.waiting(key)
+    times = [instant_of(alert["at"]) for alert in waiting]
+    return GroupView(
+        group=records.group_of(group),
+        flushes=group["flushes"],
+        told=group["told"],
+        first_at=min(times, default=None),
+        last_at=max(times, default=None),
+        causes=Counter(Cause(alert["cause"]) for alert in waiting),
+        samples=_samples(tables, waiting),
+        last_id=max((alert["id"] for alert in waiting), default=0),
+        kinds=tuple(_kind(tables, key, waiting) for key in sorted({alert["kind"] for alert in waiting})),
+        silenced=group["silenced"],
+    )
+
+
+def _kind(tables: Tables, key: str, waiting: Sequence[Row]) -> AlertKind:
+    alerts = [alert for alert in waiting if alert["kind"] == key]
+    times = [instant_of(alert["at"]) for alert in alerts]
+    return AlertKind(
+        key=key,
+        labels=json.loads(tables.alert_kinds[key]),
+        causes=Counter(Cause(alert["cause"]) for alert in alerts),
+        first_at=min(times),
+        last_at=max(times),
+        samples=_samples(tables, alerts),
+    )
+
+
+def _samples(tables: Tables, alerts: Sequence[Row]) -> tuple[WaitingAlert, ...]:
+    """The newest few, newest first."""
+    return tuple(_waiting_alert(tables, alert) for alert in reversed(alerts[-_SAMPLES:]))
+
+
+def _waiting_alert(tables: Tables, alert: Row) -> WaitingAlert:
+    attempts = tables.lineages.get(alert["root"], {"attempt": 0})["attempt"]
+    at = instant_of(alert["at"])
+    return WaitingAlert(alert["request_id"], Cause(alert["cause"]), alert["detail"], at, attempts)
+
+
+def silence_view(tables: Tables, silence: Silence) -> SilenceView:
+    """A silence and what it kept from whom."""
+    return SilenceView(
+        silence,
+        tuple(
+            SilencedGroup(
+                group=records.group_of(tables.alert_groups[group]),
+                receiver=receiver,
+                healed=_healed(tables, silence.id, group),
+                **row,
+            )
+            for (number, group, receiver), row in sorted(tables.silenced.items())
+            if number == silence.id
+        ),
+    )
+
+
+def _healed(tables: Tables, silence: int, group: str) -> int:
+    return sum(
+        tables.lineages.get(alert["root"], {"state": ""})["state"] == "healed"
+        for alert in tables.alerts.values()
+        if (alert["silence"], alert["group_key"]) == (silence, group)
+    )
