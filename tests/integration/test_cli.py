@@ -105,7 +105,7 @@ def test_help_fits_a_screen_and_groups_the_commands_by_task(tmp_path: Path):
     assert tasks == {
         "Run": ["run", "demo", "emulate", "init"],
         "Look": ["status", "health", "failures", "lineage", "quarantine", "selfcheck"],
-        "Act": ["rerun", "approve", "reject", "switch", "plan", "apply"],
+        "Act": ["rerun", "approve", "reject", "switch", "silence", "plan", "apply"],
         "Rules": ["rules"],
         "Queue": ["queue"],
         "Other": ["db", "config", "schema", "completion", "version"],

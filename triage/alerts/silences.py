@@ -88,6 +88,22 @@ def read_match(written: Mapping[str, Any]) -> dict[str, Any]:
     return dict(written)
 
 
+def parse_match(clauses: Iterable[str]) -> dict[str, Any]:
+    """Read ``LABEL=VALUE`` and ``LABEL!=VALUE``: of one label any value is enough, and none of those that are not.
+
+    Raises:
+        Mistakes: all there are.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for clause in clauses:
+        name, sign, value = clause.partition("=")
+        if not sign:
+            raise wrong(f"{clause[:60]!r} says no value", "write LABEL=VALUE, such as function=img-*")
+        operator = "not" if name.endswith("!") else "any"
+        found.setdefault(name.removesuffix("!").strip(), {}).setdefault(operator, []).append(value)
+    return read_match(found)
+
+
 def _scalar(name: str) -> Scalar:
     if name.startswith(OWN) and name != OWN:
         return any_text

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -125,6 +125,37 @@ def _groups(connection: sqlite3.Connection, number: int) -> tuple[SilencedGroup,
 def group_of_columns(row: Sequence[Any]) -> AlertGroup:
     """An alert group from the values of `records.GROUP`."""
     return records.group_of(dict(zip(records.GROUP, row, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Alerted:
+    """Alerts of one kind in one group since some time; ``waiting``: those that were not flushed yet."""
+
+    group: AlertGroup
+    labels: Mapping[str, str]
+    count: int
+    waiting: int
+    last_at: datetime
+
+
+def alerted(connection: sqlite3.Connection, since: datetime) -> list[Alerted]:
+    """What there was to tell since then, by group and kind, the largest first."""
+    rows = connection.execute(_ALERTED, (instant(since),)).fetchall()
+    found = []
+    for count, waiting, last_at, labels, *columns in rows:
+        group = group_of_columns(columns)
+        own = json.loads(labels) if labels else group.labels
+        found.append(Alerted(group, own, count, waiting, instant_of(last_at)))
+    return found
+
+
+_ALERTED: Final = f"""
+    SELECT a.count, a.waiting, a.last_at, k.labels, {", ".join(f"g.{column}" for column in records.GROUP)}
+    FROM (
+        SELECT group_key, kind, count(*) AS count, count(*) - count(flush) AS waiting, max(at) AS last_at
+        FROM alerts WHERE at >= ? OR flush IS NULL GROUP BY group_key, kind
+    ) a JOIN alert_groups g ON g.key = a.group_key LEFT JOIN alert_kinds k ON k.key = a.kind
+    ORDER BY a.count DESC, a.group_key, a.kind"""
 
 
 def mute(connection: sqlite3.Connection, flushed: tuple[str, int, int], several: Sequence[Silenced]) -> None:

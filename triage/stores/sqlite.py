@@ -51,6 +51,7 @@ from triage.stores import (
 from triage.stores.migrations import migrate
 from triage.stores.planning import Candidate, PlanItemRow
 from triage.stores.retention import Cutoffs, Step
+from triage.stores.silences import Alerted
 from triage.stores.story import Story
 from triage.stores.story import story as read_story
 from triage.stores.worker import Worker, unavailable
@@ -241,6 +242,10 @@ class SqliteStore:
 
     async def silences(self, *, ended: bool = False) -> list[SilenceView]:
         return await self._reader.run(partial(silences.listed, ended=ended))
+
+    async def alerted(self, *, since: datetime) -> list[Alerted]:
+        """What there was to tell since then; for the command line, that tells what a silence would keep quiet."""
+        return await self._reader.run(partial(silences.alerted, since=since))
 
     async def silence(self, number: int) -> SilenceView | None:
         return await self._reader.run(partial(silences.view, number=number))
