@@ -13,16 +13,19 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from socket import SHUT_RDWR, create_connection, socket
 from typing import Any, Self, TypeVar
 
 from triage.clock import SystemClock
+from triage.emulator.platform import Platform
+from triage.emulator.scenario import load_scenario
+from triage.emulator.server import Emulator, serve
 from triage.sources.local import LocalQueue
-from triage.sources.queue_tables import QueueAttributes
+from triage.sources.queue_tables import Outgoing, QueueAttributes
 from triage.stores import Totals
 from triage.stores.sqlite import SqliteStore
 
@@ -160,13 +163,7 @@ class Emulation:
 
     def daemon(self, state: Path, **more: str) -> Any:
         """``triage run`` against it; what is held after a crash comes again after two seconds."""
-        fast = {
-            "TRIAGE_OUTBOX__LEASE": "2s",
-            "TRIAGE_FC__TIMEOUT": "1500ms",
-            "TRIAGE_RECEIVERS__DEFAULT": '{"urls": "console:", "timeout": "1s"}',
-            "TRIAGE_QUARANTINE__GROUP_WAIT": "0s",
-        }
-        return started("run", "--config", self.config, state=state, **{**fast, **more})
+        return _daemon(self.config, state, **more)
 
     def fill(self, bodies: list[bytes]) -> None:
         """Put messages into its queue file, one a line."""
@@ -178,6 +175,83 @@ class Emulation:
         """Messages that wait, and that are leased."""
         (row,) = ask("queue", "stats", "--queue", "results", state=self.state)
         return row["active"] + row["delayed"], row["leased"]
+
+
+def _daemon(config: Path, state: Path, **more: str) -> Any:
+    fast = {
+        "TRIAGE_OUTBOX__LEASE": "2s",
+        "TRIAGE_FC__TIMEOUT": "1500ms",
+        "TRIAGE_RECEIVERS__DEFAULT": '{"urls": "console:", "timeout": "1s"}',
+        "TRIAGE_QUARANTINE__GROUP_WAIT": "0s",
+    }
+    return started("run", "--config", config, state=state, **{**fast, **more})
+
+
+@dataclass
+class EmulatedHere:
+    """Function Compute and SMQ in a thread of this process, which sees all that happens in them."""
+
+    run: Callable[[Coroutine[Any, Any, Any]], Any]
+    emulator: Emulator
+    config: Path
+
+    @property
+    def platform(self) -> Platform:
+        return self.emulator.fc
+
+    def daemon(self, state: Path, **more: str) -> Any:
+        return _daemon(self.config, state, **more)
+
+    def put(self, bodies: list[bytes]) -> None:
+        """Put messages into its queue."""
+        self.run(self.emulator.queues.send("results", [Outgoing(body) for body in bodies]))
+
+    def waiting(self) -> int:
+        """Messages in the queue, leased ones included."""
+        stats = self.run(self.emulator.queues.stats("results"))
+        return stats.active + stats.inactive + stats.delayed
+
+    def events(self, function: str) -> Counter[str]:
+        """How often each event was accepted."""
+        return Counter(submit.event.decode() for submit in self.platform.submits if submit.function == function)
+
+
+@contextmanager
+def emulated_here(folder: Path, scenario: str) -> Iterator[EmulatedHere]:
+    """Emulate in a thread, with a queue ``results`` that gives a message out again after two seconds."""
+    loop, config = asyncio.new_event_loop(), folder / "triage.toml"
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def run(asked: Coroutine[Any, Any, Value]) -> Value:
+        return asyncio.run_coroutine_threadsafe(asked, loop).result(30)
+
+    stack = AsyncExitStack()
+    try:
+        run(_make_queue(folder / "queue.db"))
+        queues = run(LocalQueue.open(folder / "queue.db", clock=SystemClock()))
+        stack.push_async_callback(queues.close)
+        emulator = run(stack.enter_async_context(serve(load_scenario(scenario), queues=queues, clock=SystemClock())))
+        config.write_text(
+            f"""
+[[sources]]
+type = "smq"
+endpoint = "{emulator.url}"
+queue = "results"
+wait = "5s"
+[fc]
+endpoint = "{emulator.url}"
+[credentials]
+access_key_id = "{KEY_ID}"
+access_key_secret = "{SECRET}"
+"""
+        )
+        yield EmulatedHere(run, emulator, config)
+    finally:
+        run(stack.aclose())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 @contextmanager
