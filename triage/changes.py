@@ -20,6 +20,7 @@ from triage.reruns.lineage import Origin
 from triage.reruns.plan import PlanChange, PlanView
 from triage.rules.model import Cause
 from triage.silence import Silence, Silenced
+from triage.states import ROW_STATE_AFTER, RowEvent, RowState
 
 
 class RowKind(StrEnum):
@@ -33,16 +34,6 @@ class RowKind(StrEnum):
     HOLD = "hold"  # nobody has decided about a held failure in time
     PLAN_STEP = "plan_step"  # look how a bulk re-run gets on, and order what comes next
     SILENCE = "silence"  # a silence is about to end, or ends
-
-
-class RowState(StrEnum):
-    """Where an outbox row stands."""
-
-    PENDING = "pending"
-    UNKNOWN = "unknown"  # pending, but an earlier try may have succeeded: ask first
-    DONE = "done"
-    DEAD = "dead"  # given up, with the reason
-    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +286,7 @@ class Commit:
 class Settle:
     """How a claimed outbox row goes on. Made by the constructors only."""
 
-    state: RowState
+    event: RowEvent
     due_at: datetime | None = None
     note: str = ""
     payload: Mapping[str, Any] | None = None
@@ -304,13 +295,21 @@ class Settle:
     """For a notification: ``sent`` or ``failed``, kept in the audit of deliveries."""
     gate: Gate | None = None
     """Where it waits; the claim that asked there does not count as an attempt."""
-    goes: bool = False
-    """The claim stays ours: it may be acted upon now."""
+
+    @property
+    def state(self) -> RowState:
+        """Where the row stands then."""
+        return ROW_STATE_AFTER[self.event]
+
+    @property
+    def goes(self) -> bool:
+        """The claim stays ours: it may be acted upon now."""
+        return self.event is RowEvent.WENT
 
     @classmethod
     def go(cls, *, changes: Changes = Changes()) -> Settle:
         """It has passed all gates."""
-        return cls(RowState.PENDING, changes=changes, goes=True)
+        return cls(RowEvent.WENT, changes=changes)
 
     @classmethod
     def wait(
@@ -323,17 +322,17 @@ class Settle:
         changes: Changes = Changes(),
     ) -> Settle:
         """It waits at a gate, until ``due_at`` at the latest."""
-        return cls(RowState.PENDING, due_at=due_at, note=note, payload=payload, changes=changes, gate=gate)
+        return cls(RowEvent.WAITED, due_at=due_at, note=note, payload=payload, changes=changes, gate=gate)
 
     @classmethod
     def cancelled(cls, *, note: str, changes: Changes = Changes()) -> Settle:
         """A person does not want it."""
-        return cls(RowState.CANCELLED, note=note, changes=changes)
+        return cls(RowEvent.CANCELLED, note=note, changes=changes)
 
     @classmethod
     def done(cls, *, note: str = "", changes: Changes = Changes(), delivery: str = "") -> Settle:
         """It happened."""
-        return cls(RowState.DONE, note=note, changes=changes, delivery=delivery)
+        return cls(RowEvent.HAPPENED, note=note, changes=changes, delivery=delivery)
 
     @classmethod
     def retry(
@@ -346,7 +345,7 @@ class Settle:
         delivery: str = "",
     ) -> Settle:
         """It did not happen; again at ``due_at``, with ``payload`` instead of the present one if given."""
-        return cls(RowState.PENDING, due_at=due_at, note=note, payload=payload, changes=changes, delivery=delivery)
+        return cls(RowEvent.POSTPONED, due_at=due_at, note=note, payload=payload, changes=changes, delivery=delivery)
 
     @classmethod
     def unknown(
@@ -358,9 +357,9 @@ class Settle:
         changes: Changes = Changes(),
     ) -> Settle:
         """It may have happened; ask at ``due_at``."""
-        return cls(RowState.UNKNOWN, due_at=due_at, note=note, payload=payload, changes=changes)
+        return cls(RowEvent.LOST, due_at=due_at, note=note, payload=payload, changes=changes)
 
     @classmethod
     def dead(cls, *, note: str, changes: Changes = Changes(), delivery: str = "") -> Settle:
         """It will not happen."""
-        return cls(RowState.DEAD, note=note, changes=changes, delivery=delivery)
+        return cls(RowEvent.GIVEN_UP, note=note, changes=changes, delivery=delivery)

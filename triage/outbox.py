@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from triage.admission import admitted
 from triage.alerts.grouping import flush
 from triage.alerts.silences import look
-from triage.changes import Changes, OutboxRow, RowKind, RowState, Settle
+from triage.changes import Changes, OutboxRow, RowKind, Settle
 from triage.clock import Clock
 from triage.cloud.fc_answers import AsyncConfig, Submitted, Task
 from triage.envelope import FunctionRef
@@ -26,6 +26,7 @@ from triage.plans import plan_step
 from triage.progress import LIMIT, Progress
 from triage.reactions import function_of, lost, not_found, postponed, refused, resolved, submitted, unanswered
 from triage.reruns.backoff import next_delay, spread_of
+from triage.states import RowState
 from triage.stores import React, Store
 
 log = logging.getLogger(__name__)

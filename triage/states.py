@@ -1,6 +1,6 @@
-"""The life of one failure, as a table. Nothing about these transitions may live elsewhere.
+"""The life of one failure, and that of an outbox row, as tables. Nothing about these transitions may live elsewhere.
 
-The unit is the *lineage*: the failed invocation and all its re-runs. Every failed envelope belongs to exactly one
+A failure is a *lineage*: the failed invocation and all its re-runs. Every failed envelope belongs to exactly one
 lineage and every lineage is in exactly one state, which is why the sums on the overview add up by construction.
 
 A result may overtake the answer to the submit that caused it, hence the results are legal from RERUN_PENDING and
@@ -123,3 +123,59 @@ def advance(state: State, event: Event) -> State:
         return TRANSITIONS[state, event]
     except KeyError:
         raise IllegalTransition(f"{state} has no transition for {event}") from None
+
+
+class RowState(StrEnum):
+    """Where an outbox row stands."""
+
+    PENDING = "pending"
+    UNKNOWN = "unknown"  # pending, but an earlier try may have succeeded: ask first
+    DONE = "done"
+    DEAD = "dead"  # given up, with the reason
+    CANCELLED = "cancelled"
+
+
+class RowEvent(StrEnum):
+    """What happens to an outbox row."""
+
+    WENT = "went"  # it has passed all gates, and is being acted upon
+    WAITED = "waited"  # it waits at a gate
+    POSTPONED = "postponed"  # it did not happen; again later
+    LOST = "lost"  # it may have happened; ask later
+    HAPPENED = "happened"
+    GIVEN_UP = "given_up"  # it will not happen
+    CANCELLED = "cancelled"  # it is not wanted any more
+    RESTARTED = "restarted"  # there is something to do again
+
+
+_GOES_ON: Final = {
+    RowEvent.POSTPONED: RowState.PENDING,
+    RowEvent.LOST: RowState.UNKNOWN,
+    RowEvent.HAPPENED: RowState.DONE,
+    RowEvent.GIVEN_UP: RowState.DEAD,
+    RowEvent.CANCELLED: RowState.CANCELLED,
+}
+
+ROW_TRANSITIONS: Final[dict[tuple[RowState, RowEvent], RowState]] = {
+    **{(origin, event): state for origin in (RowState.PENDING, RowState.UNKNOWN) for event, state in _GOES_ON.items()},
+    # What may have happened is asked about, and neither acted upon nor begun anew before that is known.
+    (RowState.PENDING, RowEvent.WENT): RowState.PENDING,
+    (RowState.PENDING, RowEvent.WAITED): RowState.PENDING,
+    **{(origin, RowEvent.RESTARTED): RowState.PENDING for origin in RowState if origin is not RowState.UNKNOWN},
+}
+"""The life of an outbox row: what was claimed goes on, and what is over may begin anew."""
+
+ROW_STATE_AFTER: Final = {event: state for (_, event), state in ROW_TRANSITIONS.items()}
+"""Wherever a row comes from, an event leads to one state."""
+
+
+def advance_row(state: RowState, event: RowEvent) -> RowState:
+    """The state of a row after ``event``.
+
+    Raises:
+        IllegalTransition: the table has no such move.
+    """
+    try:
+        return ROW_TRANSITIONS[state, event]
+    except KeyError:
+        raise IllegalTransition(f"a row that is {state} has no transition for {event}") from None

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -12,23 +13,11 @@ from hypothesis import strategies as st
 from stores import STORES
 
 from triage.alerts.grouping import flush
-from triage.changes import (
-    AlertGroup,
-    Changes,
-    Commit,
-    Decided,
-    Link,
-    NewAlert,
-    NewRow,
-    Quarantined,
-    RowKind,
-    RowState,
-    Settle,
-)
+from triage.changes import AlertGroup, Changes, Commit, Decided, Link, NewAlert, NewRow, Quarantined, RowKind, Settle
 from triage.decide import Decision, Reason, decide, decide_batch
 from triage.effects import decided, rules_alert
 from triage.envelope import RECONSTRUCTED, Destination, parse_body
-from triage.errors import Problem, StoreConflict, StoreUnavailable
+from triage.errors import IllegalTransition, Problem, StoreConflict, StoreUnavailable
 from triage.facts import Lineage, arrival
 from triage.orders import Limits, Order, Refusal, Refused
 from triage.reactions import lost, refused, rejected, submitted, unanswered
@@ -47,7 +36,7 @@ from triage.rules.model import (
     RuleSet,
     SourceText,
 )
-from triage.states import State
+from triage.states import ROW_TRANSITIONS, RowEvent, RowState, State
 from triage.stores import FailureFilter, KeptRules, RuleHits, RulesState, Totals
 from triage.stores.decisions import recall
 from triage.testing import MemoryStore
@@ -129,6 +118,61 @@ async def claim(store, *, now=NOW, limit=10):
 async def claim_one(store, *, now=NOW):
     (claimed,) = await claim(store, now=now)
     return claimed
+
+
+EVENTS = {
+    RowEvent.WENT: Settle.go,
+    RowEvent.WAITED: lambda: Settle.wait(Gate.SWITCH, due_at=NOW, note=""),
+    RowEvent.POSTPONED: lambda: Settle.retry(due_at=NOW, note=""),
+    RowEvent.LOST: lambda: Settle.unknown(due_at=NOW, note=""),
+    RowEvent.HAPPENED: Settle.done,
+    RowEvent.GIVEN_UP: lambda: Settle.dead(note=""),
+    RowEvent.CANCELLED: lambda: Settle.cancelled(note=""),
+}
+REACHED_BY = {
+    RowState.UNKNOWN: RowEvent.LOST,
+    RowState.DONE: RowEvent.HAPPENED,
+    RowState.DEAD: RowEvent.GIVEN_UP,
+    RowState.CANCELLED: RowEvent.CANCELLED,
+}
+
+
+@pytest.mark.parametrize("state", RowState)
+@pytest.mark.parametrize("event", RowEvent)
+@pytest.mark.parametrize("by", ["its claim", "its key"])
+def test_a_row_moves_as_the_table_says_or_stays_where_it_is(run, state, event, by):
+    async def stands(store):
+        (found,) = (item for item in (await store.failure("r-1")).outbox if item["key"] == "hold:r-1")
+        return RowState(found["state"])
+
+    async def happens(store, claimed):
+        if event is RowEvent.RESTARTED:
+            again = replace(row("hold:r-1", root="r-1"), anew=True)
+            await plan(store, again)
+        elif event is RowEvent.CANCELLED and by == "its key":
+            await store.commit(commit_of(arrive("canceller"), Changes(cancel=("hold:r-1",))))
+        elif by == "its key":
+            await store.settle_now("hold:r-1", lambda *_: EVENTS[event](), now=NOW)
+        else:
+            await store.settle(claimed, lambda _: EVENTS[event](), now=NOW)
+
+    async def scenario(store):
+        await ingest(store, arrive())
+        await store.commit(commit_of(arrive("carrier"), Changes(rows=(row("hold:r-1", root="r-1"),))))
+        claimed = await claim_one(store)
+        if state in REACHED_BY:
+            await store.settle(claimed, lambda _: EVENTS[REACHED_BY[state]](), now=NOW)
+        if state is RowState.UNKNOWN:
+            claimed = await claim_one(store)
+        assert await stands(store) is state
+        with nullcontext() if (state, event) in ROW_TRANSITIONS or state in FINISHED else suppress(IllegalTransition):
+            await happens(store, claimed)
+        assert await stands(store) is ROW_TRANSITIONS.get((state, event), state)
+
+    run(scenario)
+
+
+FINISHED = {RowState.DONE, RowState.DEAD, RowState.CANCELLED}
 
 
 async def look(store, claimed, *, now=NOW):

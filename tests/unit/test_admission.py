@@ -7,14 +7,14 @@ import make
 import pytest
 
 from triage.admission import admitted
-from triage.changes import RowFacts, RowState, Settle
+from triage.changes import RowFacts, Settle
 from triage.decide import decide
 from triage.effects import decided
 from triage.facts import Facts
 from triage.reruns.gate import Gate, GateFacts
 from triage.reruns.switches import Scope, Switch, stopping
 from triage.rules.model import Cause
-from triage.states import State
+from triage.states import RowState, State
 
 NOW = make.NOW
 DUE = NOW + timedelta(minutes=2)

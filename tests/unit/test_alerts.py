@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from triage.alerts.grouping import flush, short_code
 from triage.alerts.render import body, printable, title
-from triage.changes import AlertGroup, GroupView, RowFacts, RowState, WaitingAlert
+from triage.changes import AlertGroup, GroupView, RowFacts, WaitingAlert
 from triage.effects import rules_alert
 from triage.errors import Problem
 from triage.notify import Result
 from triage.outbox import Retries, notified
 from triage.rules.model import AlertPolicy, Cause
+from triage.states import RowState
 
 NOW = make.NOW
 LABELS = {

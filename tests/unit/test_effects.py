@@ -6,7 +6,7 @@ from datetime import timedelta
 import make
 import pytest
 
-from triage.changes import OutboxRow, RowFacts, RowKind, RowState
+from triage.changes import OutboxRow, RowFacts, RowKind
 from triage.decide import decide
 from triage.effects import decided, quarantine_alert
 from triage.envelope import Destination, FunctionRef
@@ -25,7 +25,7 @@ from triage.reactions import (
 )
 from triage.reruns.lineage import task_id
 from triage.rules.model import AlertPolicy, Cause, HoldPolicy, Severity
-from triage.states import State
+from triage.states import RowState, State
 
 NOW = make.NOW
 LATER = NOW + timedelta(minutes=2)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triage.changes import OutboxRow, RowFacts, RowKind, RowState
+from triage.changes import OutboxRow, RowFacts, RowKind
 from triage.errors import PlanRefused
 from triage.facts import Lineage
 from triage.orders import Limits
@@ -25,7 +25,7 @@ from triage.reruns.plan import (
     room,
 )
 from triage.rules.model import Cause
-from triage.states import State
+from triage.states import RowState, State
 
 NOW = make.NOW
 SAY = Say("anna", "mended")

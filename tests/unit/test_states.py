@@ -3,9 +3,22 @@
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from triage.errors import IllegalTransition
-from triage.states import TRANSITIONS, WAITING, Event, State, advance
+from triage.states import (
+    ACCOUNTED,
+    ROW_TRANSITIONS,
+    TRANSITIONS,
+    WAITING,
+    Event,
+    RowEvent,
+    RowState,
+    State,
+    advance,
+    advance_row,
+)
 
 
 @pytest.mark.parametrize(("state", "event"), list(itertools.product(State, Event)))
@@ -31,3 +44,45 @@ def test_a_late_result_is_legal_in_every_stored_state(state):
 def test_nothing_waits_for_ever(state):
     reachable = {target for (origin, _), target in TRANSITIONS.items() if origin is state}
     assert State.ALERTING in reachable
+
+
+@pytest.mark.parametrize(("state", "event"), list(itertools.product(RowState, RowEvent)))
+def test_the_table_of_rows_is_all_there_is(state, event):
+    if (state, event) in ROW_TRANSITIONS:
+        assert advance_row(state, event) is ROW_TRANSITIONS[state, event]
+    else:
+        with pytest.raises(IllegalTransition):
+            advance_row(state, event)
+
+
+def walk(start, events, advance):
+    """Whatever happens, in whatever order: a legal state after each, or the error that leaves it where it was."""
+    state = start
+    for event in events:
+        try:
+            after = advance(state, event)
+        except IllegalTransition:
+            continue
+        yield state, event, after
+        state = after
+
+
+@given(st.lists(st.sampled_from(Event), max_size=30))
+def test_no_life_of_a_failure_ends_in_a_place_that_is_none(events):
+    for _, _, after in walk(State.NEW, events, advance):
+        assert after in set(State) - {State.NEW}
+        assert ACCOUNTED[after]
+        # Whatever happened before: a result is legal, and a person can be told.
+        assert advance(after, Event.SUCCEEDED) is State.HEALED
+        assert advance(advance(after, Event.ALERT), Event.DELIVERED) is State.ALERTED
+
+
+@given(st.lists(st.sampled_from(RowEvent), max_size=30))
+def test_what_may_have_happened_is_never_done_again_unasked(events):
+    open_states = {RowState.PENDING, RowState.UNKNOWN}
+    for before, event, after in walk(RowState.PENDING, events, advance_row):
+        if before is RowState.UNKNOWN:
+            assert event not in (RowEvent.WENT, RowEvent.WAITED, RowEvent.RESTARTED)
+        if before not in open_states:
+            assert event is RowEvent.RESTARTED, "what is over begins anew, or stays over"
+        assert (after in open_states) == ((after, RowEvent.CANCELLED) in ROW_TRANSITIONS)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from triage.changes import AlertKind, GroupView, OutboxRow, RowFacts, RowKind, Settle, WaitingAlert
 from triage.rules.model import Cause
+from triage.states import RowState, advance_row
 from triage.stores import React, ReactNow, gating, planview, records, silences
 from triage.stores.queries import lineage_at
 from triage.stores.records import insert, instant, instant_of
@@ -25,7 +26,7 @@ _CLAIM: Final = (
 )  # fmt: skip
 _DUE: Final = f"""
     SELECT {", ".join(_CLAIM)} FROM outbox
-    WHERE state IN ('pending', 'unknown') AND due_at <= :now AND (lease_until IS NULL OR lease_until <= :now)
+    WHERE {records.IS_OPEN} AND due_at <= :now AND (lease_until IS NULL OR lease_until <= :now)
     ORDER BY due_at, id LIMIT :limit"""
 _TAKE: Final = "UPDATE outbox SET token = ?, lease_until = ?, attempts = attempts + 1 WHERE id = ?"
 _SETTLE: Final = """
@@ -33,7 +34,7 @@ _SETTLE: Final = """
         settled_at = ?, token = NULL, lease_until = NULL, gate = ?, attempts = attempts - ?
     WHERE id = ?"""
 _GO: Final = "UPDATE outbox SET gate = '', note = '' WHERE id = ?"
-_BY_KEY: Final = f"SELECT {', '.join(_CLAIM)} FROM outbox WHERE key = ? AND state IN ('pending', 'unknown')"
+_BY_KEY: Final = f"SELECT {', '.join(_CLAIM)} FROM outbox WHERE key = ? AND {records.IS_OPEN}"
 _WAITING: Final = "FROM alerts WHERE group_key = ? AND flush IS NULL"
 _DELIVERY: Final = insert("deliveries", records.DELIVERY)
 
@@ -60,23 +61,23 @@ def admit(connection: sqlite3.Connection, row: OutboxRow, react: React, *, now: 
 
 
 def _settled(connection: sqlite3.Connection, row: OutboxRow, react: React, *, now: datetime) -> Settle | None:
-    held = "SELECT 1 FROM outbox WHERE id = ? AND token = ? AND state IN ('pending', 'unknown')"
-    if connection.execute(held, (row.id, row.token)).fetchone() is None:
+    held = f"SELECT state FROM outbox WHERE id = ? AND token = ? AND {records.IS_OPEN}"
+    if (stored := connection.execute(held, (row.id, row.token)).fetchone()) is None:
         return None
     outcome = react(_row_facts(connection, row))
+    state = advance_row(RowState(stored[0]), outcome.event)
     if outcome.goes:
         connection.execute(_GO, (row.id,))
         apply_changes(connection, outcome.changes, now=now)
         return outcome
-    finished = outcome.state not in records.UNFINISHED
     connection.execute(
         _SETTLE,
         (
-            outcome.state.value,
+            state.value,
             None if outcome.due_at is None else instant(outcome.due_at),
             records.text(outcome.note),
             None if outcome.payload is None else records.json_text(outcome.payload),
-            instant(now) if finished else None,
+            None if state in records.UNFINISHED else instant(now),
             outcome.gate or "",
             int(outcome.gate is not None),
             row.id,
@@ -115,8 +116,7 @@ def next_due(connection: sqlite3.Connection) -> datetime | None:
     """The earliest due time of a free row or end of a lease."""
     # Rows under a lease come first in the index, but there are never more of them than the outbox works on.
     free = connection.execute(
-        "SELECT due_at FROM outbox WHERE state IN ('pending', 'unknown') AND lease_until IS NULL"
-        " ORDER BY due_at LIMIT 1"
+        f"SELECT due_at FROM outbox WHERE {records.IS_OPEN} AND lease_until IS NULL ORDER BY due_at LIMIT 1"
     ).fetchone()
     leased = connection.execute(
         "SELECT min(max(lease_until, due_at)) FROM outbox WHERE lease_until IS NOT NULL OR state = 'unknown'"

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from triage.changes import RowKind, RowState
+from triage.changes import RowKind
 from triage.decide import Reason
 from triage.envelope import Outcome
 from triage.reruns.plan import ItemState, PlanState
 from triage.rules.model import Cause
-from triage.states import ACCOUNTED, ACCOUNTS, WAITING, State
+from triage.states import ACCOUNTED, ACCOUNTS, WAITING, RowState, State
 
 
 @dataclass(frozen=True, slots=True)

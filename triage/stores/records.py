@@ -14,25 +14,14 @@ from functools import lru_cache
 from typing import Any, Final
 
 from triage.alerts.silences import kind_key, kind_labels
-from triage.changes import (
-    AlertGroup,
-    Decided,
-    Deed,
-    Link,
-    NewAlert,
-    NewRow,
-    OutboxRow,
-    Quarantined,
-    RowKind,
-    RowState,
-    Settle,
-)
+from triage.changes import AlertGroup, Decided, Deed, Link, NewAlert, NewRow, OutboxRow, Quarantined, RowKind, Settle
 from triage.envelope import RECONSTRUCTED, FunctionRef, Outcome
 from triage.errors import Problem
 from triage.facts import Arrival
 from triage.reruns.gate import Gate
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
+from triage.states import ROW_TRANSITIONS, RowEvent, RowState
 from triage.stores import FailureDetail, FailureRow, KeptRules, QuarantineRow, RuleHits
 
 Record = tuple[Any, ...]
@@ -59,8 +48,11 @@ SWITCH: Final = ("scope", "pattern", "by", "reason", "at")
 SWITCH_ROW: Final = (*SWITCH, "on_at", "on_by", "on_reason")
 CONFLICT: Final = ("request_id", "digest", "received_at", "source", "message_id", "body")
 
-UNFINISHED: Final = (RowState.PENDING, RowState.UNKNOWN)
+UNFINISHED: Final = tuple(state for state in RowState if (state, RowEvent.HAPPENED) in ROW_TRANSITIONS)
 """States in which an outbox row can be claimed."""
+
+IS_OPEN: Final = f"state IN ({', '.join(f'{state.value!r}' for state in UNFINISHED)})"
+"""The same in SQL, word for word as the indexes have it."""
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode

@@ -14,7 +14,7 @@ from triage.errors import StoreConflict
 from triage.facts import RATES, SILENCE, Arrival, Lineage
 from triage.reruns.lineage import payload_key
 from triage.silence import Silence
-from triage.states import Event, State, advance
+from triage.states import ROW_TRANSITIONS, Event, RowEvent, RowState, State, advance
 from triage.stores import decisions, plans, records, silences
 from triage.stores.records import Record, insert, instant, is_failure
 
@@ -38,12 +38,13 @@ _RESTART_ROW: Final = insert(
     records.OUTBOX,
     """ON CONFLICT (key) DO UPDATE SET state = excluded.state, due_at = excluded.due_at, payload = excluded.payload,
     function = excluded.function, gate = '', attempts = 0, note = '', token = NULL, lease_until = NULL,
-    settled_at = NULL""",
+    settled_at = NULL WHERE state IN """
+    f"({', '.join(f'{state.value!r}' for state in RowState if (state, RowEvent.RESTARTED) in ROW_TRANSITIONS)})",
 )
 _INSERT_DEED: Final = insert("deeds", records.DEED)
-_CANCEL_ROW: Final = """
+_CANCEL_ROW: Final = f"""
     UPDATE outbox SET state = 'cancelled', token = NULL, lease_until = NULL, gate = '', settled_at = ?
-    WHERE key = ? AND state IN ('pending', 'unknown')"""
+    WHERE key = ? AND {records.IS_OPEN}"""
 _UPSERT_GROUP: Final = insert(
     "alert_groups",
     records.GROUP,

@@ -16,16 +16,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from triage.alerts.silences import begin
-from triage.changes import (
-    Changes,
-    Commit,
-    Decided,
-    NewAlert,
-    NewRow,
-    OutboxRow,
-    Quarantined,
-    Settle,
-)
+from triage.changes import Changes, Commit, Decided, NewAlert, NewRow, OutboxRow, Quarantined, Settle
 from triage.envelope import RequestId
 from triage.errors import StoreConflict
 from triage.facts import RATES, SILENCE, Arrival, Lineage
@@ -35,7 +26,7 @@ from triage.reruns.plan import Plan, PlanChange
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
 from triage.silence import Silence, Silenced
-from triage.states import Event, State, advance
+from triage.states import ROW_TRANSITIONS, Event, RowEvent, RowState, State, advance, advance_row
 from triage.stores import decisions, records, silences
 from triage.stores.migrations import migrate
 from triage.stores.records import instant
@@ -144,6 +135,7 @@ class Tables:
             StoreConflict: a part may have been written; throw these tables away.
         """
         stored = self.outbox[row.key]
+        state = advance_row(RowState(stored["state"]), outcome.event)
         if outcome.goes:
             self.outbox[row.key] = {**stored, "gate": "", "note": ""}
             self.apply(outcome.changes, now=now)
@@ -152,13 +144,13 @@ class Tables:
             **stored,
             "gate": outcome.gate or "",
             "attempts": stored["attempts"] - (outcome.gate is not None),
-            "state": outcome.state.value,
+            "state": state.value,
             "due_at": stored["due_at"] if outcome.due_at is None else instant(outcome.due_at),
             "payload": stored["payload"] if outcome.payload is None else records.json_text(outcome.payload),
             "note": records.text(outcome.note),
             "token": None,
             "lease_until": None,
-            "settled_at": None if outcome.state in records.UNFINISHED else instant(now),
+            "settled_at": None if state in records.UNFINISHED else instant(now),
         }
         self.apply(outcome.changes, now=now)
         if (delivery := records.delivery_record(row, outcome, now=now)) is not None:
@@ -323,7 +315,7 @@ class Tables:
         row |= {"id": len(self.outbox) + 1, "attempts": 0, "note": "", "token": None, "lease_until": None}
         row |= {"settled_at": None, "gate": ""}
         known = self.outbox.setdefault(new.key, row)
-        if new.anew:
+        if new.anew and (RowState(known["state"]), RowEvent.RESTARTED) in ROW_TRANSITIONS:
             self.outbox[new.key] = {**row, **{name: known[name] for name in ("id", "created_at")}}
 
     def switch_off(self, switch: Switch) -> bool:
