@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from triage.changes import Changes, Deed, Link, NewAlert, NewRow, OutboxRow, RowFacts, RowKind, Settle
-from triage.effects import alert_group, expect_key, policy_of
+from triage.effects import alert_group, expect_key, hold_key, policy_of
 from triage.envelope import FunctionRef, RequestId
 from triage.facts import Lineage
 from triage.reruns.backoff import next_delay, spread_of
@@ -132,10 +132,12 @@ def resolved(row: OutboxRow, facts: RowFacts, *, status: str | None, now: dateti
         return Settle.done(note="no longer the current attempt")
     if overdue and lineage.state is not State.RERUNNING:
         return Settle.done(note="answered meanwhile")
+    # A late answer may also come to an end that a person was asked about meanwhile: nobody need decide any more.
+    over = (expect_key(task), task, *((hold_key(lineage.root),) if lineage.state is State.HELD else ()))
     if status == "Succeeded" or (status is None and not overdue):
         moved = lineage.moved(advance(lineage.state, Event.SUCCEEDED))
         note = f"the provider says {status}" if status else "not a tracked task, so it cannot have been stopped"
-        return Settle.done(note=note, changes=Changes((moved,), cancel=() if overdue else (expect_key(task), task)))
+        return Settle.done(note=note, changes=Changes((moved,), cancel=() if overdue else over))
     if status in _UNFINISHED:
         wait = _STILL_RUNNING if overdue else ASK_AGAIN
         return Settle.retry(due_at=now + wait, note=f"the provider says {status}")
@@ -145,7 +147,7 @@ def resolved(row: OutboxRow, facts: RowFacts, *, status: str | None, now: dateti
     settle = ended(row, facts, event, cause, f"{detail}; the provider says {status or 'nothing'}")
     if overdue:
         return settle
-    return replace(settle, changes=replace(settle.changes, cancel=(expect_key(task), task)))
+    return replace(settle, changes=replace(settle.changes, cancel=over))
 
 
 def function_of(payload: Mapping[str, Any]) -> FunctionRef:

@@ -270,6 +270,12 @@ def test_a_resolved_result_is_neither_waited_for_nor_submitted_again(status):
     assert set(settle.changes.cancel) == {f"expect:{task}", task}
 
 
+@pytest.mark.parametrize("status", ["Succeeded", "Stopped"])
+def test_nobody_need_decide_any_more_about_what_a_late_answer_ends(status):
+    settle = resolved(resolve_row(), facts(State.HELD), status=status, now=LATER)
+    assert "hold:r1" in settle.changes.cancel
+
+
 @pytest.mark.parametrize("now_facts", [facts(State.RERUNNING, 2), facts(State.HEALED), RowFacts()])
 def test_a_deadline_of_an_answered_attempt_does_nothing(now_facts):
     settle = resolved(expect_row(), now_facts, status="Failed", now=LATER)
