@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Final
 
 import aiohttp
@@ -17,21 +16,19 @@ from triage.clock import Clock
 from triage.cloud.credentials import ChainCredentials, CredentialsProvider, StaticCredentials
 from triage.cloud.fc import FcClient
 from triage.cloud.signing import Credentials
-from triage.consumer import Consumer, Intake, Labels
+from triage.configuration import Configuration, cutoffs_at, labels_of, quarantine_policy, receivers_of
+from triage.consumer import Consumer, Intake
 from triage.envelope import FunctionRef
 from triage.errors import StoreUnavailable
 from triage.killswitch import KillSwitch
-from triage.log import redactor, secrets_of
-from triage.notify import AppriseNotifier, ReceiverConfig
+from triage.notify import AppriseNotifier
 from triage.outbox import Outbox, Retries
 from triage.progress import LIMIT, Progress, Stage, stalled
 from triage.retention import Retention
 from triage.rulebook import RuleBook
 from triage.rulefiles import default_rules_dir
-from triage.rules.model import AlertPolicy
-from triage.rules.values import function_name
 from triage.sdnotify import Supervisor
-from triage.settings import FcSettings, LabelSettings, RetentionSettings, Settings
+from triage.settings import FcSettings, Settings
 from triage.settings import LocalSource as LocalSettings
 from triage.settings import ReconcileSource as ReconcileSettings
 from triage.settings import SmqSource as SmqSettings
@@ -41,7 +38,7 @@ from triage.sources.local import LocalQueue, LocalSource
 from triage.sources.reconcile import ReconcileSource
 from triage.sources.smq import SmqSource
 from triage.stores import Store
-from triage.stores.retention import STAGES, Cutoffs
+from triage.stores.retention import STAGES
 from triage.stores.sqlite import SqliteStore
 from triage.supervision import Supervision
 from triage.web.ops import Ops, serve_ops
@@ -62,7 +59,7 @@ class App:
     def __init__(
         self,
         *,
-        settings: Settings,
+        configuration: Configuration,
         store: Store,
         rules: RuleBook,
         consumer: Consumer,
@@ -72,10 +69,13 @@ class App:
         notifier: AppriseNotifier,
         supervisor: Supervisor,
         clock: Clock,
-        redact: Callable[[str], str],
+        take: Callable[[Settings], Awaitable[None]],
         limit: timedelta,
     ) -> None:
-        self.settings, self.store, self.rules, self.notifier = settings, store, rules, notifier
+        """``take`` puts changed settings in force, as `Configuration.reload` wants it."""
+        self.store, self.rules, self.notifier = store, rules, notifier
+        self._configuration, self._take, redact = configuration, take, configuration.redact
+        settings = configuration.settings
         self.url = ""
         """Where the operations endpoint listens; empty when it is off."""
         self._consumer, self._outbox, self._kill_switch = consumer, outbox, kill_switch
@@ -91,10 +91,22 @@ class App:
             supervisor,
             stages=self.stages,
             sources=consumer.receiving,
-            rules=lambda: (rules.current().digest, len(rules.problems)),
+            rules=lambda: rules.current().digest,
+            mistakes=self._mistakes,
             clock=clock,
             redact=redact,
         )
+
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+        return self._configuration.settings
+
+    def _mistakes(self) -> Iterator[str]:
+        if self._configuration.problems:
+            yield f"the settings are not used, mistakes: {len(self._configuration.problems)} (triage config check)"
+        if self.rules.problems:
+            yield f"the rule files are not used, mistakes: {len(self.rules.problems)} (triage rules check)"
 
     @property
     def stages(self) -> dict[str, Progress]:
@@ -117,7 +129,7 @@ class App:
         cancelled; nothing of it is lost, it comes again from the queue or from under its lease.
 
         Args:
-            reload: set it to have the rules read again at once.
+            reload: set it to have settings and rules read again at once.
             halt: set it to switch all re-runs off.
         """
         changed = asyncio.Event()
@@ -164,6 +176,7 @@ class App:
         while await asked.wait():
             asked.clear()
             self._supervisor.reloading()
+            await self._configuration.reload(self._take)
             try:
                 await self.rules.reload()
             except StoreUnavailable as error:
@@ -180,12 +193,16 @@ async def build(
     clock: Clock,
     write: Callable[[str], None] | None = None,
     supervisor: Supervisor | None = None,
+    reread: Callable[[], Settings] | None = None,
+    configured: Callable[[Settings], None] = lambda _settings: None,
 ) -> AsyncIterator[App]:
     """Put a daemon together; on leaving, everything is closed, also when building failed half way.
 
     Args:
         write: where the ``console:`` receiver writes; standard output by default.
         supervisor: who started this process and wants to know how it gets on; nobody by default.
+        reread: reads the settings again for a reload; without it only rules are reloaded.
+        configured: is called with settings that were taken; sets up the log.
 
     Raises:
         ConfigInvalid, RulesInvalid, StoreUnavailable, Misconfigured: with what to do about it.
@@ -195,12 +212,13 @@ async def build(
     async with AsyncExitStack() as stack:
         limit = settings.watchdog.limit or LIMIT
         notifier = await asyncio.to_thread(
-            AppriseNotifier.load, _receivers(settings), write=write, clock=clock, limit=limit
+            AppriseNotifier.load, receivers_of(settings), write=write, clock=clock, limit=limit
         )
         store = await SqliteStore.open(settings.store.path)
         stack.push_async_callback(store.close)
+        receivers = set(settings.receivers)  # those of the moment, as rules are checked against
         rules = await RuleBook.open(
-            settings.rules or default_rules_dir(), receivers=settings.receivers, store=store, clock=clock, limit=limit
+            settings.rules or default_rules_dir(), receivers=receivers, store=store, clock=clock, limit=limit
         )
         session = await stack.enter_async_context(_session())
         credentials = credentials_of(settings, clock)
@@ -250,14 +268,22 @@ async def build(
             rules=rules.current,
             clock=clock,
             batch=settings.consumer.batch,
-            quarantine=_quarantine_policy(settings),
+            quarantine=quarantine_policy(settings),
             committed=outbox.poke,
             labels=labels_of(settings.labels),
             limit=limit,
         )
-        redact = redactor(secrets_of(settings))
+        configuration = Configuration(settings, read=reread)
+
+        async def take(new: Settings) -> None:
+            notifier.adopt(await asyncio.to_thread(AppriseNotifier.load, receivers_of(new), write=write))
+            receivers.clear()
+            receivers.update(new.receivers)
+            consumer.use(labels=labels_of(new.labels), quarantine=quarantine_policy(new))
+            configured(new)
+
         app = App(
-            settings=settings,
+            configuration=configuration,
             store=store,
             rules=rules,
             consumer=consumer,
@@ -266,14 +292,14 @@ async def build(
             retention=Retention(
                 store,
                 stages=STAGES,
-                cutoffs=lambda: _cutoffs(settings.retention, clock.now()),
+                cutoffs=lambda: cutoffs_at(clock.now(), configuration.settings.retention),
                 clock=clock,
                 limit=limit,
             ),
             notifier=notifier,
             supervisor=supervisor or Supervisor({}, pid=0),
             clock=clock,
-            redact=redact,
+            take=take,
             limit=limit,
         )
         if settings.web.listen:  # the last to be built: it is there before the loops run, and until they have ended
@@ -283,25 +309,10 @@ async def build(
                 stages=app.stages,
                 sources=consumer.receiving,
                 clock=clock,
-                redact=redact,
+                redact=configuration.redact,
             )
             app.url = await stack.enter_async_context(serve_ops(ops, settings.web))
         yield app
-
-
-def labels_of(given: Sequence[LabelSettings]) -> Labels:
-    """The labels of a function by its name: of several entries that set the same one, the first counts."""
-    table = [(function_name(entry.function), entry.set) for entry in given]
-
-    @lru_cache(maxsize=4096)
-    def labels(function: str) -> Mapping[str, str]:
-        found: dict[str, str] = {}
-        for matches, entry in reversed(table):
-            if matches(function):
-                found |= entry
-        return found
-
-    return labels
 
 
 def credentials_of(settings: Settings, clock: Clock) -> CredentialsProvider:
@@ -373,29 +384,5 @@ async def _intakes(
         yield intake
 
 
-def _cutoffs(kept: RetentionSettings, now: datetime) -> Cutoffs:
-    return Cutoffs(
-        **{name: now - age if (age := getattr(kept, name)) else None for name in RetentionSettings.model_fields}
-    )
-
-
 def _function(name: str, fc: FcSettings) -> FunctionRef:
     return FunctionRef(**read_function(name), region=fc.region, account=fc.account)
-
-
-def _receivers(settings: Settings) -> dict[str, ReceiverConfig]:
-    return {
-        name: ReceiverConfig(tuple(url.get_secret_value() for url in receiver.urls), receiver.timeout)
-        for name, receiver in settings.receivers.items()
-    }
-
-
-def _quarantine_policy(settings: Settings) -> AlertPolicy | None:
-    if not settings.quarantine.alert:
-        return None
-    return AlertPolicy(
-        to=settings.quarantine.to,
-        group_by=("fingerprint",),
-        group_wait=settings.quarantine.group_wait,
-        group_interval=max(settings.quarantine.group_wait, timedelta(minutes=5)),
-    )

@@ -101,6 +101,10 @@ class Consumer:
         self.receiving = {intake.source.name: Receiving() for intake in intakes}
         """By the name of the source."""
 
+    def use(self, *, labels: Labels, quarantine: AlertPolicy | None) -> None:
+        """Take other settings, from the next batch on."""
+        self._labels, self._quarantine = labels, quarantine
+
     @property
     def stages(self) -> dict[str, Progress]:
         """Every receiver, the work on a batch up to its commit, and the acknowledgements."""

@@ -117,6 +117,10 @@ class AppriseNotifier:
         timeouts = {name: config.timeout for name, config in receivers.items()}
         return cls(targets, timeouts, write or _to_stdout, clock, limit)
 
+    def adopt(self, other: AppriseNotifier) -> None:
+        """Take the receivers of another one from now on. What is under way ends as it began."""
+        self._targets, self._timeouts = other._targets, other._timeouts
+
     async def send(self, note: Notification, *, skip: frozenset[int] = frozenset()) -> Mapping[int, Result]:
         targets = self._targets.get(note.receiver, ())
         wanted = [position for position in range(len(targets)) if position not in skip]

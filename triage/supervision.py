@@ -4,7 +4,7 @@ process that is alive and does nothing is not pinged for, and is started anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -32,14 +32,16 @@ class Supervision:
         *,
         stages: Mapping[str, Progress],
         sources: Mapping[str, Receiving],
-        rules: Callable[[], tuple[str, int]],
+        rules: Callable[[], str],
+        mistakes: Callable[[], Iterable[str]],
         clock: Clock,
         redact: Callable[[str], str] = str,
     ) -> None:
-        """``rules`` gives the digest of the set in force, and how many problems keep the files from being it.
+        """``rules`` gives the digest of the set in force, ``mistakes`` what is wrong with files that a person wrote.
         ``redact`` takes secrets out of texts that came from outside.
         """
-        self._supervisor, self._stages, self._sources, self._rules = supervisor, stages, sources, rules
+        self._supervisor, self._stages, self._sources = supervisor, stages, sources
+        self._rules, self._mistakes = rules, mistakes
         self._clock, self._redact = clock, redact
         limit = supervisor.watchdog
         self._interval = _INTERVAL if limit is None else min(_INTERVAL, limit / _PINGS)
@@ -60,12 +62,11 @@ class Supervision:
         self._supervisor.status(self._redact(self._line(now, still))[:_LONGEST])
 
     def _line(self, now: datetime, still: Sequence[Stage]) -> str:
-        digest, _ = self._rules()
         parts = [self._rate(now)]
         lags = [source.lag for source in self._sources.values() if source.lag is not None]
         if lags:
             parts.append(f"the oldest had waited {max(lags).total_seconds():.0f} s")
-        parts.append(f"rules {digest[:12]}")
+        parts.append(f"rules {self._rules()[:12]}")
         problems = [printable(text) for text in self._problems(still)]
         parts.append(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}" if problems else "all is well")
         return "; ".join([", ".join(parts), *problems])
@@ -85,6 +86,4 @@ class Supervision:
         for name, source in self._sources.items():
             if source.failing:
                 yield f"source {name}: {source.error}"
-        _, refused = self._rules()
-        if refused:
-            yield f"the rule files are not used, mistakes: {refused} (triage rules check)"
+        yield from self._mistakes()

@@ -106,6 +106,39 @@ def test_wrong_rules_without_a_last_good_set_are_told_and_it_does_not_start(tmp_
     daemon = Daemon(tmp_path)
     (daemon.rules / "20-timeouts.yaml").write_text("version: 1\nrules: [\n")
     with daemon.started() as running:
-        assert running.process.wait(30) == 1
+        assert running.process.wait(30) == 3
         assert "triage: the rules cannot be used:" in running.log
         assert f"{daemon.rules}/20-timeouts.yaml:3:1: not valid YAML" in running.log
+
+
+CONFIG = 'rules = "rules"\n[receivers.ops]\nurls = "console:"\n[log]\nlevel = "{level}"\n[web]\nlisten = "127.0.0.1:{port}"\n'
+
+
+def test_settings_are_read_again_and_what_needs_a_restart_is_named(tmp_path):
+    daemon = Daemon(tmp_path)
+    config = tmp_path / "triage.toml"
+    config.write_text(CONFIG.format(level="warning", port=0))
+    tell = "version: 1\nrules:\n  - {id: tell, alert: {to: %s, group_wait: 0s}}\n"
+    shutil.rmtree(daemon.rules)
+    daemon.rules.mkdir()
+    (daemon.rules / "rules.yaml").write_text(tell % "ops")
+    with started("run", "--config", config, state=daemon.state) as running:
+        daemon.decided(running)
+        running.until(lambda: "timed-out-1" in running.out)
+
+        # A receiver and rules that name it, in one go.
+        (daemon.rules / "rules.yaml").write_text(tell % "night")
+        config.write_text(CONFIG.format(level="info", port=1).replace("receivers.ops", "receivers.night"))
+        running.process.send_signal(signal.SIGHUP)
+        running.until_logged("settings read again; changed: receivers, log")
+        running.until_logged("these settings were changed and come into force at a restart: web.listen")
+        running.until_logged("rules in force: ")
+        daemon.decided(running)
+        running.until(lambda: "timed-out-2" in running.out)
+
+        config.write_text("[receiver.ops]\n")
+        running.process.send_signal(signal.SIGHUP)
+        running.until_logged("receiver: no such setting (did you mean 'receivers'?)")
+        daemon.decided(running)
+        assert running.stop() == 0
+    assert ask("status", state=daemon.state)["deliveries"] == {"sent": 2}

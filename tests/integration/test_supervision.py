@@ -116,12 +116,14 @@ class Watched:
 
     def __init__(self, address):
         self.clock = ManualClock()
-        self.stage, self.source, self.rules = Progress(), Receiving(), ("0123456789abcdef", 0)
+        self.stage, self.source, self.rules = Progress(), Receiving(), "0123456789abcdef"
+        self.mistakes = []
         self.supervision = Supervision(
             Supervisor({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "9000000"}, pid=7),
             stages={"consumer": self.stage},
             sources={"results": self.source},
             rules=lambda: self.rules,
+            mistakes=lambda: self.mistakes,
             clock=self.clock,
             redact=lambda text: text.replace("hunter2", "***"),
         )
@@ -166,7 +168,7 @@ def test_the_status_tells_rate_lag_rules_and_what_is_wrong(tmp_path):
         assert "waited 0 s" in status()
         watched.source.failed(Temporary("connection", "refused\nhunter2"), now=clock.now())
         watched.stage.tried(clock.steady(), error="the disk is full")
-        watched.rules = ("f" * 64, 2)
+        watched.rules, watched.mistakes = "f" * 64, ["the rule files are not used, mistakes: 2 (triage rules check)"]
         assert status().partition("rules ")[2] == (
             "ffffffffffff, 3 problems; the disk is full; source results: connection: refused\\n***; "
             "the rule files are not used, mistakes: 2 (triage rules check)"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triage.app import labels_of
+from triage.configuration import labels_of
 from triage.envelope import Destination
 from triage.errors import ConfigInvalid
 from triage.settings import LocalSource, SmqSource, load, load_settings, parse_duration, show_duration

@@ -103,8 +103,8 @@ def _stored(settings: Settings, request_id: str, path: Path | None) -> _Question
 
 
 def _from_file(settings: Settings, name: str, path: Path | None) -> _Question:
-    from triage.app import labels_of  # noqa: PLC0415
     from triage.clock import SystemClock  # noqa: PLC0415
+    from triage.configuration import labels_of  # noqa: PLC0415
     from triage.envelope import parse_body  # noqa: PLC0415
     from triage.facts import Facts, arrival  # noqa: PLC0415
     from triage.rulefiles import default_rules_dir  # noqa: PLC0415

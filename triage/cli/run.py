@@ -11,12 +11,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from triage.cli import tell
-from triage.cli.output import settings_option
+from triage.cli.output import config_option, read_settings
 
 if TYPE_CHECKING:
     from triage.app import App
@@ -41,24 +42,30 @@ class _Daemon(click.Command):
 
 
 @click.command(cls=_Daemon)
-@settings_option
-def run(settings: Settings) -> None:
+@config_option
+def run(config: Path | None) -> None:
     """Take in results, decide, re-run or alert, until stopped.
 
     Without a configuration it reads the local queue, uses the shipped rules and prints alerts to standard output.
     SIGTERM and Ctrl-C stop it: it finishes what it holds, and what it cannot finish in time is still in the queue.
-    Rules that were changed are taken within two seconds, or at once on SIGHUP; if they are wrong, those before them
-    stay in force. SIGUSR1 stops all re-runs, until `triage switch on`.
+    Rules that were changed are taken within two seconds. On SIGHUP rules and settings are read at once; settings that
+    need a restart are named. What is wrong is told, and what was before stays in force. SIGUSR1 stops all re-runs,
+    until `triage switch on`.
 
     Exit codes: 0 stopped; 1 failed; 2 wrong usage; 3 the configuration cannot be used; 70 a stage stood still, so that
     it has to be started anew.
     """
+    settings = read_settings(config)
+    _configure_log(settings)
+    faulthandler.enable()  # an end by SIGABRT, which is how the watchdog ends it, leaves the stacks in the log
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run(settings, lambda: read_settings(config)))
+
+
+def _configure_log(settings: Settings) -> None:
     from triage.log import configure, secrets_of  # noqa: PLC0415
 
     configure(settings.log, secrets=secrets_of(settings))
-    faulthandler.enable()  # an end by SIGABRT, which is how the watchdog ends it, leaves the stacks in the log
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(settings))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -69,7 +76,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: Settings, reread: Callable[[], Settings]) -> None:
     from triage.app import build  # noqa: PLC0415
     from triage.clock import SystemClock  # noqa: PLC0415
     from triage.sdnotify import Supervisor  # noqa: PLC0415
@@ -81,7 +88,13 @@ async def _run(settings: Settings) -> None:
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     loop.add_signal_handler(signal.SIGUSR1, halt.set)
     with ExitStack() as until_the_end:  # closing may hang as well
-        async with build(settings, clock=SystemClock(), supervisor=Supervisor(os.environ, pid=os.getpid())) as app:
+        async with build(
+            settings,
+            clock=SystemClock(),
+            supervisor=Supervisor(os.environ, pid=os.getpid()),
+            reread=reread,
+            configured=_configure_log,
+        ) as app:
             # What is loaded by now lives as long as the process. Walking all of it again and again, as the collector
             # would while envelopes come and go, costs a tenth of the time of a drain.
             gc.freeze()
