@@ -102,7 +102,7 @@ def _accepted_once(platform: Platform, state: Path) -> Counter[str]:
 def killed_between_submit_and_settle(folder: Path) -> None:
     """FC has accepted re-runs, and the daemon dies before it hears of it."""
     state, dead = folder / "state", list[Running]()
-    scenario = SCENARIO + UNTRACKED
+    scenario = f"{SCENARIO}  untracked: {{}}  # neither keeps tasks nor tells results: nobody can find out\n"
     rules = RULES.replace("function: again", "function: [again, untracked]")
     (folder / "rules.yaml").write_text(rules)
     bodies = [body(name, number) for name in ("again", "untracked") for number in range(3)]
