@@ -55,9 +55,9 @@ class Progress:
         """How long work has been waiting; zero when there is none."""
         return timedelta(0) if self.since is None else max(now - self.since, timedelta(0))
 
-    def stalled(self, now: datetime) -> bool:
-        """Whether there is work, and no sign of life for longer than the limit."""
-        return self.since is not None and now - max(self.since, self.next_at or self.since) > self.limit
+    def stalled(self, now: datetime, *, share: float = 1.0) -> bool:
+        """Whether there is work, and no sign of life for longer than that share of the limit."""
+        return self.since is not None and now - max(self.since, self.next_at or self.since) > self.limit * share
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,10 @@ class Stage:
         return f"{self.name} has not got on for {self.waiting.total_seconds():.0f} s"
 
 
-def stalled(stages: Mapping[str, Progress], now: datetime) -> list[Stage]:
+def stalled(stages: Mapping[str, Progress], now: datetime, *, share: float = 1.0) -> list[Stage]:
     """The stages that stand still, for whatever is gated on progress: pings, probes, the watchdog."""
-    return [Stage(name, progress.waiting(now)) for name, progress in stages.items() if progress.stalled(now)]
+    found = (name for name, progress in stages.items() if progress.stalled(now, share=share))
+    return [Stage(name, stages[name].waiting(now)) for name in found]
 
 
 @dataclass(slots=True)

@@ -34,6 +34,9 @@ _LOOKS: Final = 8
 
 _SLOWEST_LOOK: Final = timedelta(seconds=5)
 
+_SUSPECT: Final = 0.5
+"""Share of its limit after which a stage is told together with one that stands still."""
+
 _FAREWELL: Final = timedelta(seconds=20)
 """Longer than a receiver's usual timeout."""
 
@@ -98,10 +101,12 @@ class Watchdog:
         before: set[str] = set()
         while not self._stopped.wait(self._interval):
             self._arm()
-            still = stalled(self._stages, self._clock.steady())
+            now = self._clock.steady()
+            still = stalled(self._stages, now)
             # A process that was stopped and goes on finds everything late; by the second look it has caught up.
             if before & {stage.name for stage in still}:
-                self._give_up(still)
+                # What stands almost as long may be the cause, such as the event loop, on which all others wait.
+                self._give_up(stalled(self._stages, now, share=_SUSPECT) or still)
                 return
             before = {stage.name for stage in still}
 

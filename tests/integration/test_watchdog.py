@@ -101,6 +101,20 @@ def test_an_event_loop_that_is_blocked_is_seen_from_outside(caplog):
     assert any("thread MainThread: " in line and "scenario" in line for line in lines(caplog))
 
 
+def test_the_event_loop_is_told_with_what_waits_on_it(caplog):
+    async def scenario():
+        watched = Watched("rules watch", "event loop", "act")
+        watched.busy("rules watch")
+        watched.stages["event loop"].busy(SystemClock().steady() + LIMIT / 4)
+        watched.dog.start()
+        assert await ended(watched)
+        watched.dog.stop()
+
+    asyncio.run(scenario())
+    first, *_ = lines(caplog)
+    assert re.match(r"stalled: rules watch has not got on for \S+ s; event loop has not got on for \S+ s; this", first)
+
+
 def test_what_gets_on_is_left_alone(caplog):
     async def scenario():
         watched = Watched("act", "outbox")
