@@ -196,6 +196,10 @@ MISTAKES = {
         '[[sources]]\ntype = "reconcile"\nfunctions = ["f"]\nlookback = "8d"\n',
         ["triage.toml:1:3: sources.0: lookback must be at most 7d: the service keeps tasks no longer\n    [[sources]]\n      ^"],
     ),
+    "failures kept no longer than reconcile looks back": (
+        '[[sources]]\ntype = "reconcile"\nfunctions = ["f"]\n[retention]\nfailures = "24h"\n',
+        ["triage.toml:5:1: retention.failures: must be longer than lookback of the source 'reconcile' (1d), or it would find again what was removed\n    failures = \"24h\"\n    ^"],
+    ),
     "grace longer than lookback": (
         '[[sources]]\ntype = "reconcile"\nfunctions = ["f"]\nlookback = "5m"\n',
         ["triage.toml:1:3: sources.0: grace must be shorter than lookback, or no task is ever looked at\n    [[sources]]\n      ^"],

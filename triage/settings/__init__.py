@@ -10,23 +10,20 @@ from triage.settings.fields import (
     CredentialSettings,
     FcSettings,
     LabelSettings,
-    LocalSource,
     LogSettings,
     OutboxSettings,
     QuarantineSettings,
     QueueSettings,
     ReceiverSettings,
-    ReconcileSource,
     RerunSettings,
     RetentionSettings,
     Settings,
-    SmqSource,
-    SourceSettings,
     StoreSettings,
     WatchdogSettings,
     WebSettings,
 )
 from triage.settings.load import Loaded, load, load_settings
+from triage.settings.sources import LocalSource, ReconcileSource, SmqSource, SourceSettings
 from triage.settings.values import Duration, parse_duration, show_duration
 
 __all__ = [

@@ -9,9 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     model_validator,
@@ -23,8 +21,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from triage.envelope import Destination
 from triage.orders import Limits
+from triage.settings.group import Group
+from triage.settings.sources import LocalSource, ReconcileSource, SourceSettings
 from triage.settings.values import (
     Address,
     Duration,
@@ -33,100 +32,16 @@ from triage.settings.values import (
     Positive,
     Url,
     bearer_token,
-    function_name,
     host_and_port,
     listen_address,
-    long_poll,
     lower_case,
     not_empty,
-    smq_queue_name,
+    show_duration,
     text_lines,
 )
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
-
-
-class LocalSource(_Group):
-    """Read result messages from the local queue: the file under ``[queue]``."""
-
-    type: Literal["local"] = "local"
-    """Kind of source."""
-    name: Name = "local"
-    """Stable name, stored with every envelope read from here. Unique among the sources."""
-    queue: Name = "default"
-    """Name of the queue inside the queue file."""
-    destination: Destination = Destination.BOTH
-    """Which results arrive here: ``both``, ``failure`` or ``success``. Tells what an empty message means."""
-
-
-class SmqSource(_Group):
-    """Read result messages from a Simple Message Queue (SMQ, formerly MNS) queue over HTTP."""
-
-    type: Literal["smq"]
-    """Kind of source."""
-    name: Name = "smq"
-    """Stable name, stored with every envelope read from here. Unique among the sources."""
-    endpoint: Url
-    """Address of the queue service, ``http://ACCOUNT.mns.REGION.aliyuncs.com`` or its internal form."""
-    queue: Annotated[str, AfterValidator(smq_queue_name)]
-    """Name of the queue that the functions' ``destinationConfig`` names. Letters, digits and hyphens."""
-    destination: Destination = Destination.BOTH
-    """Which results the queue was configured to receive: ``both``, ``failure`` or ``success``."""
-    receivers: Annotated[int, Field(ge=1, le=64)] = 4
-    """Receive requests open at the same time. More hide the network's latency; 4 keep one core busy."""
-    batch: Annotated[int, Field(ge=1, le=16)] = 16
-    """Messages per receive request. 16 is the service's maximum and the cheapest per message."""
-    wait: Annotated[Duration, AfterValidator(long_poll)] = timedelta(seconds=30)
-    """Long poll: how long the service holds an empty receive. 30 s is the service's maximum; ``0s`` = short polls."""
-    signature: Literal["v2", "v4"] = "v2"
-    """Request signature. ``v2`` is accepted everywhere; ``v4`` needs ``region``."""
-    region: str = ""
-    """Region id for signature ``v4``, such as ``cn-hangzhou``. Not needed for ``v2``."""
-
-    @model_validator(mode="after")
-    def _region_for_v4(self) -> SmqSource:
-        if self.signature == "v4" and not self.region:
-            raise ValueError('signature = "v4" needs region, such as "cn-hangzhou"')
-        return self
-
-
-class ReconcileSource(_Group):
-    """Ask Function Compute now and then for failed tasks whose result message never arrived, as one over 64 KB."""
-
-    type: Literal["reconcile"]
-    """Kind of source."""
-    name: Name = "reconcile"
-    """Stable name, stored with every failure found here; rules know it as ``source``. Unique among the sources."""
-    functions: Annotated[
-        tuple[Annotated[str, AfterValidator(function_name)], ...],
-        NoDecode,
-        BeforeValidator(text_lines),
-        AfterValidator(not_empty),
-    ]
-    """Functions to ask about: ``NAME``, or ``SERVICE/NAME`` for FC 2.0; with ``@QUALIFIER`` for a version or alias.
-    Region and account are those under ``[fc]``. Their tasks must be kept (``asyncTask``)."""
-    interval: Positive = timedelta(minutes=10)
-    """From one round of questions to the next, and from the start to the first."""
-    grace: Duration = timedelta(minutes=5)
-    """How long ago a task must have ended, since its own message may still be on its way."""
-    lookback: Positive = timedelta(hours=24)
-    """How long ago a task may have begun. The service keeps tasks for 7 days."""
-
-    @model_validator(mode="after")
-    def _within_reach(self) -> ReconcileSource:
-        if self.lookback > timedelta(days=7):
-            raise ValueError("lookback must be at most 7d: the service keeps tasks no longer")
-        if self.grace >= self.lookback:
-            raise ValueError("grace must be shorter than lookback, or no task is ever looked at")
-        return self
-
-
-SourceSettings = Annotated[LocalSource | SmqSource | ReconcileSource, Field(discriminator="type")]
-
-
-class QueueSettings(_Group):
+class QueueSettings(Group):
     """The local queue: a durable queue in one SQLite file, for use without a cloud account."""
 
     path: Path = Path("queue.db")
@@ -137,14 +52,14 @@ class QueueSettings(_Group):
     """How long a received message stays hidden before it is delivered again. 30 s is also SMQ's default."""
 
 
-class StoreSettings(_Group):
+class StoreSettings(Group):
     """The store: envelopes, decisions, lineages and the outbox, in one SQLite file."""
 
     path: Path = Path("triage.db")
     """Where the store is; relative to ``state_dir``. Must be on a local disk: SQLite's locks need it."""
 
 
-class FcSettings(_Group):
+class FcSettings(Group):
     """Function Compute (FC), which is asked to run tasks again."""
 
     endpoint: Url | None = None
@@ -158,7 +73,7 @@ class FcSettings(_Group):
     """Time limit of one API request. After it the outcome counts as unknown and is asked for, never guessed."""
 
 
-class CredentialSettings(_Group):
+class CredentialSettings(Group):
     """The access key for SMQ and FC. All empty = the vendor's chain: environment, profile file, OIDC role, RAM role."""
 
     access_key_id: str = ""
@@ -179,7 +94,7 @@ class CredentialSettings(_Group):
         return self
 
 
-class ReceiverSettings(_Group):
+class ReceiverSettings(Group):
     """One receiver: whom rules name in ``alert.to``."""
 
     urls: Annotated[tuple[Address, ...], NoDecode, BeforeValidator(text_lines), AfterValidator(not_empty)]
@@ -200,7 +115,7 @@ def _function_pattern(value: str) -> str:
     return value
 
 
-class LabelSettings(_Group):
+class LabelSettings(Group):
     """Labels for functions, which rules can look at. An entry adds to those before it, and changes none of them."""
 
     function: Annotated[str, Field(min_length=1), AfterValidator(_function_pattern)]
@@ -210,7 +125,7 @@ class LabelSettings(_Group):
     """Names and texts of the labels."""
 
 
-class OutboxSettings(_Group):
+class OutboxSettings(Group):
     """The outbox: everything that is done after a decision, such as re-runs and notifications."""
 
     lease: Positive = timedelta(minutes=2)
@@ -228,7 +143,7 @@ class OutboxSettings(_Group):
     """A notification that could not be delivered for this long is dead; ``triage status`` counts it."""
 
 
-class RerunSettings(_Group):
+class RerunSettings(Group):
     """Re-runs: how often people may ask for them (rules have limits of their own), and what stops them all."""
 
     max_attempts: Annotated[int, Field(ge=1, le=1000)] = 20
@@ -247,7 +162,7 @@ class RerunSettings(_Group):
         return Limits(self.max_attempts, self.give_up_after)
 
 
-class ConsumerSettings(_Group):
+class ConsumerSettings(Group):
     """The consumer: receives, decides, commits, acknowledges."""
 
     batch: Annotated[int, Field(ge=1, le=4096)] = 256
@@ -257,7 +172,7 @@ class ConsumerSettings(_Group):
     once."""
 
 
-class QuarantineSettings(_Group):
+class QuarantineSettings(Group):
     """Messages that cannot be read. They are always kept; these settings say who hears of them."""
 
     alert: bool = True
@@ -268,7 +183,7 @@ class QuarantineSettings(_Group):
     """How long to collect before telling, so that a burst is one notification. ``0s`` = at once."""
 
 
-class RetentionSettings(_Group):
+class RetentionSettings(Group):
     """How long what is over is kept; ``0s`` = for ever. What is open is never removed; the totals go on counting."""
 
     successes: Duration = timedelta(days=2)
@@ -291,7 +206,7 @@ class RetentionSettings(_Group):
         return self
 
 
-class WebSettings(_Group):
+class WebSettings(Group):
     """The operations endpoint: ``/healthz``, ``/readyz`` and ``/metrics`` over HTTP."""
 
     listen: Annotated[str, AfterValidator(listen_address)] = ""
@@ -315,7 +230,7 @@ class WebSettings(_Group):
         return self
 
 
-class WatchdogSettings(_Group):
+class WatchdogSettings(Group):
     """The watchdog: ends a process that hangs, so that it is started anew."""
 
     limit: Duration = timedelta(minutes=2)
@@ -332,7 +247,7 @@ class WatchdogSettings(_Group):
         return self
 
 
-class LogSettings(_Group):
+class LogSettings(Group):
     """The log, on standard error."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower_case)] = "info"
@@ -424,6 +339,12 @@ class Settings(BaseSettings):
         for name, timeout in actions.items():
             if timeout >= self.outbox.lease:
                 raise ValueError(f"{name}: must be shorter than outbox.lease, or the action would be done twice")
+        for source in self.sources:
+            if isinstance(source, ReconcileSource) and timedelta(0) < self.retention.failures <= source.lookback:
+                raise ValueError(
+                    f"retention.failures: must be longer than lookback of the source {source.name!r}"
+                    f" ({show_duration(source.lookback)}), or it would find again what was removed"
+                )
         if self.outbox.retry_max < self.outbox.retry_first:
             raise ValueError("outbox.retry_max: must not be shorter than outbox.retry_first")
         told = {"quarantine": self.quarantine.to if self.quarantine.alert else (), "watchdog": self.watchdog.to}

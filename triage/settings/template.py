@@ -12,14 +12,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel, SecretStr
 
-from triage.settings.fields import (
-    LabelSettings,
-    LocalSource,
-    ReceiverSettings,
-    ReconcileSource,
-    Settings,
-    SmqSource,
-)
+from triage.settings.fields import LabelSettings, ReceiverSettings, Settings
+from triage.settings.sources import LocalSource, ReconcileSource, SmqSource
 from triage.settings.values import show_duration
 
 _HEAD = """\
