@@ -1,8 +1,15 @@
 """Rules are changed while ``triage run`` runs, as a person would: with an editor, with kill -HUP, and wrongly."""
 
 import asyncio
+import json
 import shutil
 import signal
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from urllib.request import urlopen
 
 from make import body
 from processes import ask, started, triage
@@ -142,3 +149,144 @@ def test_settings_are_read_again_and_what_needs_a_restart_is_named(tmp_path):
         daemon.decided(running)
         assert running.stop() == 0
     assert ask("status", state=daemon.state)["deliveries"] == {"sent": 2}
+
+
+EDITS = {
+    "an unknown key": (
+        "20-timeouts.yaml",
+        ("- id: process-exited\n    match:", "- id: process-exited\n    mach:"),
+        "20-timeouts.yaml:34:5: unknown key 'mach' (did you mean 'match'?)",
+    ),
+    "a bracket that is never closed": (
+        "20-timeouts.yaml",
+        ("group_by: [function, condition]", "group_by: [function, condition"),
+        "20-timeouts.yaml:31:12: not valid YAML: did not find expected ',' or ']' while parsing a flow sequence",
+    ),
+    "a duration without a unit": (
+        "30-memory.yaml",
+        ("group_wait: 10s", "group_wait: 10"),
+        "30-memory.yaml:18:19: the number 10 has no unit (write 10s, 10m, 10h or 10d)",
+    ),
+    "a number compared with a text": (
+        "30-memory.yaml",
+        ("- id: out-of-memory-error\n", "- id: out-of-memory-error\n    when: 'lineage.attempt > \"one\"'\n"),
+        "30-memory.yaml:22:28: > does not take (int, string)",
+    ),
+    "an id that another rule has": (
+        "30-memory.yaml",
+        ("- id: out-of-memory-error", "- id: timed-out"),
+        "30-memory.yaml:21:9: a second rule 'timed-out' (the first is in 20-timeouts.yaml:26)",
+    ),
+    "a case that fails": (
+        "20-timeouts.yaml",
+        ('message: "timed out after"}\n    alert', 'message: "timed out for"}\n    alert'),
+        "20-timeouts.test.yaml:5:5: the case 'a time-out is told at once, in the words of the platform' fails: rule is",
+    ),
+}
+"""By what is wrong: the shipped file, a text in it with its wrong successor, and what must be told, place included."""
+
+STEADY = "acs:fc:cn-hangzhou:1034354682:functions/steady"
+NEW_RULE = """\
+  - id: steady
+    match: {function: steady, error: {message: "timed out after"}}
+    alert: {group_by: [function]}
+    runbook: https://example.org/steady
+
+  - id: timed-out
+"""
+
+
+@contextmanager
+def load(daemon):
+    """Messages all the time until the end of the block; gives the list of those that were sent."""
+    sent, over = [], threading.Event()
+
+    async def send():
+        queues = await LocalQueue.open(daemon.state / "queue.db", clock=SystemClock())
+        await queues.ensure("default")
+        while not over.wait(0.02):  # a pace; nothing waits for it
+            more = [f"steady-{len(sent) + number}" for number in range(4)]
+            await queues.send("default", [Outgoing(body(request_id, arn=STEADY)) for request_id in more])
+            sent.extend(more)
+        await queues.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        sending = thread.submit(asyncio.run, send())
+        try:
+            yield sent
+        finally:
+            over.set()
+            sending.result()
+
+
+def test_six_wrong_edits_under_load_change_nothing_and_a_good_one_is_live_within_two_seconds(tmp_path):
+    daemon = Daemon(tmp_path)
+    right = {name: (daemon.rules / name).read_text() for name, _, _ in EDITS.values()}
+    with started(
+        "run", state=daemon.state, TRIAGE_RULES=str(daemon.rules), TRIAGE_WEB__LISTEN="127.0.0.1:0"
+    ) as running:
+        running.until_logged("/healthz, ")
+        url = running.log.split("operations endpoint: ")[1].split("/healthz")[0]
+
+        def readyz():
+            with urlopen(f"{url}/readyz") as answer:  # an error if it is not ready
+                return json.load(answer)["rules"]
+
+        with load(daemon) as sent:
+
+            def decided():
+                """Wait for a decision about a message that was sent from now on."""
+                newest = len(sent)
+                running.until(lambda: len(sent) > newest)
+                running.until(lambda: daemon.look(lambda store: store.failure(sent[newest])))
+
+            decided()
+            before = daemon.in_force().digest
+            for wrong, (name, (old, new), message) in EDITS.items():
+                for each, text in right.items():
+                    (daemon.rules / each).write_text(text)
+                file, told = daemon.rules / name, f"{daemon.rules}/{message}"
+                assert right[name].count(old), wrong
+                file.write_text(right[name].replace(old, new, 1))
+                running.until(lambda told=told: told in "".join(map(str, daemon.in_force().problems)), why=wrong)
+                decided()
+                assert told in running.log
+                assert told in triage("status", state=daemon.state)
+                assert readyz()["digest"] == daemon.in_force().digest == before
+            # What the endpoint says of the store may be some seconds old.
+            running.until(lambda: told in "".join(readyz()["problems"]))
+
+            file = daemon.rules / "20-timeouts.yaml"
+            changed_at = datetime.now(UTC)
+            file.write_text(right[file.name].replace("  - id: timed-out\n", NEW_RULE, 1))
+            running.until(lambda: daemon.in_force().digest != before)
+            decided()
+            after = daemon.in_force()
+            assert not after.problems
+        found = running.until(lambda: rows(daemon, DECIDED) if count(daemon) == len(sent) else None)
+        assert running.stop() == 0
+
+    assert sorted(request_id for request_id, *_ in found) == sorted(sent)
+    assert [digest for _, digest, _, _ in found] == sorted(
+        (digest for _, digest, _, _ in found), key=(before, after.digest).index
+    )
+    assert {(digest, rule) for _, digest, rule, _ in found} == {(before, "timed-out"), (after.digest, "steady")}
+    first = next(at for _, digest, _, at in found if digest == after.digest)
+    assert datetime.fromisoformat(first) - changed_at < timedelta(seconds=2)
+    alerts = rows(daemon, "SELECT group_key, request_id, detail FROM alerts WHERE cause = 'rules_refused' ORDER BY id")
+    assert len({group for group, *_ in alerts}) == 1
+    told = [f"{place}: {detail}" for _, place, detail in alerts]
+    for line, (_, _, message) in zip(told, EDITS.values(), strict=True):
+        assert line.startswith(f"{daemon.rules}/{message}")
+
+
+DECIDED = "SELECT request_id, rule_set, rule_id, decided_at FROM decisions ORDER BY id"
+
+
+def count(daemon):
+    return rows(daemon, "SELECT count(*) FROM decisions")[0][0]
+
+
+def rows(daemon, query):
+    with closing(sqlite3.connect(f"file:{daemon.state}/triage.db?mode=ro", uri=True)) as connection:
+        return connection.execute(query).fetchall()

@@ -149,7 +149,10 @@ def test_a_refused_edit_of_the_rules_shows_and_leaves_the_daemon_ready(tmp_path)
             rules = json.loads(text)["rules"]
             assert (status, rules["digest"], rules["problems_total"]) == (200, digest, len(rules["problems"]))
             assert rules["refused_at"]
-            assert all(re.match(rf"{re.escape(str(tmp_path))}/rules.yaml:\d+: \S", each) for each in rules["problems"])
+            assert "unknown key 'allert' (did you mean 'alert'?)" in rules["problems"][-1]
+            assert all(
+                re.match(rf"{re.escape(str(tmp_path))}/rules.yaml:\d+:\d+: \S", each) for each in rules["problems"]
+            )
             assert SECRET not in text
             assert "triage_rules_refused 1" in (await get(client, "/metrics"))[1].splitlines()
 

@@ -204,8 +204,8 @@ def _line(text: str, *, status: int, **headers: str) -> web.Response:
 
 def _place(problem: Problem) -> str:
     """A problem in one line, without the excerpt of the file."""
-    place = f"{problem.file}:{problem.line}" if problem.line else problem.file
-    return f"{place}: {problem.message}"
+    place = f"{problem.file}:{problem.line}:{problem.column}" if problem.line else problem.file
+    return f"{place}: {problem.message} ({problem.hint})" if problem.hint else f"{place}: {problem.message}"
 
 
 def _instant(at: datetime | None) -> str | None:
