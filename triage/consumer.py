@@ -23,6 +23,7 @@ from triage.errors import InvalidEnvelope, Permanent, StoreConflict, StoreUnavai
 from triage.facts import NEED_RATES, NO_LABELS, Arrival, arrival
 from triage.progress import LIMIT, Progress, Receiving
 from triage.rules.model import AlertPolicy, RuleSet
+from triage.settings import show_duration
 from triage.sources import Delivery, Source
 from triage.stores import Store
 
@@ -138,13 +139,13 @@ class Consumer:
                 pause = error.retry_after or min(_FIRST_RETRY * 2 ** min(failures, 8), _SLOW_RETRY)
                 failures += 1
                 level = logging.WARNING if receiving.failed(error, now=self._clock.now()) else logging.DEBUG
-                log.log(level, "%s: %s; asking again in %s", intake.source.name, error, pause)
+                log.log(level, "%s: %s; asking again in %s", intake.source.name, error, show_duration(pause))
                 await self._clock.wait(stop, pause)
                 continue
             except Permanent as error:
                 asking.rest()
                 level = logging.ERROR if receiving.failed(error, now=self._clock.now()) else logging.DEBUG
-                log.log(level, "%s: %s; asking again in %s", intake.source.name, error, _SLOW_RETRY)
+                log.log(level, "%s: %s; asking again in %s", intake.source.name, error, show_duration(_SLOW_RETRY))
                 await self._clock.wait(stop, _SLOW_RETRY)
                 continue
             asking.rest()
@@ -215,10 +216,10 @@ class Consumer:
                 conflicts += 1
                 self.progress.tried(self._clock.steady())
                 if conflicts % _CONFLICTS == 0:
-                    log.warning("facts changed %d times while deciding; again in %s", conflicts, pause)
+                    log.warning("facts changed %d times while deciding; again in %s", conflicts, show_duration(pause))
                     await self._clock.sleep(pause)
             except StoreUnavailable as error:
-                log.error("nothing is acknowledged while the store fails: %s; again in %s", error, pause)  # noqa: TRY400
+                log.error("nothing is acknowledged while the store fails: %s; again in %s", error, show_duration(pause))  # noqa: TRY400
                 self.progress.tried(self._clock.steady() + pause, error=str(error))
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, _SLOW_RETRY)

@@ -175,8 +175,10 @@ async def _last_good(store: Store, error: ProblemsError, *, receivers: Collectio
     try:
         return await asyncio.to_thread(check_rules, sources, receivers=receivers, today=today)
     except RulesInvalid as worse:
-        old = [replace(each, file=f"the last good set {digest[:12]}: {each.file}") for each in worse.problems]
-        raise RulesInvalid([*error.problems, *old]) from worse
+        name = f"the last good set {digest[:12]}"
+        advice = Problem(name, 0, 0, "cannot be used in their place: mend the files, or bring back what it lacks")
+        old = [replace(each, file=f"{name}: {each.file}") for each in worse.problems]
+        raise RulesInvalid([*error.problems, advice, *old]) from worse
 
 
 def _named(rules: RuleSet) -> tuple[str, int]:

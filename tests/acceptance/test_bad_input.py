@@ -69,14 +69,13 @@ MISTAKES = {
     "state below a file": ("", None, {"TRIAGE_STATE_DIR": "{folder}/t.toml/x"}, "t.toml/x: Not a directory"),
     "store that is a folder": ('[store]\npath = "/"', None, {}, "the store cannot be used: /"),
     "store that is no database": ('[store]\npath = "{folder}/t.toml"', None, {}, "not an SQLite database"),
-    "queue that is no database": ('[queue]\npath = "{folder}/t.toml"', None, {}, "not a SQLite database"),
+    "queue that is no database": ('[queue]\npath = "{folder}/t.toml"', None, {}, "not an SQLite database"),
     "variable that is wrong": ("", None, {"TRIAGE_SOURCES": '[{"type": "lokal"}]'}, '(type = "local", "smq" or "reconcile")'),
 }  # fmt: skip
 UNUSABLE_FILES = (
     "t.toml/x: Not a directory",
     "the store cannot be used: /",
     "not an SQLite database",
-    "not a SQLite database",
 )
 
 

@@ -111,4 +111,4 @@ def test_wrong_queue_file_is_told_in_one_line(tmp_path: Path, command: list[str]
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1
-    assert "not a SQLite database" in done.stderr
+    assert "not an SQLite database" in done.stderr

@@ -464,7 +464,7 @@ def test_wrong_files_are_refused_with_what_to_do(tmp_path: Path) -> None:
         connection.execute("CREATE TABLE t (x)")
     connection.close()
     file.touch()
-    assert "not a SQLite database; move it away or give another path" in open_fails(text)
+    assert "not an SQLite database; move it away or give another path" in open_fails(text)
     assert "another program's SQLite database" in open_fails(foreign)
     assert f"File exists ({file})" in open_fails(file / "queue.db")
     assert "give a path in a directory that you may write to" in open_fails(Path("/proc/queue.db"))

@@ -349,7 +349,11 @@ def test_init_writes_what_run_can_use_and_overwrites_nothing(tmp_path: Path):
         (["run", "--config", "missing.toml"], "", "missing.toml: cannot read the configuration: No such file"),
         (["run", "--config", "bad.toml"], 'rules = "nowhere"\n', "nowhere: no such file or folder"),
         (["run", "--config", "bad.toml"], 'rules = "bad.toml"\n', "the rules cannot be used"),
-        (["run", "--config", "bad.toml"], 'state_dir = "/proc/triage"\n', "/proc/triage"),
+        (
+            ["run", "--config", "bad.toml"],
+            'state_dir = "/proc/triage"\n',
+            "/proc/triage: No such file or directory (check",
+        ),
         (["run", "--config", "bad.toml"], '[store]\npath = "/proc/triage.db"\n', "/proc/triage.db"),
         (["init", "/proc/triage"], "", "/proc/triage"),
     ],

@@ -475,4 +475,5 @@ def test_a_last_good_set_that_names_a_lost_receiver_is_no_way_out(folder):
 
     digest, told = asyncio.run(main())
     assert told[0].startswith(f"{Path(folder)}/a.yaml:4:5: unknown key 'mach'")
+    assert told[-2].startswith(f"the last good set {digest[:12]}: cannot be used in their place: mend the files")
     assert told[-1].startswith(f"the last good set {digest[:12]}: a.yaml:5:17: no receiver 'oncall'")

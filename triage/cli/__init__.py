@@ -157,7 +157,7 @@ _REMEDIES: Final = {
     errno.EPERM: "check owner and mode, or run as the user they belong to",
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.ENOSPC: "the disk is full",
-    errno.ENOENT: "no such file or folder",
+    errno.ENOENT: "check the path; nothing can be made there",
     errno.ENOTDIR: "a part of the path is no folder",
     errno.EISDIR: "a folder is there",
     errno.EEXIST: "it exists already",

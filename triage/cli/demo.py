@@ -31,6 +31,13 @@ _CONFIG: Final = """\
 state_dir = "{folder}"
 rules = "rules"
 
+# These are absolute: TRIAGE_STATE_DIR, where it is set, would win over state_dir.
+[store]
+path = "{folder}/triage.db"
+
+[reruns]
+stop_file = "{folder}/STOP"
+
 [[sources]]
 type = "smq"
 endpoint = "{url}"

@@ -148,10 +148,13 @@ def _tell(detail: FailureDetail) -> None:
             **({"reconstructed": _RECONSTRUCTED} if envelope["digest"].startswith(RECONSTRUCTED) else {}),
             "decision": _with(row.reason, {**decision, "rule": row.rule_id}, "rule", "rule_set", "decided_at"),
             "then": _effects(decision.get("effects", ())),
-            "also": ", ".join(decision.get("also", ())),
-            "in shadow": "; ".join(
-                _with(shadow["rule"], {"would": _effects(shadow["effects"]) or shadow["reason"]}, "would")
-                for shadow in decision.get("shadow", ())
+            **_when_said("also", ", ".join(decision.get("also", ()))),
+            **_when_said(
+                "in shadow",
+                "; ".join(
+                    _with(shadow["rule"], {"would": _effects(shadow["effects"]) or shadow["reason"]}, "would")
+                    for shadow in decision.get("shadow", ())
+                ),
             ),
             "lineage": _with(row.state, lineage, "root", "attempt", "failures", "started_at", "updated_at"),
         }
@@ -162,6 +165,10 @@ def _tell(detail: FailureDetail) -> None:
     _rows("outbox", detail.outbox, "kind", "state", "due_at", "attempts", "note")
     _rows("deliveries", detail.deliveries, "at", "receiver", "result", "note")
     _rows("conflicts: other bodies under this id", detail.conflicts, "received_at", "source", "message_id", "body")
+
+
+def _when_said(name: str, value: str) -> dict[str, str]:
+    return {name: value} if value else {}
 
 
 def _effects(effects: Sequence[Mapping[str, Any]]) -> str:

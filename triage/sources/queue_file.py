@@ -234,5 +234,5 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 def _unavailable(path: Path, error: sqlite3.Error) -> StoreUnavailable:
     if "not a database" in str(error):
-        return StoreUnavailable(f"{path}: this file is not a SQLite database; move it away or give another path")
+        return StoreUnavailable(f"{path}: this file is not an SQLite database; move it away or give another path")
     return StoreUnavailable(f"{path}: the queue file cannot be used: {error}")
