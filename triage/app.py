@@ -23,7 +23,7 @@ from triage.errors import StoreUnavailable
 from triage.killswitch import KillSwitch
 from triage.notify import AppriseNotifier
 from triage.outbox import Outbox, Retries
-from triage.progress import LIMIT, Progress, Stage, stalled
+from triage.progress import LIMIT, Progress, Stage, Work, stalled
 from triage.retention import Retention
 from triage.rulebook import RuleBook
 from triage.rulefiles import default_rules_dir
@@ -210,7 +210,7 @@ async def build(
     """
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
-        limit = settings.watchdog.limit or LIMIT
+        limit, work = settings.watchdog.limit or LIMIT, Work()
         notifier = await asyncio.to_thread(
             AppriseNotifier.load, receivers_of(settings), write=write, clock=clock, limit=limit
         )
@@ -218,7 +218,12 @@ async def build(
         stack.push_async_callback(store.close)
         receivers = set(settings.receivers)  # those of the moment, as rules are checked against
         rules = await RuleBook.open(
-            settings.rules or default_rules_dir(), receivers=receivers, store=store, clock=clock, limit=limit
+            settings.rules or default_rules_dir(),
+            receivers=receivers,
+            store=store,
+            clock=clock,
+            limit=limit,
+            work=work,
         )
         session = await stack.enter_async_context(_session())
         credentials = credentials_of(settings, clock)
@@ -246,6 +251,7 @@ async def build(
             ),
             limit=limit,
             orders=settings.reruns.limits,
+            work=work,
         )
         kill_switch = KillSwitch(
             store=store, path=settings.reruns.stop_file, clock=clock, changed=outbox.poke, limit=limit
@@ -272,6 +278,7 @@ async def build(
             committed=outbox.poke,
             labels=labels_of(settings.labels),
             limit=limit,
+            work=work,
         )
         configuration = Configuration(settings, read=reread)
 
@@ -308,6 +315,7 @@ async def build(
                 rules=rules.current,
                 stages=app.stages,
                 sources=consumer.receiving,
+                work=work,
                 clock=clock,
                 redact=configuration.redact,
             )

@@ -21,7 +21,7 @@ from triage.effects import decided, quarantine_alert
 from triage.envelope import RECONSTRUCTED, Destination, Envelope, parse_body
 from triage.errors import InvalidEnvelope, Permanent, StoreConflict, StoreUnavailable, Temporary
 from triage.facts import NEED_RATES, NO_LABELS, Arrival, arrival
-from triage.progress import LIMIT, Progress, Receiving
+from triage.progress import LIMIT, Progress, Receiving, Work
 from triage.rules.model import AlertPolicy, RuleSet
 from triage.settings import show_duration
 from triage.sources import Delivery, Source
@@ -82,11 +82,13 @@ class Consumer:
         committed: Callable[[], None] = lambda: None,
         labels: Labels = lambda _function: NO_LABELS,
         limit: timedelta = LIMIT,
+        work: Work | None = None,
     ) -> None:
         """``rules`` gives the set in force, ``batch`` bounds what is committed at once (and what waits for that, once
         more), ``committed`` is called after each commit (it wakes the outbox), ``limit`` is how long a stage may stand
-        still.
+        still, ``work`` is counted up.
         """
+        self._work = work or Work()
         self._intakes, self._store, self._rules, self._clock = intakes, store, rules, clock
         self._quarantine, self._committed, self._labels = quarantine, committed, labels
         self._group = min(_GROUP, batch)
@@ -192,7 +194,7 @@ class Consumer:
         self._acking.oldest(self._acks.values())
 
     async def _commit(self, batch: Sequence[Taken]) -> None:
-        now = self._clock.now()
+        now, began = self._clock.now(), self._clock.steady()
         arrivals, unread = read_batch(batch, now=now, labels=self._labels)
         quarantined = tuple(replace(item, alert=self._quarantine_alert(item)) for item in unread)
         pause = timedelta(milliseconds=500)
@@ -224,8 +226,18 @@ class Consumer:
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, _SLOW_RETRY)
             else:
+                self._count(commit, len(batch), self._clock.steady() - began)
                 _report(commit)
                 return
+
+    def _count(self, commit: Commit, messages: int, took: timedelta) -> None:
+        work = self._work
+        work.commits += 1
+        work.messages += messages
+        work.seconds += took.total_seconds()
+        decisions = [item.decision for item in commit.decided]
+        work.decisions.update((each.rule.id if each.rule else "", str(each.reason)) for each in decisions)
+        work.rule_errors.update(clause.rule_id for each in decisions for clause in each.errors)
 
     def _quarantine_alert(self, item: Quarantined) -> NewAlert | None:
         if self._quarantine is None:

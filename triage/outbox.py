@@ -23,7 +23,7 @@ from triage.errors import Misconfigured, OutcomeUnknown, Permanent, StoreUnavail
 from triage.notify import Notification, Notifier, Result
 from triage.orders import Limits
 from triage.plans import plan_step
-from triage.progress import LIMIT, Progress
+from triage.progress import LIMIT, Progress, Work
 from triage.reactions import function_of, lost, not_found, postponed, refused, resolved, submitted, unanswered
 from triage.reruns.backoff import next_delay, spread_of
 from triage.states import RowState
@@ -77,8 +77,12 @@ class Outbox:
         retries: Retries = Retries(),
         limit: timedelta = LIMIT,
         orders: Limits = _LIMITS,
+        work: Work | None = None,
     ) -> None:
-        """``limit`` is how long a stage may stand still; an act may always take a lease. ``orders`` is for plans."""
+        """``limit`` is how long a stage may stand still; an act may always take a lease. ``orders`` is for plans,
+        ``work`` is counted up.
+        """
+        self._work = work or Work()
         self._store, self._invoker, self._notifier, self._clock = store, invoker, notifier, clock
         self._lease, self._concurrency, self._retries, self._orders = lease, concurrency, retries, orders
         self._wake = asyncio.Event()
@@ -234,7 +238,10 @@ class Outbox:
         sent = frozenset(payload.get("sent", ()))
         results = await self._notifier.send(note, skip=sent)
         now = self._clock.now()
-        return lambda _facts: notified(row, results, retries=self._retries, now=now)
+        settle = notified(row, results, retries=self._retries, now=now)
+        if results:  # a receiver that is not configured any more gets no series
+            self._work.notified[note.receiver, settle.delivery] += 1
+        return lambda _facts: settle
 
     def _submitted(self, row: OutboxRow, request_id: str, *, already: bool) -> React:
         return lambda facts: submitted(row, facts, request_id=request_id, now=self._clock.now(), already=already)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -111,3 +112,25 @@ class Receiving:
         self.errors += 1
         self.failed_at, self.error, self.failing = now, str(error), True
         return news
+
+
+@dataclass(slots=True)
+class Work:
+    """What has been done since the start, counted for the metrics. Its keys are ids of rules, names of receivers and
+    words of the code, never texts of messages.
+
+    Attributes:
+        commits: batches committed, with ``messages`` in all of them, and ``seconds`` from deciding to the commit.
+        decisions: by rule ("" when none decided) and reason.
+        rule_errors: clauses that could not be evaluated, by rule.
+        rules_read: readings of the rule files after the start, by ``taken``, ``same`` and ``refused``.
+        notified: tries to tell, by receiver and ``sent``, ``failed``, ``dead``.
+    """
+
+    commits: int = 0
+    messages: int = 0
+    seconds: float = 0.0
+    decisions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    rule_errors: Counter[str] = field(default_factory=Counter)
+    rules_read: Counter[str] = field(default_factory=Counter)
+    notified: Counter[tuple[str, str]] = field(default_factory=Counter)

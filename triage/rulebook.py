@@ -13,7 +13,7 @@ from typing import Final
 from triage.clock import Clock
 from triage.effects import rules_alert
 from triage.errors import Problem, ProblemsError, RulesInvalid, StoreUnavailable
-from triage.progress import LIMIT, Progress
+from triage.progress import LIMIT, Progress, Work
 from triage.rulecheck import check_rules, read_rule_set
 from triage.rules.model import AlertPolicy, RuleSet
 from triage.rulewatch import Signature, signature, watch_rules
@@ -46,7 +46,9 @@ class RuleBook:
         clock: Clock,
         seen: Signature,
         limit: timedelta = LIMIT,
+        work: Work | None = None,
     ) -> None:
+        self._work = work or Work()
         self._path, self._rules, self._read = path, rules, read
         self._store, self._clock, self._seen = store, clock, seen
         self._watching, self._reading = Progress(limit), Progress(limit)
@@ -65,6 +67,7 @@ class RuleBook:
         clock: Clock,
         read: Callable[..., RuleSet] = read_rule_set,
         limit: timedelta = LIMIT,
+        work: Work | None = None,
     ) -> RuleBook:
         """Put the rules at ``path`` in force, or, when they cannot be used, the last good set that the store keeps.
 
@@ -73,6 +76,7 @@ class RuleBook:
             receivers: those that rules may name.
             read: reads and checks what is there, as `read_rule_set` does; called in a thread.
             limit: how long watching or reading may stand still.
+            work: is counted up.
 
         Raises:
             RulesInvalid, ConfigInvalid: the rules cannot be used, and no kept set can either.
@@ -87,11 +91,11 @@ class RuleBook:
             rules = await _load(path, read_now)
         except ProblemsError as error:
             rules = await _last_good(store, error, receivers=receivers, today=clock.now().date())
-            book = cls(path, rules, read=read_now, store=store, clock=clock, seen=seen, limit=limit)
+            book = cls(path, rules, read=read_now, store=store, clock=clock, seen=seen, limit=limit, work=work)
             await book._refuse(error.problems)
             return book
         await store.save_rule_set(rules.digest, rules.sources, now=clock.now())
-        return cls(path, rules, read=read_now, store=store, clock=clock, seen=seen, limit=limit)
+        return cls(path, rules, read=read_now, store=store, clock=clock, seen=seen, limit=limit, work=work)
 
     def current(self) -> RuleSet:
         """The set in force."""
@@ -133,10 +137,12 @@ class RuleBook:
         try:
             rules = await _load(self._path, self._read)
         except ProblemsError as error:
+            self._work.rules_read["refused"] += 1
             await self._refuse(error.problems)
             return False
         self.problems = ()
         await self._store.save_rule_set(rules.digest, rules.sources, now=self._clock.now())
+        self._work.rules_read["same" if rules.digest == self._rules.digest else "taken"] += 1
         if rules.digest == self._rules.digest:
             log.info("rules read again: nothing new, %s stays in force", rules.digest[:12])
         else:

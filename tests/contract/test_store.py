@@ -616,6 +616,7 @@ def test_a_lost_claim_writes_nothing_and_asks_nobody(run):
         assert not await store.settle(lost_claim, asked.append, now=NOW + LEASE)
         assert asked == []
         assert (await store.totals()).outbox == {"notify": 1}
+        assert (await store.totals()).outbox_due == {"notify": row("k").due_at}
 
     run(scenario)
 
@@ -630,6 +631,7 @@ def test_a_finished_row_is_never_claimed_nor_settled_again(run, outcome):
         assert await claim(store, now=NOW + 24 * HOUR) == []
         assert await store.next_due() is None
         assert (await store.totals()).outbox == {}
+        assert (await store.totals()).outbox_due == {}
 
     run(scenario)
 

@@ -113,6 +113,13 @@ def test_a_daemon_at_work_is_well_ready_and_counted(tmp_path):
             assert 'triage_envelopes_total{result="duplicates"} 1' in lines
             assert 'triage_envelopes_total{result="quarantined"} 1' in lines
             assert 'triage_source_messages_total{source="local"} 3' in lines
+            done = {
+                "triage_commit_messages_total 3",
+                'triage_decisions_total{rule="tell",reason="matched"} 1',
+                'triage_notifications_total{receiver="default",result="sent"} 2',  # the failure, and the quarantine
+                'triage_source_lag_seconds{source="local"} 0',
+            }
+            await until(lambda: get(client, "/metrics"), lambda told: done <= set(told[1].splitlines()))
             status, text = await get(client, "/readyz")
             details = json.loads(text)
             assert (status, details["ready"], details["store"]["reachable"]) == (200, True, True)
@@ -155,6 +162,10 @@ def test_a_refused_edit_of_the_rules_shows_and_leaves_the_daemon_ready(tmp_path)
             )
             assert SECRET not in text
             assert "triage_rules_refused 1" in (await get(client, "/metrics"))[1].splitlines()
+            refused = re.search(
+                r'triage_rules_reloads_total\{result="refused"\} (\d+)', (await get(client, "/metrics"))[1]
+            )
+            assert int(refused[1]) >= 1
 
     asyncio.run(scenario())
 

@@ -1,6 +1,7 @@
 """The metrics as Prometheus reads them, and their reference."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from triage.changes import RowKind
 from triage.errors import Problem
-from triage.progress import Progress, Receiving, stalled
+from triage.progress import Progress, Receiving, Work, stalled
 from triage.states import State
 from triage.stores import RulesState, Totals
 from triage.web.metrics import METRICS, View, metrics_text
@@ -31,6 +32,13 @@ GOOD = RulesState("d" * 64, NOW)
 SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\[\\"n])*",?)*)\})? (\S+)')
 LABEL = re.compile(r'([a-z]+)="((?:[^"\\\n]|\\[\\"n])*)"')
 
+LAGGING = {"local": Receiving(messages=1, received_at=NOW, lag=timedelta(seconds=7))}
+BUSY = Work(2, 30, 0.25)
+BUSY.decisions.update({("retry", "matched"): 3, ("", "no_rule"): 1})
+BUSY.rule_errors["retry"] = 2
+BUSY.rules_read["refused"] = 1
+BUSY.notified["oncall", "failed"] = 4
+
 
 def view(**changes):
     given = {
@@ -39,6 +47,8 @@ def view(**changes):
         "totals": TOTALS,
         "state": GOOD,
         "sources": {"local": Receiving(messages=10, received_at=NOW)},
+        "at": NOW,
+        "work": Work(),
         "waiting": {"consumer": timedelta(0), "outbox": timedelta(seconds=1.5)},
     }
     return View(**given | changes)
@@ -92,17 +102,35 @@ def test_what_runs_and_how_it_gets_on_is_told():
     assert samples["triage_stage_waiting_seconds", (("stage", "outbox"),)] == 1.5
 
 
+def test_what_was_done_since_the_start_is_told():
+    due = {"notify": NOW - timedelta(seconds=90), "flush": NOW + timedelta(seconds=5)}
+    samples = read(metrics_text(view(sources=LAGGING, work=BUSY, totals=replace(TOTALS, outbox_due=due))))
+    assert samples["triage_source_lag_seconds", (("source", "local"),)] == 7
+    assert samples["triage_commits_total", ()] == 2
+    assert samples["triage_commit_messages_total", ()] == 30
+    assert samples["triage_commit_seconds_total", ()] == 0.25
+    assert samples["triage_decisions_total", (("rule", "retry"), ("reason", "matched"))] == 3
+    assert samples["triage_decisions_total", (("rule", ""), ("reason", "no_rule"))] == 1
+    assert samples["triage_rule_errors_total", (("rule", "retry"),)] == 2
+    assert samples["triage_rules_reloads_total", (("result", "refused"),)] == 1
+    assert samples["triage_rules_reloads_total", (("result", "taken"),)] == 0
+    assert samples["triage_notifications_total", (("receiver", "oncall"), ("result", "failed"))] == 4
+    overdue = {labels[0][1]: n for (name, labels), n in samples.items() if name == "triage_outbox_overdue_seconds"}
+    assert overdue == {kind.value: 0 for kind in RowKind} | {"notify": 90}
+
+
 def test_refused_rules_show():
     refused = RulesState("d", NOW, (Problem("a.yaml", 1, 1, "wrong"),), NOW)
     assert read(metrics_text(view(state=refused)))["triage_rules_refused", ()] == 1
 
 
 def test_without_a_store_its_metrics_are_absent_and_the_others_are_there():
-    names = {name for name, _ in read(metrics_text(view(totals=None, state=None)))}
+    names = {name for name, _ in read(metrics_text(view(totals=None, state=None, sources=LAGGING, work=BUSY)))}
     assert {metric.name for metric in METRICS} - names == {
         "triage_envelopes_total",
         "triage_failures",
         "triage_outbox_rows",
+        "triage_outbox_overdue_seconds",
         "triage_deliveries_total",
         "triage_plans",
         "triage_plan_items",

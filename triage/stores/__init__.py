@@ -48,6 +48,8 @@ class Totals:
     """Plans of re-runs by state (``reruns.plan.PlanState``); drafts are none."""
     plan_items: Mapping[str, int] = field(default_factory=dict)
     """Items of plans that are applied and not over, by state (``reruns.plan.ItemState``)."""
+    outbox_due: Mapping[str, datetime] = field(default_factory=dict)
+    """When the first of the rows that are not finished is or was due, by kind."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,12 @@ def totals(connection: sqlite3.Connection) -> Totals:
         deliveries=dict(deliveries),
         plans=by_state,
         plan_items=items,
+        outbox_due={
+            row["kind"]: records.instant_of(row["first"])
+            for row in db.query(
+                "SELECT kind, min(due_at) AS first FROM outbox WHERE state IN ('pending', 'unknown') GROUP BY kind"
+            )
+        },
     )
 
 

@@ -217,6 +217,10 @@ class MemoryStore(MemoryPlans):
             failures=counters["failures"],
             states=dict(+states),
             outbox=dict(Counter(row["kind"] for row in self.tables.unfinished())),
+            outbox_due={
+                row["kind"]: records.instant_of(row["due_at"])
+                for row in sorted(self.tables.unfinished(), key=lambda row: row["due_at"], reverse=True)
+            },
             deliveries=dict(Counter(row["result"] for row in tables.deliveries.values())),
             **plan_sums(tables),
         )

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from triage.changes import RowKind
-from triage.progress import Receiving
+from triage.decide import Reason
+from triage.progress import Receiving, Work
 from triage.reruns.plan import ItemState, PlanState
 from triage.states import State
 from triage.stores import RulesState, Totals
@@ -102,6 +103,49 @@ WAITING: Final = Metric(
     "How long a stage has had work without getting on with it; a few seconds at most when all is well.",
     {"stage": ()},
 )
+LAG: Final = Metric(
+    "triage_source_lag_seconds",
+    "gauge",
+    "How long the oldest message of the last answer had waited in its queue; absent where the queue does not tell.",
+    {"source": ()},
+)
+OVERDUE: Final = Metric(
+    "triage_outbox_overdue_seconds",
+    "gauge",
+    "For how long the oldest thing to do has been due, by kind; 0 when nothing is due yet.",
+    {"kind": tuple(kind.value for kind in RowKind)},
+)
+COMMITS: Final = Metric("triage_commits_total", "counter", "Batches committed since the start.")
+COMMITTED: Final = Metric(
+    "triage_commit_messages_total", "counter", "Messages in these batches; by the number of batches, the mean size."
+)
+COMMIT_TIME: Final = Metric(
+    "triage_commit_seconds_total", "counter", "Time from reading a batch to its commit, in all, since the start."
+)
+DECISIONS: Final = Metric(
+    "triage_decisions_total",
+    "counter",
+    "Decisions since the start, by the rule that decided (empty: none did) and why.",
+    {"rule": (), "reason": tuple(each.value for each in Reason if each not in (Reason.DUPLICATE, Reason.CONFLICT))},
+)
+RULE_ERRORS: Final = Metric(
+    "triage_rule_errors_total",
+    "counter",
+    "Conditions that could not be evaluated since the start, by rule.",
+    {"rule": ()},
+)
+RULES_READ: Final = Metric(
+    "triage_rules_reloads_total",
+    "counter",
+    "Readings of the rule files after the start, by result.",
+    {"result": ("taken", "same", "refused")},
+)
+NOTIFIED: Final = Metric(
+    "triage_notifications_total",
+    "counter",
+    "Notifications since the start, by receiver and result: sent, a try that failed, given up.",
+    {"receiver": (), "result": ("sent", "failed", "dead")},
+)
 METRICS: Final = (
     INFO,
     STORE_UP,
@@ -117,6 +161,15 @@ METRICS: Final = (
     RECEIVE_ERRORS,
     RECEIVED_AT,
     WAITING,
+    LAG,
+    OVERDUE,
+    COMMITS,
+    COMMITTED,
+    COMMIT_TIME,
+    DECISIONS,
+    RULE_ERRORS,
+    RULES_READ,
+    NOTIFIED,
 )
 """All of them, in the order in which they are written."""
 
@@ -133,6 +186,8 @@ class View:
     state: RulesState | None
     sources: Mapping[str, Receiving]
     waiting: Mapping[str, timedelta]
+    at: datetime
+    work: Work
 
 
 _Samples = list[tuple[tuple[str, ...], float]]
@@ -147,7 +202,7 @@ def metrics_text(view: View) -> str:
 
 
 def _values(view: View) -> dict[str, _Samples]:
-    sources = view.sources.items()
+    sources, work = view.sources.items(), view.work
     values: dict[str, _Samples] = {
         INFO.name: [((view.version, view.rules[:12]), 1)],
         STORE_UP.name: [((), view.totals is not None)],
@@ -155,6 +210,14 @@ def _values(view: View) -> dict[str, _Samples]:
         RECEIVE_ERRORS.name: [((name,), source.errors) for name, source in sources],
         RECEIVED_AT.name: [((name,), at.timestamp()) for name, source in sources if (at := source.received_at)],
         WAITING.name: [((name,), waiting.total_seconds()) for name, waiting in view.waiting.items()],
+        LAG.name: [((name,), source.lag.total_seconds()) for name, source in sources if source.lag is not None],
+        COMMITS.name: [((), work.commits)],
+        COMMITTED.name: [((), work.messages)],
+        COMMIT_TIME.name: [((), work.seconds)],
+        DECISIONS.name: [*work.decisions.items()],
+        RULE_ERRORS.name: [((rule,), number) for rule, number in work.rule_errors.items()],
+        RULES_READ.name: [((result,), work.rules_read[result]) for result in RULES_READ.labels["result"]],
+        NOTIFIED.name: [*work.notified.items()],
     }
     if (sums := view.totals) is not None:
         results = {name: getattr(sums, name) for name in ENVELOPES.labels["result"]}
@@ -168,6 +231,10 @@ def _values(view: View) -> dict[str, _Samples]:
         ):
             (known,) = metric.labels.values()
             values[metric.name] = [((value,), counts.get(value, 0)) for value in known]
+        due = sums.outbox_due
+        values[OVERDUE.name] = [
+            ((kind,), max((view.at - due.get(kind, view.at)).total_seconds(), 0)) for kind in OVERDUE.labels["kind"]
+        ]
     if view.state is not None:
         values[RULES_REFUSED.name] = [((), bool(view.state.problems))]
         values[RULES_LOADED.name] = [((), view.state.loaded_at.timestamp())]

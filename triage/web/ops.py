@@ -22,7 +22,7 @@ from triage import __version__
 from triage.clock import Clock
 from triage.errors import Problem, StoreUnavailable
 from triage.log import printable_json
-from triage.progress import Progress, Receiving, stalled
+from triage.progress import Progress, Receiving, Work, stalled
 from triage.rules.model import RuleSet
 from triage.settings import WebSettings
 from triage.stores import RulesState, Store, Totals
@@ -65,10 +65,11 @@ class Ops:
         sources: Mapping[str, Receiving],
         clock: Clock,
         redact: Callable[[str], str],
+        work: Work | None = None,
     ) -> None:
         """``rules`` gives the set in force; ``redact`` takes secrets out of texts that came from outside."""
         self._store, self._rules, self._stages, self._sources = store, rules, stages, sources
-        self._clock, self._redact = clock, redact
+        self._clock, self._redact, self._work = clock, redact, work or Work()
         self._asking = asyncio.Lock()
         self._seen: _Look | None = None
 
@@ -128,6 +129,8 @@ class Ops:
             totals=look.totals,
             state=look.rules,
             sources=self._sources,
+            at=self._clock.now(),
+            work=self._work,
             waiting={name: progress.waiting(now) for name, progress in self._stages.items()},
         )
         return web.Response(body=metrics_text(view).encode(), headers={"Content-Type": CONTENT_TYPE})
