@@ -316,6 +316,7 @@ async def build(
                 stages=app.stages,
                 sources=consumer.receiving,
                 work=work,
+                oldest=consumer.oldest,
                 clock=clock,
                 redact=configuration.redact,
             )

@@ -108,6 +108,13 @@ class Consumer:
         """Take other settings, from the next batch on."""
         self._labels, self._quarantine = labels, quarantine
 
+    def oldest(self, source: str) -> datetime | None:
+        """When the oldest message that we hold from ``source``, not acknowledged yet, was put into its queue; None when
+        there is none, or the queue does not tell.
+        """
+        held = (item.delivery.enqueued_at for item in self._held.values() if item.source.name == source)
+        return min((at for at in held if at is not None), default=None)
+
     @property
     def stages(self) -> dict[str, Progress]:
         """Every receiver, the work on a batch up to its commit, and the acknowledgements."""
@@ -238,6 +245,12 @@ class Consumer:
         decisions = [item.decision for item in commit.decided]
         work.decisions.update((each.rule.id if each.rule else "", str(each.reason)) for each in decisions)
         work.rule_errors.update(clause.rule_id for each in decisions for clause in each.errors)
+        # How an ambiguous result ended is asked first; the outbox counts it.
+        work.reruns.update(
+            "succeeded" if each.reason is Reason.HEALED else "failed"
+            for each in decisions
+            if each.facts.lineage is not None and each.reason is not Reason.AMBIGUOUS
+        )
 
     def _quarantine_alert(self, item: Quarantined) -> NewAlert | None:
         if self._quarantine is None:

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from triage.admission import admitted
 from triage.alerts.grouping import flush
 from triage.alerts.silences import look
-from triage.changes import Changes, OutboxRow, RowKind, Settle
+from triage.changes import Changes, OutboxRow, RowFacts, RowKind, Settle
 from triage.clock import Clock
 from triage.cloud.fc_answers import AsyncConfig, Submitted, Task
 from triage.envelope import FunctionRef
@@ -26,7 +26,7 @@ from triage.plans import plan_step
 from triage.progress import LIMIT, Progress, Work
 from triage.reactions import function_of, lost, not_found, postponed, refused, resolved, submitted, unanswered
 from triage.reruns.backoff import next_delay, spread_of
-from triage.states import RowState
+from triage.states import RowEvent, RowState, State
 from triage.stores import React, Store
 
 log = logging.getLogger(__name__)
@@ -148,8 +148,18 @@ class Outbox:
     async def _act(self, row: OutboxRow) -> None:
         try:
             react = await self.react(row)
-            if react is not None and not await self._store.settle(row, react, now=self._clock.now()):
+            if react is None:
+                return
+            settled: list[Settle] = []
+
+            def last(facts: RowFacts) -> Settle:  # a transaction that is done again asks again
+                settled[:] = [react(facts)]
+                return settled[0]
+
+            if not await self._store.settle(row, last, now=self._clock.now()):
                 log.info("%s %s: settled by somebody else, or no longer needed", row.kind, row.key)
+            elif result := rerun_result(row, settled[0]):
+                self._work.reruns[result] += 1
         except StoreUnavailable as error:
             log.error("%s %s: acted, but the store fails: %s", row.kind, row.key, error)  # noqa: TRY400
         except Exception:
@@ -239,7 +249,7 @@ class Outbox:
         results = await self._notifier.send(note, skip=sent)
         now = self._clock.now()
         settle = notified(row, results, retries=self._retries, now=now)
-        if results:  # a receiver that is not configured any more gets no series
+        if results or settle.delivery == "sent":  # a receiver that is not configured any more gets no series
             self._work.notified[note.receiver, settle.delivery] += 1
         return lambda _facts: settle
 
@@ -249,6 +259,25 @@ class Outbox:
     def _postponed(self, row: OutboxRow, error: Temporary | Permanent) -> React:
         note, retry_after = str(error), getattr(error, "retry_after", None)
         return lambda facts: postponed(row, facts, note=note, now=self._clock.now(), retry_after=retry_after)
+
+
+_SUBMITTED: Final = {
+    RowEvent.HAPPENED: "submitted",
+    RowEvent.POSTPONED: "postponed",
+    RowEvent.LOST: "unknown",
+    RowEvent.GIVEN_UP: "refused",
+}
+
+
+def rerun_result(row: OutboxRow, settle: Settle) -> str:
+    """The step that a re-run has taken by this, as the metrics call it; empty: none. Pure."""
+    if row.kind is RowKind.RERUN:
+        moved_on = settle.event in (RowEvent.HAPPENED, RowEvent.GIVEN_UP) and settle.changes == Changes()
+        return "" if moved_on else _SUBMITTED.get(settle.event, "")
+    if row.kind in (RowKind.RESOLVE, RowKind.EXPECT) and settle.changes.lineages:
+        healed = settle.changes.lineages[0].state is State.HEALED
+        return "succeeded" if healed else "overdue" if row.kind is RowKind.EXPECT else "failed"
+    return ""
 
 
 def notified(row: OutboxRow, results: Any, *, retries: Retries, now: datetime) -> Settle:

@@ -10,6 +10,7 @@ import pytest
 
 from triage.consumer import Consumer, Intake
 from triage.errors import Misconfigured, StoreConflict, StoreUnavailable, Temporary
+from triage.progress import Work
 from triage.rules.model import AlertPolicy, SourceText
 from triage.rules.source import load_rules
 from triage.stores import FailureFilter
@@ -59,14 +60,17 @@ class World:
         self.store = store or MemoryStore()
         self.source = source(clock=self.clock, lease=LEASE) if source else FakeSource(clock=self.clock, lease=LEASE)
         self.stop = asyncio.Event()
-        self.task = None
+        self.task = self.consumer = None
+        self.work = Work()
 
     @asynccontextmanager
     async def running(self, *more, receivers=1, limit=16, rules=RULES, **options):
         """Consume inside the block, and stop at its end; everything must come to an end by itself then."""
         intakes = [Intake(source, receivers, limit) for source in (self.source, *more)]
-        consumer = Consumer(intakes, store=self.store, rules=lambda: rules, clock=self.clock, **options)
-        self.task = asyncio.create_task(consumer.run(self.stop))
+        self.consumer = Consumer(
+            intakes, store=self.store, rules=lambda: rules, clock=self.clock, work=self.work, **options
+        )
+        self.task = asyncio.create_task(self.consumer.run(self.stop))
         try:
             await self.clock.advance(timedelta(0))
             yield self
@@ -107,9 +111,13 @@ def test_nothing_is_acknowledged_before_it_is_committed():
             await w.after(5)
             assert w.store.committing == 1
             assert w.source.acks == 0
+            assert w.consumer.oldest("fake") == make.NOW
             w.store.opened.set()
             await w.after()
             assert w.source.acked == ids
+            assert w.consumer.oldest("fake") is None
+            assert (w.work.commits, w.work.messages, w.work.seconds) == (1, 3, 5)
+            assert w.work.decisions == {("again", "matched"): 3}
             assert w.sums() == {"decided": 3}
 
     asyncio.run(scenario())

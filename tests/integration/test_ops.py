@@ -116,8 +116,9 @@ def test_a_daemon_at_work_is_well_ready_and_counted(tmp_path):
             done = {
                 "triage_commit_messages_total 3",
                 'triage_decisions_total{rule="tell",reason="matched"} 1',
-                'triage_notifications_total{receiver="default",result="sent"} 2',  # the failure, and the quarantine
+                'triage_notifications_total{receiver="default",result="sent"} 1',
                 'triage_source_lag_seconds{source="local"} 0',
+                'triage_source_oldest_message_seconds{source="local"} 0',
             }
             await until(lambda: get(client, "/metrics"), lambda told: done <= set(told[1].splitlines()))
             status, text = await get(client, "/readyz")

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import pairwise
@@ -18,6 +18,7 @@ from triage.effects import decided
 from triage.errors import Misconfigured, OutcomeUnknown, Permanent, StoreUnavailable, Temporary
 from triage.notify import Result
 from triage.outbox import Outbox, Retries
+from triage.progress import Work
 from triage.reruns.lineage import task_id
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import AlertPolicy, Cause, RerunPolicy
@@ -88,6 +89,7 @@ class World:
         self.functions = Functions(self.clock, self.source, **functions)
         self.phone = Phone(self.clock)
         self.outbox = self.task = None
+        self.work = Work()
         self.stop = asyncio.Event()
 
     async def fail(self, *request_ids, **fields):
@@ -109,6 +111,7 @@ class World:
             invoker=self.functions,
             notifier=self.phone,
             clock=self.clock,
+            work=self.work,
             **{"lease": LEASE, **options},
         )
         self.stop = asyncio.Event()
@@ -157,11 +160,19 @@ def run(scenario):
 def test_a_failure_is_run_again_until_it_heals_or_somebody_hears_of_it(outcomes, end, submits):
     async def scenario():
         world = World(outcomes=outcomes)
-        consumer = Consumer([Intake(world.source, 1)], store=world.store, rules=lambda: world.rules, clock=world.clock)
+        consumer = Consumer(
+            [Intake(world.source, 1)],
+            store=world.store,
+            rules=lambda: world.rules,
+            clock=world.clock,
+            work=world.work,
+        )
         await world.fail("r1")
         async with world.running() as w:
             consuming = asyncio.create_task(consumer.run(w.stop))
             await w.after(120)
+            healed = end is State.HEALED
+            assert +w.work.reruns == +Counter(submitted=submits, succeeded=healed, failed=submits - healed)
             assert w.states() == {"r1": end}
             assert len(w.functions.submits) == submits
             assert set(w.functions.executions.values()) == {1}
@@ -197,6 +208,7 @@ def test_a_refused_rerun_is_told():
             await w.after(30)
             assert (w.state(), w.causes()) == (State.ALERTED, [Cause.REFUSED])
             assert w.row() == ("dead", "not_found: no function my-fc-job")
+            assert w.work.reruns == Counter(refused=1)
             (note,) = w.phone.notes
             assert "the re-run was refused" in note.body
             assert "no function my-fc-job" in note.body
@@ -217,6 +229,7 @@ def test_a_submit_that_is_turned_away_comes_again_later(error, earliest):
         async with world.running() as w:
             await w.after(110)
             first, second = w.since(w.functions.submits)
+            assert w.work.reruns == Counter(postponed=1, submitted=1)
             assert first == 5
             assert earliest <= second <= earliest + 2
             assert w.state() == State.RERUNNING
@@ -269,6 +282,7 @@ def test_a_submit_whose_answer_was_lost_is_asked_for_and_found():
             assert w.row() == ("done", "had been submitted as request fake-1")
             assert w.store.tables.links["fake-1"]["root"] == "r1"
             assert w.functions.executions == {TASK: 1}
+            assert w.work.reruns == Counter(unknown=1, submitted=1)
 
     run(scenario)
 
@@ -405,6 +419,7 @@ def test_an_overdue_result_is_asked_for(status, end, causes):
             assert w.functions.questions == []
             await w.after(30)
             assert (w.state(), w.causes()) == (end, causes)
+            assert (w.work.reruns["succeeded"], w.work.reruns["overdue"]) == (end is State.HEALED, bool(causes))
             if status == "Running":
                 w.functions.say("Succeeded")
                 await w.after(60)
@@ -451,6 +466,7 @@ def test_an_ambiguous_result_is_settled_by_asking(status, tracked, end, causes):
             w.functions.say(status)
             await w.after(40)
             assert (w.state(), w.causes()) == (end, causes)
+            assert (w.work.reruns["succeeded"], w.work.reruns["failed"]) == (end is State.HEALED, bool(causes))
             assert w.store.tables.outbox[f"expect:{TASK}"]["state"] == "cancelled"
 
     run(scenario)
@@ -534,6 +550,7 @@ def test_only_targets_that_did_not_take_a_notification_are_tried_again():
             assert [skip for _, _, skip in w.phone.calls] == [[], [], [1], [0, 1]]
             assert w.row(key) == ("done", "sent to 3")
             assert (await w.store.totals()).deliveries == {"failed": 3, "sent": 1}
+            assert w.work.notified == Counter({("default", "failed"): 3, ("default", "sent"): 1})
 
     run(scenario)
 
@@ -571,6 +588,7 @@ def test_a_notification_nobody_takes_is_dead_in_the_end(answer, note):
             assert times[-1] <= 310
             deliveries = (await w.store.totals()).deliveries
             assert deliveries == {"failed": len(times) - 1, "dead": 1}
+            assert {result for _, result in w.work.notified} == (set(deliveries) if answer else set())
             gaps = [later - sooner for sooner, later in pairwise(times)]
             assert 8 <= gaps[0] <= 12
             assert max(gaps) <= 72

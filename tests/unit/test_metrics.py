@@ -38,6 +38,7 @@ BUSY.decisions.update({("retry", "matched"): 3, ("", "no_rule"): 1})
 BUSY.rule_errors["retry"] = 2
 BUSY.rules_read["refused"] = 1
 BUSY.notified["oncall", "failed"] = 4
+BUSY.reruns["submitted"] = 5
 
 
 def view(**changes):
@@ -104,7 +105,12 @@ def test_what_runs_and_how_it_gets_on_is_told():
 
 def test_what_was_done_since_the_start_is_told():
     due = {"notify": NOW - timedelta(seconds=90), "flush": NOW + timedelta(seconds=5)}
-    samples = read(metrics_text(view(sources=LAGGING, work=BUSY, totals=replace(TOTALS, outbox_due=due))))
+    held = {"local": NOW - timedelta(seconds=11)}
+    totals = replace(TOTALS, outbox_due=due)
+    samples = read(metrics_text(view(sources=LAGGING, work=BUSY, totals=totals, oldest=held)))
+    assert samples["triage_source_oldest_message_seconds", (("source", "local"),)] == 11
+    assert samples["triage_reruns_total", (("result", "submitted"),)] == 5
+    assert samples["triage_reruns_total", (("result", "failed"),)] == 0
     assert samples["triage_source_lag_seconds", (("source", "local"),)] == 7
     assert samples["triage_commits_total", ()] == 2
     assert samples["triage_commit_messages_total", ()] == 30

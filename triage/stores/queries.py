@@ -148,6 +148,12 @@ def totals(connection: sqlite3.Connection) -> Totals:
     deliveries = Counter(_pairs(db, "SELECT result AS name, count(*) AS value FROM deliveries GROUP BY result"))
     gone = f"{REMOVED}deliveries_"
     deliveries.update({name.removeprefix(gone): value for name, value in counters.items() if name.startswith(gone)})
+    waiting = list(
+        db.query(
+            "SELECT kind, count(*) AS rows, min(due_at) AS first FROM outbox "
+            "WHERE state IN ('pending', 'unknown') GROUP BY kind"
+        )
+    )
     return Totals(
         received=counters.get("received", 0),
         decided=counters.get("decided", 0),
@@ -156,19 +162,11 @@ def totals(connection: sqlite3.Connection) -> Totals:
         quarantined=counters.get("quarantined", 0),
         failures=counters.get("failures", 0),
         states=states,
-        outbox=_pairs(
-            db,
-            "SELECT kind AS name, count(*) AS value FROM outbox WHERE state IN ('pending', 'unknown') GROUP BY kind",
-        ),
+        outbox={row["kind"]: row["rows"] for row in waiting},
         deliveries=dict(deliveries),
         plans=by_state,
         plan_items=items,
-        outbox_due={
-            row["kind"]: records.instant_of(row["first"])
-            for row in db.query(
-                "SELECT kind, min(due_at) AS first FROM outbox WHERE state IN ('pending', 'unknown') GROUP BY kind"
-            )
-        },
+        outbox_due={row["kind"]: records.instant_of(row["first"]) for row in waiting},
     )
 
 

@@ -109,6 +109,12 @@ LAG: Final = Metric(
     "How long the oldest message of the last answer had waited in its queue; absent where the queue does not tell.",
     {"source": ()},
 )
+OLDEST: Final = Metric(
+    "triage_source_oldest_message_seconds",
+    "gauge",
+    "Age of the oldest message that is received and not dealt with yet; 0 when there is none.",
+    {"source": ()},
+)
 OVERDUE: Final = Metric(
     "triage_outbox_overdue_seconds",
     "gauge",
@@ -146,6 +152,12 @@ NOTIFIED: Final = Metric(
     "Notifications since the start, by receiver and result: sent, a try that failed, given up.",
     {"receiver": (), "result": ("sent", "failed", "dead")},
 )
+RERUNS: Final = Metric(
+    "triage_reruns_total",
+    "counter",
+    "Steps of re-runs since the start: what the provider said of a submit, and what came of the re-run.",
+    {"result": ("submitted", "postponed", "unknown", "refused", "succeeded", "failed", "overdue")},
+)
 METRICS: Final = (
     INFO,
     STORE_UP,
@@ -162,6 +174,7 @@ METRICS: Final = (
     RECEIVED_AT,
     WAITING,
     LAG,
+    OLDEST,
     OVERDUE,
     COMMITS,
     COMMITTED,
@@ -170,6 +183,7 @@ METRICS: Final = (
     RULE_ERRORS,
     RULES_READ,
     NOTIFIED,
+    RERUNS,
 )
 """All of them, in the order in which they are written."""
 
@@ -188,6 +202,7 @@ class View:
     waiting: Mapping[str, timedelta]
     at: datetime
     work: Work
+    oldest: Mapping[str, datetime | None] = field(default_factory=dict)
 
 
 _Samples = list[tuple[tuple[str, ...], float]]
@@ -211,6 +226,9 @@ def _values(view: View) -> dict[str, _Samples]:
         RECEIVED_AT.name: [((name,), at.timestamp()) for name, source in sources if (at := source.received_at)],
         WAITING.name: [((name,), waiting.total_seconds()) for name, waiting in view.waiting.items()],
         LAG.name: [((name,), source.lag.total_seconds()) for name, source in sources if source.lag is not None],
+        OLDEST.name: [
+            ((name,), max((view.at - (view.oldest.get(name) or view.at)).total_seconds(), 0)) for name, _ in sources
+        ],
         COMMITS.name: [((), work.commits)],
         COMMITTED.name: [((), work.messages)],
         COMMIT_TIME.name: [((), work.seconds)],
@@ -218,6 +236,7 @@ def _values(view: View) -> dict[str, _Samples]:
         RULE_ERRORS.name: [((rule,), number) for rule, number in work.rule_errors.items()],
         RULES_READ.name: [((result,), work.rules_read[result]) for result in RULES_READ.labels["result"]],
         NOTIFIED.name: [*work.notified.items()],
+        RERUNS.name: [((result,), work.reruns[result]) for result in RERUNS.labels["result"]],
     }
     if (sums := view.totals) is not None:
         results = {name: getattr(sums, name) for name in ENVELOPES.labels["result"]}

@@ -66,10 +66,14 @@ class Ops:
         clock: Clock,
         redact: Callable[[str], str],
         work: Work | None = None,
+        oldest: Callable[[str], datetime | None] = lambda _source: None,
     ) -> None:
-        """``rules`` gives the set in force; ``redact`` takes secrets out of texts that came from outside."""
+        """``rules`` gives the set in force, ``oldest`` since when the oldest message that is held from a source is in
+        its queue; ``redact`` takes secrets out of texts that came from outside.
+        """
         self._store, self._rules, self._stages, self._sources = store, rules, stages, sources
         self._clock, self._redact, self._work = clock, redact, work or Work()
+        self._oldest = oldest
         self._asking = asyncio.Lock()
         self._seen: _Look | None = None
 
@@ -131,6 +135,7 @@ class Ops:
             sources=self._sources,
             at=self._clock.now(),
             work=self._work,
+            oldest={name: self._oldest(name) for name in self._sources},
             waiting={name: progress.waiting(now) for name, progress in self._stages.items()},
         )
         return web.Response(body=metrics_text(view).encode(), headers={"Content-Type": CONTENT_TYPE})
