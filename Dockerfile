@@ -50,7 +50,8 @@ HEALTHCHECK --interval=30s --timeout=10s --start-period=30s --retries=3 \
     CMD ["triage", "health"]
 
 # The exec form: SIGTERM reaches triage itself, which is process 1 and has no children. It then finishes what it holds
-# (20 s; `docker stop -t 30`).
+# (20 s; `docker stop -t 30`). The kernel drops a signal that process 1 has no handler for; blocked by env, which then
+# becomes triage, it waits until there is one.
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["triage"]
+ENTRYPOINT ["env", "--block-signal=TERM", "--block-signal=INT", "triage"]
 CMD ["run"]

@@ -153,6 +153,7 @@ class App:
             await asyncio.wait({*work, *beside}, return_when=asyncio.FIRST_COMPLETED)
             stop.set()  # a loop that ended by itself has failed; the other one must not go on alone
             self._supervisor.stopping()
+            log.info("stopping: what is under way is finished, within %s", self.settings.consumer.grace)
             _, late = await asyncio.wait(work, timeout=self.settings.consumer.grace.total_seconds())
             if late:
                 log.warning("not finished within the grace period: %s", ", ".join(task.get_name() for task in late))

@@ -66,7 +66,8 @@ def tree(builder, image):
 def test_what_the_image_says_of_itself(builder, image):
     config = json.loads(builder("inspect", "--type", "image", image))["Docker"]["config"]
     assert config["User"] == "10001:10001"
-    assert (config["Entrypoint"], config["Cmd"], config["StopSignal"]) == (["triage"], ["run"], "SIGTERM")
+    assert config["Entrypoint"] == ["env", "--block-signal=TERM", "--block-signal=INT", "triage"]
+    assert (config["Cmd"], config["StopSignal"]) == (["run"], "SIGTERM")
     assert config["Healthcheck"]["Test"] == ["CMD", "triage", "health"]
     assert list(config["Volumes"]) == ["/var/lib/triage"]
     assert config["Labels"]["org.opencontainers.image.version"] == "9.9"

@@ -54,9 +54,7 @@ def test_asked_to_stop_it_finishes_what_it_holds_and_leaves_the_rest_in_the_queu
         with emulation.daemon(state, **settings) as running:
             running.until_taken(100)
             began = time.monotonic()
-            running.process.send_signal(number)
-            running.process.send_signal(number)
-            assert running.stop(signal.SIGTERM if number == signal.SIGINT else signal.SIGINT) == 0
+            assert running.stop(number) == 0
             assert time.monotonic() - began < 15
             assert running.log.rstrip().endswith("stopped")
         sums, (waiting, leased) = ask("status", state=state), emulation.queue()

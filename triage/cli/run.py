@@ -21,6 +21,7 @@ from triage.cli.output import config_option, read_settings
 
 if TYPE_CHECKING:
     from triage.app import App
+    from triage.cli.stopping import Stopping
     from triage.settings import Settings
 
 log = logging.getLogger("triage")
@@ -47,19 +48,25 @@ def run(config: Path | None) -> None:
     """Take in results, decide, re-run or alert, until stopped.
 
     Without a configuration it reads the local queue, uses the shipped rules and prints alerts to standard output.
-    SIGTERM and Ctrl-C stop it: it finishes what it holds, and what it cannot finish in time is still in the queue.
+    SIGTERM and Ctrl-C stop it: it finishes what it holds, and what it cannot finish in time is still in the queue. A
+    second one ends it at once, and nothing is lost by that either.
     Rules that were changed are taken within two seconds. On SIGHUP rules and settings are read at once; settings that
     need a restart are named. What is wrong is told, and what was before stays in force. SIGUSR1 stops all re-runs,
     until `triage switch on`.
 
     Exit codes: 0 stopped; 1 failed; 2 wrong usage; 3 the configuration cannot be used; 70 a stage stood still, so that
-    it has to be started anew.
+    it has to be started anew; 130 or 143 a second SIGINT or SIGTERM ended it.
     """
+    from triage.cli.stopping import Stopping  # noqa: PLC0415
+    from triage.clock import SystemClock  # noqa: PLC0415
+
+    stopping = Stopping(SystemClock())
+    stopping.catch()
     settings = read_settings(config)
     _configure_log(settings)
     faulthandler.enable()  # an end by SIGABRT, which is how the watchdog ends it, leaves the stacks in the log
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(settings, lambda: read_settings(config)))
+        runner.run(_run(settings, stopping, lambda: read_settings(config)))
 
 
 def _configure_log(settings: Settings) -> None:
@@ -76,17 +83,17 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-async def _run(settings: Settings, reread: Callable[[], Settings]) -> None:
+async def _run(settings: Settings, stopping: Stopping, reread: Callable[[], Settings]) -> None:
+    stop, reload, halt = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    stopping.into(stop)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    loop.add_signal_handler(signal.SIGUSR1, halt.set)
+    # These take most of the time of a start, in which signals come, too.
     from triage.app import build  # noqa: PLC0415
     from triage.clock import SystemClock  # noqa: PLC0415
     from triage.sdnotify import Supervisor  # noqa: PLC0415
 
-    stop, reload, halt = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, reload.set)
-    loop.add_signal_handler(signal.SIGUSR1, halt.set)
     with ExitStack() as until_the_end:  # closing may hang as well
         async with build(
             settings,
