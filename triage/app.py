@@ -250,6 +250,7 @@ async def build(
                 settings.outbox.retry_max,
                 settings.outbox.give_up_after,
             ),
+            guards=settings.reruns.guards,
             limit=limit,
             orders=settings.reruns.limits,
             work=work,
@@ -258,6 +259,7 @@ async def build(
             store=store, path=settings.reruns.stop_file, clock=clock, changed=outbox.poke, limit=limit
         )
         await kill_switch.look()  # before the first row is claimed
+        await store.slow_start(now=clock.now())
         consumer = Consumer(
             [
                 intake

@@ -15,7 +15,7 @@ from typing import Any
 from triage.decide import Decision
 from triage.envelope import RequestId
 from triage.facts import Arrival, Lineage
-from triage.reruns.gate import Gate, GateFacts
+from triage.reruns.gate import Gate, GateFacts, Standing
 from triage.reruns.lineage import Origin
 from triage.reruns.plan import PlanChange, PlanView
 from triage.rules.model import Cause
@@ -32,6 +32,7 @@ class RowKind(StrEnum):
     FLUSH = "flush"  # fold the waiting alerts of a group into notifications
     NOTIFY = "notify"  # deliver one notification to one receiver
     HOLD = "hold"  # nobody has decided about a held failure in time
+    WAKE = "wake"  # let go what may go of a function's re-runs that wait
     PLAN_STEP = "plan_step"  # look how a bulk re-run gets on, and order what comes next
     SILENCE = "silence"  # a silence is about to end, or ends
 
@@ -41,7 +42,8 @@ class NewRow:
     """An outbox row to insert; ignored when a row with its key exists (``key`` is the idempotency key).
 
     ``root`` names the lineage and ``group`` the alert group it belongs to; either may be empty. ``payload`` is JSON.
-    ``anew``: a row with its key takes its values and starts again.
+    ``anew``: a row with its key takes its values and starts again. ``sooner``: an unfinished one may only become due
+    sooner; a finished one starts again.
     """
 
     key: str
@@ -51,6 +53,7 @@ class NewRow:
     root: str = ""
     group: str = ""
     anew: bool = False
+    sooner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,8 @@ class Changes:
         flushed: (group key, flush number, last alert id): these alerts went into that flush.
         silenced: those of them that silences keep from receivers.
         ended: (silence, how): it is over.
+        standings: how functions stand with their re-runs now; only when a row is settled.
+        wake: (function, number): so many of its re-runs that wait are let go, the oldest first; only then, too.
     """
 
     lineages: tuple[Lineage, ...] = ()
@@ -127,6 +132,8 @@ class Changes:
     plan: PlanChange | None = None
     silenced: tuple[Silenced, ...] = ()
     ended: tuple[int, str] | None = None
+    standings: tuple[Standing, ...] = ()
+    wake: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

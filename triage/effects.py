@@ -126,6 +126,7 @@ def _rerun_row(arrival: Arrival, lineage: Lineage, effect: Rerun, rule: Rule | N
             "attempt": effect.attempt,
             "origin": Origin.AUTOMATIC,
             **rerun_plan(arrival, policy),
+            **({} if policy.budget is None else {"budget": policy.budget}),
             "give_up_at": (lineage.started_at + policy.give_up_after).isoformat(),
             "alert": alert_plan(arrival, rule),
         },

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
-from triage.admission import admitted
+from triage.admission import admitted, concluded, counted, throttled, woken
 from triage.alerts.grouping import flush
 from triage.alerts.silences import look
 from triage.changes import Changes, OutboxRow, RowFacts, RowKind, Settle
@@ -26,8 +27,9 @@ from triage.plans import plan_step
 from triage.progress import LIMIT, Progress, Work
 from triage.reactions import function_of, lost, not_found, postponed, refused, resolved, submitted, unanswered
 from triage.reruns.backoff import next_delay, spread_of
+from triage.reruns.gate import Safeguards
 from triage.states import RowEvent, RowState, State
-from triage.stores import React, Store
+from triage.stores import Places, React, Store
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +77,7 @@ class Outbox:
         lease: timedelta = timedelta(minutes=2),
         concurrency: int = 16,
         retries: Retries = Retries(),
+        guards: Safeguards = Safeguards(),
         limit: timedelta = LIMIT,
         orders: Limits = _LIMITS,
         work: Work | None = None,
@@ -85,8 +88,10 @@ class Outbox:
         self._work = work or Work()
         self._store, self._invoker, self._notifier, self._clock = store, invoker, notifier, clock
         self._lease, self._concurrency, self._retries, self._orders = lease, concurrency, retries, orders
+        self._guards = guards
         self._wake = asyncio.Event()
         self._running: dict[asyncio.Task[None], datetime] = {}
+        self._functions: dict[asyncio.Task[None], str] = {}
         # Claiming waits for an act when all places are taken. What an act does after its lease is settled by nobody.
         self.progress, self._acting = Progress(max(lease, limit)), Progress(max(lease, limit))
 
@@ -125,16 +130,18 @@ class Outbox:
         free = self._concurrency - len(self._running)
         if free <= 0:
             return 0
-        rows = await self._store.claim_due(now=self._clock.now(), lease=self._lease, limit=free)
+        now = self._clock.now()
+        rows = await self._store.claim_due(now=now, lease=self._lease, limit=free, places=self._places())
         for row in rows:
             task = tasks.create_task(self._act(row), name=f"act {row.kind} {row.id}")
-            self._running[task] = self._clock.steady()
+            self._running[task], self._functions[task] = self._clock.steady(), row.function
             task.add_done_callback(self._finished)
         self._acting.oldest(self._running.values())
         return len(rows)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
+        self._functions.pop(task, None)
         self._acting.oldest(self._running.values())
         self.progress.rest()
         self._wake.set()
@@ -142,8 +149,13 @@ class Outbox:
     async def _pause(self) -> timedelta:
         if len(self._running) >= self._concurrency:
             return _IDLE  # a finished act wakes us
-        due = await self._store.next_due()
+        due = await self._store.next_due(places=self._places())
         return _IDLE if due is None else min(max(due - self._clock.now(), timedelta(0)), _IDLE)
+
+    def _places(self) -> Places:
+        """One function may take half of the places: another one is not to wait while its calls run into time-outs."""
+        under_way = Counter(function for function in self._functions.values() if function)
+        return Places(max(1, self._concurrency // 2), under_way)
 
     async def _act(self, row: OutboxRow) -> None:
         try:
@@ -184,6 +196,9 @@ class Outbox:
                 return await self._notify(row)
             case RowKind.HOLD:
                 return lambda facts: unanswered(row, facts)
+            case RowKind.WAKE:
+                now = self._clock.now()
+                return lambda facts: woken(row, facts, guards=self._guards, now=now)
             case RowKind.PLAN_STEP:
                 now = self._clock.now()
                 return lambda facts: plan_step(row, facts, limits=self._orders, now=now)
@@ -193,7 +208,8 @@ class Outbox:
 
     async def _submit(self, row: OutboxRow) -> React | None:
         now = self._clock.now()
-        if not await self._store.admit(row, lambda facts: admitted(row, facts, now=now), now=now):
+        guards = self._guards
+        if not await self._store.admit(row, lambda facts: admitted(row, facts, guards=guards, now=now), now=now):
             return None
         payload = await self._store.payload_of(row.root)
         if payload is None:
@@ -201,8 +217,8 @@ class Outbox:
         try:
             answer = await self._invoker.invoke_async(function_of(row.payload), payload, task_id=row.key)
         except OutcomeUnknown as error:
-            note = str(error)
-            return lambda facts: lost(row, facts, note=note, now=self._clock.now())
+            note, now = str(error), self._clock.now()
+            return lambda facts: counted(lost(row, facts, note=note, now=now), facts, succeeded=False)
         except (Temporary, Misconfigured) as error:
             # A missing permission or key can be mended while the re-run still makes sense.
             return self._postponed(row, error)
@@ -235,12 +251,12 @@ class Outbox:
             note, now = f"asked how the task ended: {error}", self._clock.now()
             since = datetime.fromisoformat(row.payload.get("unreachable_since", now.isoformat()))
             if row.kind is RowKind.EXPECT and now - since >= _UNREACHABLE:
-                return lambda facts: resolved(row, facts, status=None, now=now)
+                return lambda facts: concluded(resolved(row, facts, status=None, now=now), facts)
             payload = {**row.payload, "unreachable_since": since.isoformat()}
             due_at = now + timedelta(seconds=min(5 * 2 ** min(row.attempts, 7), 600))
             return lambda _facts: Settle.retry(due_at=due_at, note=note, payload=payload)
-        status = task.status if task else None
-        return lambda facts: resolved(row, facts, status=status, now=self._clock.now())
+        status, now = task.status if task else None, self._clock.now()
+        return lambda facts: concluded(resolved(row, facts, status=status, now=now), facts)
 
     async def _notify(self, row: OutboxRow) -> React:
         payload = row.payload
@@ -257,8 +273,18 @@ class Outbox:
         return lambda facts: submitted(row, facts, request_id=request_id, now=self._clock.now(), already=already)
 
     def _postponed(self, row: OutboxRow, error: Temporary | Permanent) -> React:
-        note, retry_after = str(error), getattr(error, "retry_after", None)
-        return lambda facts: postponed(row, facts, note=note, now=self._clock.now(), retry_after=retry_after)
+        note, after, now = str(error), getattr(error, "retry_after", None), self._clock.now()
+
+        def react(facts: RowFacts) -> Settle:
+            settle = postponed(row, facts, note=note, now=now, retry_after=after)
+            match error.reason:
+                case "throttled":
+                    return throttled(settle, facts, guards=self._guards, now=now, retry_after=after)
+                case "unreachable":
+                    return counted(settle, facts, succeeded=False)
+            return settle
+
+        return react
 
 
 _SUBMITTED: Final = {
@@ -272,7 +298,10 @@ _SUBMITTED: Final = {
 def rerun_result(row: OutboxRow, settle: Settle) -> str:
     """The step that a re-run has taken by this, as the metrics call it; empty: none. Pure."""
     if row.kind is RowKind.RERUN:
-        moved_on = settle.event in (RowEvent.HAPPENED, RowEvent.GIVEN_UP) and settle.changes == Changes()
+        moved_on = (
+            settle.event in (RowEvent.HAPPENED, RowEvent.GIVEN_UP)
+            and replace(settle.changes, standings=()) == Changes()
+        )
         return "" if moved_on else _SUBMITTED.get(settle.event, "")
     if row.kind in (RowKind.RESOLVE, RowKind.EXPECT) and settle.changes.lineages:
         healed = settle.changes.lineages[0].state is State.HEALED

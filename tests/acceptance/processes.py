@@ -183,6 +183,13 @@ def _daemon(config: Path, state: Path, **more: str) -> Any:
         "TRIAGE_FC__TIMEOUT": "1500ms",
         "TRIAGE_RECEIVERS__DEFAULT": '{"urls": "console:", "timeout": "1s"}',
         "TRIAGE_QUARANTINE__GROUP_WAIT": "0s",
+        # What keeps re-runs from doing harm would make of a test's minute an hour.
+        "TRIAGE_RERUNS__RATE": "100000",
+        "TRIAGE_RERUNS__FUNCTION_RATE": "100000",
+        "TRIAGE_RERUNS__SLOW_START": "0s",
+        "TRIAGE_RERUNS__BUDGET_FLOOR": "1000000",
+        "TRIAGE_RERUNS__BREAKER_FAILURES": "1000000",
+        "TRIAGE_RERUNS__BREAKER_SHARE": "1",
     }
     return started("run", "--config", config, state=state, **{**fast, **more})
 

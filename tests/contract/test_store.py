@@ -20,9 +20,12 @@ from triage.envelope import RECONSTRUCTED, Destination, parse_body
 from triage.errors import IllegalTransition, Problem, StoreConflict, StoreUnavailable
 from triage.facts import Lineage, arrival
 from triage.orders import Limits, Order, Refusal, Refused
-from triage.reactions import lost, refused, rejected, submitted, unanswered
-from triage.reruns.gate import Gate
+from triage.reactions import lost, not_found, refused, rejected, submitted, unanswered
+from triage.reruns.breaker import Breaker, BreakerState
+from triage.reruns.budget import Budget
+from triage.reruns.gate import Gate, Standing
 from triage.reruns.lineage import Origin, task_id
+from triage.reruns.rate import BEGINNING, Pace
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import (
     AlertPolicy,
@@ -37,7 +40,7 @@ from triage.rules.model import (
     SourceText,
 )
 from triage.states import ROW_TRANSITIONS, RowEvent, RowState, State
-from triage.stores import FailureFilter, KeptRules, RuleHits, RulesState, Totals
+from triage.stores import FailureFilter, KeptRules, Places, RuleHits, RulesState, Totals
 from triage.stores.decisions import recall
 from triage.testing import MemoryStore
 
@@ -308,6 +311,138 @@ def test_what_waits_at_a_switch_is_due_when_it_is_on_and_nothing_else(run):
         assert await store.next_due() == NOW + HOUR
         assert await let_on(store, now=NOW + MINUTE)
         assert [claimed.key for claimed in await claim(store, now=NOW + MINUTE)] == ["at-switch"]
+
+    run(scenario)
+
+
+def test_a_result_joins_a_submit_without_an_answer_that_waits_to_be_repeated(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1", payload="7"), rules=RERUN)
+        for react in (
+            lambda row: lambda facts: lost(row, facts, note="no answer", now=NOW),
+            lambda row: lambda facts: not_found(row, facts, tracked=True, now=NOW + MINUTE),
+            lambda _row: wait(Gate.BREAKER),
+        ):
+            claimed = await claim_one(store, now=NOW + MINUTE)
+            assert await store.settle(claimed, react(claimed), now=NOW + MINUTE)
+        (lineage,) = (await store.load_facts([arrive("r-2", payload="7")])).lineages.values()
+        assert (lineage.root, lineage.state) == ("r-1", State.UNKNOWN)
+
+    run(scenario)
+
+
+def test_what_a_function_s_results_tell_is_added_up(run):
+    async def scenario(store):
+        await plan(store, rerun_row(function="job"))
+        claimed = await claim_one(store)
+        assert (await look(store, claimed)).gates.own == Standing("job")
+        await ingest(store, arrive("r-1"), success("s-1"), success("s-2"), rules=RERUN)
+        again = arrive("r-2", function="other")
+        await ingest(store, again, rules=RERUN)
+        links = (Link("a", "r-1", 1), Link("b", "r-1", 1), Link("c", "r-1", 1))
+        await store.commit(commit_of(arrive("x", function="none", condition="Failed"), Changes(links=links)))
+        await ingest(store, arrive("a"), success("b"), arrive("c"), rules=RERUN)
+        claimed = await claim_one_of(store, "task")
+        own = (await look(store, claimed)).gates.own
+        assert (own.budget.credit, own.breaker.heard) == (2, True)
+        assert (own.breaker.ok, own.breaker.bad, own.breaker.streak) == (1, 2, 1)
+
+    run(scenario)
+
+
+async def claim_one_of(store, key, *, now=NOW + HOUR):
+    return next(claimed for claimed in await claim(store, now=now) if claimed.key == key)
+
+
+def test_how_a_function_stands_is_kept_as_settled(run):
+    async def scenario(store):
+        await plan(store, rerun_row(), rerun_row("second"))
+        first, second = await claim(store)
+        breaker = Breaker(BreakerState.OPEN, 1, 2, 3, 4, NOW, NOW + MINUTE, MINUTE, heard=True)
+        own = Standing("job", Pace(NOW, NOW - MINUTE, 0.25), Budget(7.5, NOW - HOUR), breaker)
+        every = Standing("", Pace(NOW + SECOND))
+        assert await store.admit(first, lambda _: Settle.go(changes=Changes(standings=(own, every))), now=NOW)
+        seen = (await look(store, second)).gates
+        assert (seen.own, seen.every) == (own, every)
+
+    run(scenario)
+
+
+def test_the_oldest_of_those_that_wait_are_let_go(run):
+    async def scenario(store):
+        gates = {"a": Gate.BUDGET, "b": Gate.BREAKER, "c": Gate.BUDGET, "d": Gate.PAUSED, "e": Gate.SWITCH}
+        await plan(store, *map(rerun_row, gates), rerun_row("f", function="other"))
+        for claimed in await claim(store):
+            await store.admit(claimed, wait(gates.get(claimed.key, Gate.BUDGET), until=NOW + HOUR), now=NOW)
+        where = {"name": "job", "service": "", "qualifier": "", "region": "", "account": ""}
+        wake = NewRow("wake:job", RowKind.WAKE, NOW, {"function": where})
+        await plan(store, wake)
+        claimed = await claim_one(store)
+        assert (await look(store, claimed)).gates.waiting == 3
+        claimed = await claim_one(store)
+        assert await store.settle(claimed, done(changes=Changes(wake=("job", 2))), now=NOW + SECOND)
+        assert [row.key for row in await claim(store, now=NOW + SECOND)] == ["a", "b"]
+
+    run(scenario)
+
+
+def test_a_row_becomes_due_sooner_and_starts_again_when_it_was_finished(run):
+    async def scenario(store):
+        where = {"name": "job", "service": "", "qualifier": "", "region": "", "account": ""}
+
+        def wake(due):
+            return NewRow("wake:job", RowKind.WAKE, due, {"function": where}, sooner=True)
+
+        await plan(store, wake(NOW + HOUR))
+        for number, (due, expected) in enumerate([(NOW + 2 * HOUR, NOW + HOUR), (NOW + MINUTE, NOW + MINUTE)]):
+            await store.commit(commit_of(arrive(f"x-{number}"), Changes(rows=(wake(due),))))
+            assert await store.next_due() == expected
+        claimed = await claim_one(store, now=NOW + MINUTE)
+        await store.commit(commit_of(arrive("x-3"), Changes(rows=(wake(NOW),))))
+        assert await store.settle(claimed, done(), now=NOW + MINUTE), "our claim holds"
+        await store.commit(commit_of(arrive("x-4"), Changes(rows=(wake(NOW + HOUR),))))
+        claimed = await claim_one(store, now=NOW + HOUR)
+        assert (claimed.attempts, claimed.interrupted) == (1, False)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("scope", [Scope.ALL, Scope.RULE])
+def test_after_a_stop_the_rate_begins_low(run, scope):
+    async def scenario(store):
+        await store.switch_off(off(scope))
+        await plan(store, rerun_row(), rerun_row("other", function="other"))
+        for claimed in await claim(store):
+            if claimed.key == "task":
+                await store.admit(claimed, wait(), now=NOW)
+            else:
+                await store.settle(claimed, lambda _: Settle.retry(due_at=NOW, note=""), now=NOW)
+        await let_on(store, scope, now=NOW + MINUTE)
+        slow, usual = Pace(None, NOW + MINUTE, BEGINNING), Pace()
+        gates = {row.key: (await look(store, row)).gates for row in await claim(store, now=NOW + MINUTE)}
+        assert gates["task"].own.pace == (usual if scope is Scope.ALL else slow)
+        assert gates["other"].own.pace == usual
+        assert gates["task"].every.pace == (slow if scope is Scope.ALL else usual)
+        await store.slow_start(now=NOW + HOUR)
+        claimed = await claim_one_of(store, "task")
+        assert (await look(store, claimed)).gates.every.pace == Pace(None, NOW + HOUR, BEGINNING)
+
+    run(scenario)
+
+
+def test_of_one_function_only_so_many_are_taken_at_a_time(run):
+    async def scenario(store):
+        rows = [rerun_row(f"slow-{number}", function="slow") for number in range(5)]
+        await plan(store, *rows, rerun_row("quick", function="quick"), row("told"), row("later", due=NOW + MINUTE))
+        first = await store.claim_due(now=NOW, lease=LEASE, limit=4, places=Places(2))
+        assert [claimed.key for claimed in first] == ["slow-0", "slow-1"]
+        places = Places(2, {"slow": 2})
+        second = await store.claim_due(now=NOW, lease=LEASE, limit=4, places=places)
+        assert [claimed.key for claimed in second] == ["quick", "told"]
+        assert await store.next_due(places=places) == NOW + MINUTE
+        assert await store.next_due() == NOW
+        third = await store.claim_due(now=NOW, lease=LEASE, limit=4, places=Places(2, {"slow": 1}))
+        assert [claimed.key for claimed in third] == ["slow-2"]
 
     run(scenario)
 

@@ -107,7 +107,7 @@ async def endure(seed: int, shelf: str, folder: Path) -> tuple[World, Platform, 
         crashes = Crashes(Random(seed).randrange(1, 400))
         await world.live(crashes, until=timedelta(minutes=40))
         assert world.broken_laws() == {}, crashes.points[-1]
-        await world.live(Crashes(), until=timedelta(minutes=40))
+        await world.live(Crashes(), until=timedelta(minutes=90))
         return world, platform, Counter(dict((await world.totals()).states))
 
 

@@ -736,7 +736,7 @@ def test_a_store_that_can_only_be_read_is_asked_now_and_then(caplog):
     class Full(MemoryStore):
         claims = 0
 
-        async def claim_due(self, *, now, lease, limit):
+        async def claim_due(self, **_given):
             self.claims += 1
             raise StoreUnavailable("the disk is full")
 

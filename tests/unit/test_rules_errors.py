@@ -31,6 +31,18 @@ TABLE = {
         RULE + "    ignore: known\n    continue: true\n",
         ["5:5: a rule that ignores cannot continue (it ends the search)"],
     ),
+    "budget as a number": (
+        RULE + "    rerun: {max_attempts: 1, budget: 0.2}\n",
+        ["4:38: the number 0.2 is no share (write 20% for a fifth)"],
+    ),
+    "budget of nothing": (
+        RULE + "    rerun: {max_attempts: 1, budget: 0%}\n",
+        ["4:38: 0% is not within 0.01% and 100%"],
+    ),
+    "budget that is no share": (
+        RULE + "    rerun: {max_attempts: 1, budget: all}\n",
+        ["4:38: expected a share, not 'all' (such as 20%)"],
+    ),
     "held without hold": (
         RERUN + "    alert: {on: [held]}\n",
         ["6:17: without hold nothing is held (take `held` out)"],

@@ -42,6 +42,7 @@ def test_a_rule_with_everything():
       quiet: false
       expect_within: 12h
       idempotent: true
+      budget: 12.5%
       qualifier: 2
     alert:
       to: [oncall, chat]
@@ -72,6 +73,7 @@ def test_a_rule_with_everything():
         jitter=0.5,
         expect_within=timedelta(hours=12),
         idempotent=True,
+        budget=0.125,
         qualifier="2",
     )
     assert rule.alert == AlertPolicy(

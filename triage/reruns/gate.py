@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
+from typing import Final
 
+from triage.reruns.breaker import Breaker, Tripping
+from triage.reruns.budget import Allowance, Budget
+from triage.reruns.rate import Pace, Rate
 from triage.reruns.switches import Switch
 
 
@@ -13,6 +18,52 @@ class Gate(StrEnum):
 
     SWITCH = "switch"  # it is switched off
     PAUSED = "paused"  # a person has put this one aside
+    BREAKER = "breaker"  # re-runs of this function fail
+    BUDGET = "budget"  # the function has no re-run left
+    FUNCTION_RATE = "function_rate"  # others of this function go first
+    RATE = "rate"  # others go first
+
+
+AWAITED: Final = (Gate.BREAKER, Gate.BUDGET)
+"""Gates at which nobody knows when they open: what waits there is let go by the function's ``wake`` row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Safeguards:
+    """What the gates go by; in all units of time as their parts say."""
+
+    rate: Rate = Rate(50, timedelta(minutes=1))
+    """Of all re-runs together."""
+    function_rate: Rate = Rate(10, timedelta(minutes=1))
+    budget: Allowance = Allowance(share=0.1, floor=10, cap=1000)
+    breaker: Tripping = Tripping(failures=10, share=0.5, pause=timedelta(seconds=30), longest=timedelta(minutes=10))
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a function stands with its re-runs; with no name, how all together do, of which only the pace counts."""
+
+    function: str = ""
+    pace: Pace = Pace()
+    budget: Budget = Budget()
+    breaker: Breaker = Breaker()
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the results of one batch tell about one function.
+
+    Attributes:
+        successes: of first runs.
+        ok, bad: results of re-runs.
+        streak: those that failed after the last that succeeded.
+    """
+
+    function: str
+    successes: int = 0
+    ok: int = 0
+    bad: int = 0
+    streak: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +72,12 @@ class GateFacts:
 
     Attributes:
         switches: all that are off.
+        own: how its function stands.
+        every: how all re-runs together stand.
+        waiting: re-runs of the function that wait until they are let go.
     """
 
     switches: tuple[Switch, ...] = ()
+    own: Standing = Standing()
+    every: Standing = Standing()
+    waiting: int = 0

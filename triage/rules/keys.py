@@ -18,6 +18,7 @@ from triage.rules.model import ABOUT_FAILURES, Cause, HoldPolicy, Mode, Severity
 from triage.rules.readers import (
     DURATION,
     NAME,
+    PERCENT,
     Read,
     list_of,
     number,
@@ -29,6 +30,7 @@ from triage.rules.readers import (
     read_labels,
     read_link,
     read_name,
+    read_percent,
     read_text,
     whole,
 )
@@ -181,6 +183,11 @@ RERUN: Final[Mapping[str, Key]] = {
         "the first try arrived. Default: false.",
         read_flag,
         {"type": "boolean"},
+    ),
+    "budget": Key(
+        "Re-runs that the function earns for its own successes, 0.01% to 100%. Default: as configured, 10%.",
+        read_percent,
+        {"type": "string", "pattern": f"^{PERCENT}$"},
     ),
     "qualifier": Key("Version or alias to run. Default: the one that failed.",
                      read_text(), {"type": ["string", "integer"]}),

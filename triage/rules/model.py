@@ -52,6 +52,7 @@ class RerunPolicy:
         expect_within: a result must come this long after the submit, else an alert says so.
         idempotent: the function may run twice; only then is a re-run repeated when its outcome cannot be found out.
         qualifier: version or alias to run; empty means the one that failed.
+        budget: re-runs for one success of the function's first runs; None: as configured (`triage.reruns.budget`).
     """
 
     max_attempts: int
@@ -63,6 +64,7 @@ class RerunPolicy:
     expect_within: timedelta = timedelta(hours=24)
     idempotent: bool = False
     qualifier: str = ""
+    budget: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

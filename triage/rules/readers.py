@@ -13,6 +13,7 @@ Read = Callable[[Any], Any]
 
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 DURATION: Final = r"(\d{1,9}(?:\.\d{1,3})?)\s?(ms|s|m|h|d)"
+PERCENT: Final = r"\d{1,3}(?:\.\d{1,2})?\s?%"
 NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
 LONGEST: Final = timedelta(days=366)
 
@@ -133,6 +134,18 @@ def one_of(options: Iterable[str]) -> Read:
         return str(value)
 
     return read
+
+
+def read_percent(value: Any) -> float:
+    """A share of more than nothing, written as ``20%``."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise wrong(f"the number {value} is no share", "write 20% for a fifth")
+    if not isinstance(value, str) or not re.fullmatch(PERCENT, value, re.ASCII):
+        raise wrong(f"expected a share, not {kind_of(value)}", "such as 20%")
+    share = float(value.rstrip("%")) / 100
+    if not 0 < share <= 1:
+        raise wrong(f"{value} is not within 0.01% and 100%")
+    return share
 
 
 def list_of(item: Read, *, empty: str = "an empty list") -> Read:

@@ -15,7 +15,6 @@ from triage.settings.fields import (
     QuarantineSettings,
     QueueSettings,
     ReceiverSettings,
-    RerunSettings,
     RetentionSettings,
     Settings,
     StoreSettings,
@@ -23,6 +22,7 @@ from triage.settings.fields import (
     WebSettings,
 )
 from triage.settings.load import Loaded, load, load_settings
+from triage.settings.reruns import RerunSettings
 from triage.settings.sources import LocalSource, ReconcileSource, SmqSource, SourceSettings
 from triage.settings.values import Duration, parse_duration, show_duration
 

@@ -21,8 +21,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from triage.orders import Limits
 from triage.settings.group import Group
+from triage.settings.reruns import RerunSettings
 from triage.settings.sources import LocalSource, ReconcileSource, SourceSettings
 from triage.settings.values import (
     Address,
@@ -141,25 +141,6 @@ class OutboxSettings(Group):
     """The longest delay between two tries."""
     give_up_after: Positive = timedelta(hours=24)
     """A notification that could not be delivered for this long is dead; ``triage status`` counts it."""
-
-
-class RerunSettings(Group):
-    """Re-runs: how often people may ask for them (rules have limits of their own), and what stops them all."""
-
-    max_attempts: Annotated[int, Field(ge=1, le=1000)] = 20
-    """Most re-runs of one failure, those included that rules planned."""
-    give_up_after: Positive = timedelta(days=30)
-    """How long after the first failure it may be run again."""
-    stop_file: Path = Path("STOP")
-    """While this file exists, nothing is run again; relative to ``state_dir``. Its first line is shown as the
-    reason."""
-    plan_max_age: Positive = timedelta(hours=24)
-    """A plan that was made longer ago must be made again before it is applied: much may have changed since."""
-
-    @property
-    def limits(self) -> Limits:
-        """The same, as orders are judged by."""
-        return Limits(self.max_attempts, self.give_up_after)
 
 
 class ConsumerSettings(Group):
@@ -345,6 +326,8 @@ class Settings(BaseSettings):
                     f"retention.failures: must be longer than lookback of the source {source.name!r}"
                     f" ({show_duration(source.lookback)}), or it would find again what was removed"
                 )
+        if self.reruns.breaker_pause_max < self.reruns.breaker_pause:
+            raise ValueError("reruns.breaker_pause_max: must not be shorter than reruns.breaker_pause")
         if self.outbox.retry_max < self.outbox.retry_first:
             raise ValueError("outbox.retry_max: must not be shorter than outbox.retry_first")
         told = {"quarantine": self.quarantine.to if self.quarantine.alert else (), "watchdog": self.watchdog.to}

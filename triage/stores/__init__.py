@@ -7,10 +7,11 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from triage.changes import Commit, NewAlert, OutboxRow, RowFacts, Settle, SilenceView
 from triage.errors import Problem
@@ -21,6 +22,7 @@ from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
 from triage.silence import Silence
 
+Row = TypeVar("Row")
 React = Callable[[RowFacts], Settle]
 ReactNow = Callable[[OutboxRow, RowFacts], Settle]
 
@@ -177,6 +179,34 @@ class RuleHits:
     disagreed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """So many acts of one function may be under way at a time, lest one that is slow keeps all others waiting.
+
+    Attributes:
+        share: the most of one function.
+        under_way: how many are, by function.
+    """
+
+    share: int = 1 << 30
+    under_way: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def busy(self) -> list[str]:
+        """Functions for which there is no room."""
+        return [function for function, number in self.under_way.items() if number >= self.share]
+
+    def fitting(self, rows: Iterable[Row], *, function: Callable[[Row], str]) -> list[Row]:
+        """Those of some due rows for which there is room, in their order. Rows about no function always fit."""
+        taken = Counter(self.under_way)
+        found = []
+        for row in rows:
+            if not (name := function(row)) or taken[name] < self.share:
+                taken[name] += 1
+                found.append(row)
+        return found
+
+
 class Store(Protocol):
     """Durable state of one triage installation."""
 
@@ -198,8 +228,14 @@ class Store(Protocol):
         """
         ...
 
-    async def claim_due(self, *, now: datetime, lease: timedelta, limit: int) -> list[OutboxRow]:
-        """Take rows that are due and not under a running lease, oldest due time first; they are ours for ``lease``."""
+    async def claim_due(
+        self, *, now: datetime, lease: timedelta, limit: int, places: Places = Places()
+    ) -> list[OutboxRow]:
+        """Take rows that are due and not under a running lease, oldest due time first; they are ours for ``lease``.
+
+        Of a function not more than there is room for in ``places``. Fewer than ``limit`` does not mean that no more
+        are due.
+        """
         ...
 
     async def admit(self, row: OutboxRow, react: React, *, now: datetime) -> bool:
@@ -241,12 +277,19 @@ class Store(Protocol):
         """Let them go on: what waits at a switch becomes due. False: nothing of that name is switched off."""
         ...
 
+    async def slow_start(self, *, now: datetime) -> None:
+        """Let the rate of all re-runs together begin low, and grow."""
+        ...
+
     async def switches(self, *, past: int = 0) -> list[Switch]:
         """What is switched off, the newest first; after it the last ``past`` that are on again."""
         ...
 
-    async def next_due(self) -> datetime | None:
-        """When the next row can be claimed (its due time, or the end of its lease); None when there is none."""
+    async def next_due(self, *, places: Places = Places()) -> datetime | None:
+        """When the next row can be claimed (its due time, or the end of its lease); None when there is none.
+
+        Those of functions for which there is no room in ``places`` do not count.
+        """
         ...
 
     async def payload_of(self, request_id: str) -> bytes | None:

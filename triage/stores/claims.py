@@ -13,7 +13,7 @@ from typing import Any, Final
 from triage.changes import AlertKind, GroupView, OutboxRow, RowFacts, RowKind, Settle, WaitingAlert
 from triage.rules.model import Cause
 from triage.states import RowState, advance_row
-from triage.stores import React, ReactNow, gating, planview, records, silences
+from triage.stores import Places, React, ReactNow, gating, planview, records, silences
 from triage.stores.queries import lineage_at
 from triage.stores.records import insert, instant, instant_of
 from triage.stores.writes import apply_changes
@@ -24,9 +24,11 @@ _CLAIM: Final = (
     "id", "key", "kind", "state", "due_at", "payload", "root", "group_key", "attempts", "lease_until", "function",
     "gate",
 )  # fmt: skip
+_NOT_BUSY: Final = "(:busy = '[]' OR function NOT IN (SELECT value FROM json_each(:busy)))"
 _DUE: Final = f"""
     SELECT {", ".join(_CLAIM)} FROM outbox
     WHERE {records.IS_OPEN} AND due_at <= :now AND (lease_until IS NULL OR lease_until <= :now)
+        AND {_NOT_BUSY}
     ORDER BY due_at, id LIMIT :limit"""
 _TAKE: Final = "UPDATE outbox SET token = ?, lease_until = ?, attempts = attempts + 1 WHERE id = ?"
 _SETTLE: Final = """
@@ -40,13 +42,15 @@ _DELIVERY: Final = insert("deliveries", records.DELIVERY)
 
 
 def claim(
-    connection: sqlite3.Connection, *, now: datetime, lease: timedelta, limit: int, token: str
+    connection: sqlite3.Connection, *, now: datetime, lease: timedelta, limit: int, places: Places, token: str
 ) -> list[OutboxRow]:
     """Take due rows that nobody holds."""
-    found = connection.execute(_DUE, {"now": instant(now), "limit": limit}).fetchall()
+    values = {"now": instant(now), "limit": limit, "busy": records.json_text(list(places.busy))}
+    rows = [dict(zip(_CLAIM, row, strict=True)) for row in connection.execute(_DUE, values)]
+    found = places.fitting(rows, function=lambda row: str(row["function"]))
     until = instant(now + lease)
-    connection.executemany(_TAKE, [(token, until, row[0]) for row in found])
-    return [records.claimed_row(dict(zip(_CLAIM, row, strict=True)), token=token) for row in found]
+    connection.executemany(_TAKE, [(token, until, row["id"]) for row in found])
+    return [records.claimed_row(row, token=token) for row in found]
 
 
 def settle(connection: sqlite3.Connection, row: OutboxRow, react: React, *, now: datetime) -> bool:
@@ -96,10 +100,10 @@ def _row_facts(connection: sqlite3.Connection, row: OutboxRow) -> RowFacts:
         return RowFacts(lineage, group_view(connection, row.group, apart=bool(quiet)), silences=quiet)
     if row.kind is RowKind.SILENCE:
         return RowFacts(lineage, silence=silences.view(connection, row.payload["silence"]))
+    gates = gating.facts(connection, row) if row.function else None
     if row.kind is RowKind.PLAN_STEP:
-        gates = gating.facts(connection) if row.function else None
         return RowFacts(lineage, gates=gates, plan=planview.view(connection, row.payload["plan"]))
-    return RowFacts(lineage, gates=gating.facts(connection) if row.function else None)
+    return RowFacts(lineage, gates=gates)
 
 
 def settle_now(connection: sqlite3.Connection, key: str, react: ReactNow, *, now: datetime, token: str) -> bool:
@@ -112,14 +116,19 @@ def settle_now(connection: sqlite3.Connection, key: str, react: ReactNow, *, now
     return settle(connection, row, lambda facts: react(row, facts), now=now)
 
 
-def next_due(connection: sqlite3.Connection) -> datetime | None:
+def next_due(connection: sqlite3.Connection, *, places: Places) -> datetime | None:
     """The earliest due time of a free row or end of a lease."""
+    busy = {"busy": records.json_text(list(places.busy))}
     # Rows under a lease come first in the index, but there are never more of them than the outbox works on.
     free = connection.execute(
-        f"SELECT due_at FROM outbox WHERE {records.IS_OPEN} AND lease_until IS NULL ORDER BY due_at LIMIT 1"
+        f"SELECT due_at FROM outbox WHERE {records.IS_OPEN} AND lease_until IS NULL AND {_NOT_BUSY}"
+        " ORDER BY due_at LIMIT 1",
+        busy,
     ).fetchone()
     leased = connection.execute(
-        "SELECT min(max(lease_until, due_at)) FROM outbox WHERE lease_until IS NOT NULL OR state = 'unknown'"
+        "SELECT min(max(lease_until, due_at)) FROM outbox"
+        f" WHERE (lease_until IS NOT NULL OR state = 'unknown') AND {_NOT_BUSY}",
+        busy,
     ).fetchone()
     times = [found[0] for found in (free, leased) if found is not None and found[0] is not None]
     return instant_of(min(times)) if times else None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from triage.changes import OutboxRow, RowKind
 from triage.reruns.gate import Gate, GateFacts
+from triage.reruns.rate import slowed
 from triage.reruns.switches import Scope, Switch
-from triage.stores import records
+from triage.stores import records, standings
 from triage.stores.records import insert, instant, text
 
 _SWITCH_OFF: Final = insert("switches", records.SWITCH, "ON CONFLICT DO NOTHING")
@@ -17,9 +21,14 @@ _SWITCH_ON: Final = """
 _LET_GO: Final = "UPDATE outbox SET due_at = min(due_at, ?), gate = '' WHERE gate = ? AND state = 'pending'"
 
 
-def facts(connection: sqlite3.Connection) -> GateFacts:
-    """What is known at the gates."""
-    return GateFacts(switches=tuple(switches(connection, past=0)))
+def facts(connection: sqlite3.Connection, row: OutboxRow) -> GateFacts:
+    """What is known at the gates about a row of some function."""
+    return GateFacts(
+        switches=tuple(switches(connection, past=0)),
+        own=standings.load(connection, row.function),
+        every=standings.load(connection, ""),
+        waiting=standings.waiting(connection, row.function) if row.kind is RowKind.WAKE else 0,
+    )
 
 
 def switches(connection: sqlite3.Connection, *, past: int) -> list[Switch]:
@@ -45,5 +54,18 @@ def switch_on(
     values = (instant(now), text(by), text(reason), scope.value, text(pattern))
     if connection.execute(_SWITCH_ON, values).rowcount == 0:
         return False
+    stopped = [""] if scope in (Scope.ALL, Scope.FILE) else _stopped(connection)
+    slow_start(connection, stopped, now=now)
     connection.execute(_LET_GO, (instant(now), Gate.SWITCH.value))
     return True
+
+
+def slow_start(connection: sqlite3.Connection, functions: Iterable[str], *, now: datetime) -> None:
+    """Let the rate of these begin low; an empty name stands for all together."""
+    found = [standings.load(connection, function) for function in functions]
+    standings.save(connection, [replace(each, pace=slowed(each.pace, now=now)) for each in found])
+
+
+def _stopped(connection: sqlite3.Connection) -> list[str]:
+    found = connection.execute("SELECT DISTINCT function FROM outbox WHERE gate = ?", (Gate.SWITCH.value,))
+    return [function for (function,) in found]

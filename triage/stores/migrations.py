@@ -273,3 +273,21 @@ def m006_silences(db: Database) -> None:
     db.execute("ALTER TABLE alerts ADD COLUMN silence INTEGER")
     db.execute("CREATE INDEX idx_alerts_silence ON alerts(silence) WHERE silence IS NOT NULL")
     db.execute("ALTER TABLE alert_groups ADD COLUMN silenced INTEGER NOT NULL DEFAULT 0")
+
+
+@MIGRATIONS()
+def m007_standings(db: Database) -> None:
+    """How functions stand with their re-runs: pace, budget, breaker; in the row without a name, how all together do."""
+    _create(
+        db,
+        "functions",
+        "function next_at? since? share:float credit:float floor_from? breaker ok:int bad:int streak:int submitted:int"
+        " counted_from? until? pause:float heard:int",
+        defaults={
+            **dict.fromkeys(("ok", "bad", "streak", "submitted", "heard"), 0),
+            "share": 1.0,
+            "credit": 0.0,
+            "pause": 0.0,
+            "breaker": "closed",
+        },
+    )

@@ -45,9 +45,11 @@ _GROUPS: Final = f"""
 _MINUTES: Final = """
     SELECT fingerprint, minute, count FROM group_minutes
     WHERE fingerprint IN (SELECT value FROM json_each(?)) AND minute BETWEEN ? AND ?"""
-# A submit is under way while its row is claimed, or when it had no answer. One that was answered by "later" is not.
+# A submit is under way while its row is claimed, or when it had no answer, even if it waits to be repeated. One that
+# was answered by "later" is not.
 _ANY_UNDER_WAY: Final = """
-    SELECT EXISTS (SELECT 1 FROM outbox WHERE kind = 'rerun' AND (lease_until IS NOT NULL OR state = 'unknown'))"""
+    SELECT EXISTS (SELECT 1 FROM outbox WHERE kind = 'rerun' AND (lease_until IS NOT NULL OR state = 'unknown'))
+        OR EXISTS (SELECT 1 FROM lineages WHERE state = 'unknown')"""
 _UNDER_WAY: Final = f"""
     SELECT l.payload_key, {_LINEAGE} FROM lineages l
     WHERE l.state = 'unknown' AND l.payload_key IN (SELECT value FROM json_each(:keys))

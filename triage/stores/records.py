@@ -55,6 +55,12 @@ IS_OPEN: Final = f"state IN ({', '.join(f'{state.value!r}' for state in UNFINISH
 """The same in SQL, word for word as the indexes have it."""
 
 
+def insert(table: str, columns: Sequence[str], conflict: str = "") -> str:
+    """The statement that inserts one row."""
+    marks = ", ".join("?" * len(columns))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) {conflict}"
+
+
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
 
 
@@ -94,19 +100,14 @@ def _integer(value: int | None) -> int | None:
     return None if value is None else max(-(1 << 63), min(value, (1 << 63) - 1))
 
 
-def _maybe(at: datetime | None) -> str | None:
+def maybe(at: datetime | None) -> str | None:
+    """The same, or NULL."""
     return None if at is None else instant(at)
 
 
 def task_of(arrival: Arrival) -> str:
     """The task that a reconstructed envelope was made from; no message tells it, so it is empty for all others."""
     return arrival.message_id if arrival.envelope.digest.startswith(RECONSTRUCTED) else ""
-
-
-def insert(table: str, columns: Sequence[str], conflict: str = "") -> str:
-    """The statement that inserts one row."""
-    marks = ", ".join("?" * len(columns))
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) {conflict}"
 
 
 def is_failure(decided: Decided) -> bool:
@@ -132,9 +133,9 @@ def envelope_record(decided: Decided) -> Record:
         text(envelope.error.message[:MESSAGE_LIMIT]),
         _integer(envelope.invoke_count),
         _integer(envelope.status_code),
-        _maybe(envelope.timestamp),
+        maybe(envelope.timestamp),
         instant(arrival.received_at),
-        _maybe(arrival.enqueued_at),
+        maybe(arrival.enqueued_at),
         arrival.source,
         text(arrival.message_id),
         arrival.fingerprint,

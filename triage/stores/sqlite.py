@@ -30,6 +30,7 @@ from triage.stores import (
     FailureRow,
     Held,
     KeptRules,
+    Places,
     QuarantineRow,
     React,
     ReactNow,
@@ -100,8 +101,10 @@ class SqliteStore:
     async def commit(self, batch: Commit) -> None:
         await self._writer.run(partial(writes.commit, batch=batch))
 
-    async def claim_due(self, *, now: datetime, lease: timedelta, limit: int) -> list[OutboxRow]:
-        job = partial(claims.claim, now=now, lease=lease, limit=limit, token=clock.token())
+    async def claim_due(
+        self, *, now: datetime, lease: timedelta, limit: int, places: Places = Places()
+    ) -> list[OutboxRow]:
+        job = partial(claims.claim, now=now, lease=lease, limit=limit, places=places, token=clock.token())
         return await self._writer.run(job)
 
     async def admit(self, row: OutboxRow, react: React, *, now: datetime) -> bool:
@@ -126,6 +129,9 @@ class SqliteStore:
     async def switch_on(self, scope: Scope, pattern: str, *, by: str, reason: str, now: datetime) -> bool:
         job = partial(gating.switch_on, scope=scope, pattern=pattern, by=by, reason=reason, now=now)
         return await self._writer.run(job)
+
+    async def slow_start(self, *, now: datetime) -> None:
+        await self._writer.run(partial(gating.slow_start, functions=[""], now=now))
 
     async def switches(self, *, past: int = 0) -> list[Switch]:
         return await self._reader.run(partial(gating.switches, past=past))
@@ -177,8 +183,8 @@ class SqliteStore:
     async def typical_rerun(self, functions: Sequence[str]) -> timedelta | None:
         return await self._reader.run(partial(candidates.typical_rerun, functions=functions))
 
-    async def next_due(self) -> datetime | None:
-        return await self._writer.run(claims.next_due)
+    async def next_due(self, *, places: Places = Places()) -> datetime | None:
+        return await self._writer.run(partial(claims.next_due, places=places))
 
     async def payload_of(self, request_id: str) -> bytes | None:
         return await self._writer.run(partial(queries.payload_of, request_id=request_id))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from triage.admission import heard
 from triage.alerts.silences import begin
 from triage.changes import AlertGroup, Changes, Commit, Decided, NewAlert, NewRow
 from triage.errors import StoreConflict
@@ -15,7 +16,7 @@ from triage.facts import RATES, SILENCE, Arrival, Lineage
 from triage.reruns.lineage import payload_key
 from triage.silence import Silence
 from triage.states import ROW_TRANSITIONS, Event, RowEvent, RowState, State, advance
-from triage.stores import decisions, plans, records, silences
+from triage.stores import decisions, plans, records, silences, standings
 from triage.stores.records import Record, insert, instant, is_failure
 
 _LINEAGE: Final = (
@@ -40,6 +41,14 @@ _RESTART_ROW: Final = insert(
     function = excluded.function, gate = '', attempts = 0, note = '', token = NULL, lease_until = NULL,
     settled_at = NULL WHERE state IN """
     f"({', '.join(f'{state.value!r}' for state in RowState if (state, RowEvent.RESTARTED) in ROW_TRANSITIONS)})",
+)
+_HASTEN_ROW: Final = insert(
+    "outbox",
+    records.OUTBOX,
+    """ON CONFLICT (key) DO UPDATE SET settled_at = NULL,
+    due_at = CASE WHEN settled_at IS NULL THEN min(due_at, excluded.due_at) ELSE excluded.due_at END,
+    attempts = CASE WHEN settled_at IS NULL THEN attempts ELSE 0 END,
+    state = CASE WHEN settled_at IS NULL THEN state ELSE excluded.state END""",
 )
 _INSERT_DEED: Final = insert("deeds", records.DEED)
 _CANCEL_ROW: Final = f"""
@@ -101,6 +110,7 @@ def commit(connection: sqlite3.Connection, batch: Commit) -> None:
     connection.executemany(_INSERT_CONFLICT, map(records.conflict_record, batch.conflicts))
     failures = [item for item in decided if is_failure(item)]
     _write_failure_groups(connection, failures, now=now)
+    standings.hear(connection, heard(decided))
     sums = {
         "decided": len(decided),
         "duplicates": len(batch.duplicates) + len(batch.quarantined) - len(kept),
@@ -119,6 +129,9 @@ def apply_changes(connection: sqlite3.Connection, changes: Changes, *, now: date
     """
     _write_lineages(connection, [(lineage, 0, "", "") for lineage in changes.lineages], now=now)
     _write_changes(connection, [changes], now=now)
+    standings.save(connection, changes.standings)
+    if changes.wake is not None:
+        standings.let_go(connection, *changes.wake, now=now)
 
 
 NewLineage = tuple[Lineage, int, str, str]
@@ -199,8 +212,12 @@ def _write_changes(connection: sqlite3.Connection, several: Sequence[Changes], *
 
 
 def _insert_rows(connection: sqlite3.Connection, rows: Sequence[NewRow], *, now: datetime) -> None:
-    connection.executemany(_INSERT_ROW, [records.outbox_record(row, now=now) for row in rows if not row.anew])
-    connection.executemany(_RESTART_ROW, [records.outbox_record(row, now=now) for row in rows if row.anew])
+    for statement, chosen in (
+        (_INSERT_ROW, [row for row in rows if not (row.anew or row.sooner)]),
+        (_RESTART_ROW, [row for row in rows if row.anew]),
+        (_HASTEN_ROW, [row for row in rows if row.sooner]),
+    ):
+        connection.executemany(statement, [records.outbox_record(row, now=now) for row in chosen])
 
 
 def _write_alerts(connection: sqlite3.Connection, alerts: Sequence[NewAlert], *, now: datetime) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 from triage.changes import Changes
 from triage.reruns.plan import AT_WORK, ItemState, OrderedItem, Plan, PlanItem, PlanState, PlanView, WaitingItem, room
 from triage.stores.planning import PlanItemRow
-from triage.testing.tables import Row, Tables, lineage_in, stored_in
+from triage.testing.gates import Row
+from triage.testing.tables import Tables, lineage_in, stored_in
 
 
 class MemoryPlans:

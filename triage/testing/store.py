@@ -24,7 +24,6 @@ from triage.envelope import event_of
 from triage.errors import Problem, StoreUnavailable
 from triage.facts import Arrival, Snapshot, recent_of
 from triage.orders import Limits, Order, Ordered, Refused, place
-from triage.reruns.gate import GateFacts
 from triage.reruns.lineage import payload_key
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
@@ -35,6 +34,7 @@ from triage.stores import (
     FailureFilter,
     FailureRow,
     KeptRules,
+    Places,
     QuarantineRow,
     React,
     ReactNow,
@@ -45,8 +45,9 @@ from triage.stores import (
     records,
 )
 from triage.stores.records import instant, instant_of
+from triage.testing.gates import Row
 from triage.testing.plans import MemoryPlans, plan_sums, plan_view
-from triage.testing.tables import Row, Tables, lineage_in, stored_in
+from triage.testing.tables import Tables, lineage_in, stored_in
 from triage.testing.views import group_view, silence_view
 
 
@@ -82,8 +83,6 @@ class MemoryStore(MemoryPlans):
 
     def _join_overtaking(self, arrivals: Sequence[Arrival], snapshot: Snapshot) -> None:
         reruns = [row for row in self.tables.outbox.values() if row["kind"] == "rerun"]
-        if not any(row["lease_until"] or row["state"] == "unknown" for row in reruns):
-            return
         submitting = {row["root"] for row in reruns if row["lease_until"]}
         candidates = [
             row
@@ -106,13 +105,17 @@ class MemoryStore(MemoryPlans):
         written.commit(batch)
         self.tables = written
 
-    async def claim_due(self, *, now: datetime, lease: timedelta, limit: int) -> list[OutboxRow]:
+    async def claim_due(
+        self, *, now: datetime, lease: timedelta, limit: int, places: Places = Places()
+    ) -> list[OutboxRow]:
         tables = self._open()
         at, token = instant(now), f"claim-{next(self._tokens)}"
         due = [row for row in tables.unfinished() if row["due_at"] <= at and (row["lease_until"] or "") <= at]
+        due = [row for row in due if row["function"] not in places.busy]
         due.sort(key=lambda row: (row["due_at"], row["id"]))
-        claimed = [records.claimed_row(row, token=token) for row in due[:limit]]
-        for row in due[:limit]:
+        due = places.fitting(due[:limit], function=lambda row: str(row["function"]))
+        claimed = [records.claimed_row(row, token=token) for row in due]
+        for row in due:
             held = {"token": token, "lease_until": instant(now + lease), "attempts": row["attempts"] + 1}
             tables.outbox[row["key"]] = {**row, **held}
         return claimed
@@ -149,6 +152,9 @@ class MemoryStore(MemoryPlans):
     async def switch_on(self, scope: Scope, pattern: str, *, by: str, reason: str, now: datetime) -> bool:
         return self._open().switch_on(scope, pattern, by=by, reason=reason, now=now)
 
+    async def slow_start(self, *, now: datetime) -> None:
+        self._open().slow_start([""], now=now)
+
     async def switches(self, *, past: int = 0) -> list[Switch]:
         tables = self._open()
         on = [item for item in reversed(tables.switches) if item.on_at is not None]
@@ -177,7 +183,7 @@ class MemoryStore(MemoryPlans):
             return RowFacts(known, silence=silence_view(tables, tables.silences[row.payload["silence"]]))
         if row.kind is RowKind.PLAN_STEP:
             return RowFacts(known, plan=plan_view(tables, row.payload["plan"]))
-        return RowFacts(known, gates=GateFacts(switches=tuple(tables.off())) if row.function else None)
+        return RowFacts(known, gates=tables.gates(row) if row.function else None)
 
     async def add_silence(self, silence: Silence, *, warn_before: timedelta) -> Silence:
         return self._open().add_silence(silence, warn_before=warn_before)
@@ -190,9 +196,9 @@ class MemoryStore(MemoryPlans):
         found = self._open().silences.get(number)
         return silence_view(self.tables, found) if found else None
 
-    async def next_due(self) -> datetime | None:
-        self._open()
-        times = [max(row["lease_until"] or "", row["due_at"]) for row in self.tables.unfinished()]
+    async def next_due(self, *, places: Places = Places()) -> datetime | None:
+        rows = [row for row in self._open().unfinished() if row["function"] not in places.busy]
+        times = [max(row["lease_until"] or "", row["due_at"]) for row in rows]
         return instant_of(min(times)) if times else None
 
     async def payload_of(self, request_id: str) -> bytes | None:

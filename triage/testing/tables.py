@@ -15,35 +15,31 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
+from triage.admission import heard
 from triage.alerts.silences import begin
 from triage.changes import Changes, Commit, Decided, NewAlert, NewRow, OutboxRow, Quarantined, Settle
 from triage.envelope import RequestId
 from triage.errors import StoreConflict
 from triage.facts import RATES, SILENCE, Arrival, Lineage
-from triage.reruns.gate import Gate
 from triage.reruns.lineage import Stored, payload_key
 from triage.reruns.plan import Plan, PlanChange
-from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
 from triage.silence import Silence, Silenced
 from triage.states import ROW_TRANSITIONS, Event, RowEvent, RowState, State, advance, advance_row
 from triage.stores import decisions, records, silences
 from triage.stores.migrations import migrate
 from triage.stores.records import instant
-
-Row = Mapping[str, Any]
+from triage.testing.gates import Gates, Row
 
 
 @dataclass(slots=True)
-class Tables:
+class Tables(Gates):
     """The rows, with the columns that the real stores have (see ``triage.stores.records``); instants are text."""
 
     envelopes: dict[str, Row] = field(default_factory=dict)
     decisions: dict[str, Row] = field(default_factory=dict)
     lineages: dict[str, Row] = field(default_factory=dict)
     links: dict[str, Row] = field(default_factory=dict)
-    outbox: dict[str, Row] = field(default_factory=dict)
-    """By key."""
     alert_groups: dict[str, Row] = field(default_factory=dict)
     alerts: dict[int, Row] = field(default_factory=dict)
     alert_kinds: dict[str, str] = field(default_factory=dict)
@@ -60,7 +56,6 @@ class Tables:
     plans: dict[int, Plan] = field(default_factory=dict)
     plan_items: dict[int, Row] = field(default_factory=dict)
     counters: Counter[str] = field(default_factory=Counter)
-    switches: list[Switch] = field(default_factory=list)
     rule_sets: dict[str, tuple[SourceText, ...]] = field(default_factory=dict)
     rules_kept_at: dict[str, str] = field(default_factory=dict)
     last_good: str | None = None
@@ -87,10 +82,6 @@ class Tables:
                 _insert(connection, name, numbered)
         return connection
 
-    def unfinished(self) -> list[Row]:
-        """Outbox rows that can be claimed, now or later."""
-        return [row for row in self.outbox.values() if row["state"] in records.UNFINISHED]
-
     def waiting(self, group: str) -> list[Row]:
         """Alerts of a group that no flush has taken yet, oldest first."""
         return [alert for alert in self.alerts.values() if alert["group_key"] == group and alert["flush"] is None]
@@ -112,6 +103,8 @@ class Tables:
             known = {(row["request_id"], row["digest"]) for row in self.conflicts.values()}
             if (arrival.envelope.request_id, arrival.envelope.digest) not in known:
                 _append(self.conflicts, records.CONFLICT, records.conflict_record(arrival))
+        for told in heard(batch.decided):
+            self.hear(told)
         again = len(batch.quarantined) - len(kept)
         self.counters["duplicates"] += again
         self.counters["quarantined"] -= again
@@ -165,6 +158,11 @@ class Tables:
         for lineage in changes.lineages:
             self._write_lineage(lineage, now=now, failures=0)
         self._apply(changes, now=now)
+        self.standings.update((standing.function, standing) for standing in changes.standings)
+        if changes.wake is not None:
+            function, number = changes.wake
+            oldest = sorted(self.awaiting(function), key=lambda row: row["id"])
+            self.let_go(oldest[:number], now=now)
 
     def _insert_decided(self, item: Decided, batch: Commit) -> None:
         request_id = item.arrival.envelope.request_id
@@ -315,33 +313,10 @@ class Tables:
         row |= {"id": len(self.outbox) + 1, "attempts": 0, "note": "", "token": None, "lease_until": None}
         row |= {"settled_at": None, "gate": ""}
         known = self.outbox.setdefault(new.key, row)
-        if new.anew and (RowState(known["state"]), RowEvent.RESTARTED) in ROW_TRANSITIONS:
+        if new.sooner and known["settled_at"] is None:
+            self.outbox[new.key] = {**known, "due_at": min(known["due_at"], row["due_at"])}
+        elif (new.anew or new.sooner) and (RowState(known["state"]), RowEvent.RESTARTED) in ROW_TRANSITIONS:
             self.outbox[new.key] = {**row, **{name: known[name] for name in ("id", "created_at")}}
-
-    def switch_off(self, switch: Switch) -> bool:
-        """Stop re-runs."""
-        known = any((item.scope, item.pattern) == (switch.scope, switch.pattern) for item in self.off())
-        if not known:
-            self.switches.append(switch)
-        return not known
-
-    def switch_on(self, scope: Scope, pattern: str, *, by: str, reason: str, now: datetime) -> bool:
-        """Let re-runs go on."""
-        found = [item for item in self.off() if (item.scope, item.pattern) == (scope, pattern)]
-        for item in found:
-            self.switches[self.switches.index(item)] = replace(item, on_at=now, on_by=by, on_reason=reason)
-            self.let_go(Gate.SWITCH, now=now)
-        return bool(found)
-
-    def let_go(self, gate: Gate, *, now: datetime) -> None:
-        """Make due what waits at a gate."""
-        for row in self.unfinished():
-            if row["gate"] == gate:
-                self.outbox[row["key"]] = {**row, "gate": "", "due_at": min(row["due_at"], instant(now))}
-
-    def off(self) -> list[Switch]:
-        """What is switched off, the newest first."""
-        return [item for item in reversed(self.switches) if item.on_at is None]
 
     def write_alerts(self, alerts: Iterable[NewAlert], *, now: datetime) -> None:
         """Put alerts into their groups, each with a flush to come."""

@@ -11,7 +11,8 @@ from triage.rules.model import Cause
 from triage.silence import Silence
 from triage.stores import records
 from triage.stores.records import instant_of
-from triage.testing.tables import Row, Tables
+from triage.testing.gates import Row
+from triage.testing.tables import Tables
 
 _SAMPLES = 5
 
