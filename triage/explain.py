@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from triage.alerts.silences import by_receiver
+from triage.changes import NewAlert
 from triage.decide import DEFAULT_ALERT, Alert, Decision, Reason, decide, rerun_due
+from triage.effects import decided
 from triage.envelope import Outcome
 from triage.facts import Arrival, Facts, Lineage, Subject
 from triage.rules.match import Step, Verdict, judge, trace
 from triage.rules.model import ABOUT_FAILURES, Cause, Rule, RuleSet
+from triage.silence import Silence
 from triage.states import State
 
 
@@ -43,7 +47,17 @@ class Explanation:
     subject: Subject
 
 
-def explain(arrival: Arrival, facts: Facts, rules: RuleSet, *, now: datetime) -> Explanation:
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """Silences that may have a say: all there are, and by key of alert group the number of the one that is on record to
+    have kept the alert from everybody; it may have come after the decision, while the group waited.
+    """
+
+    silences: Sequence[Silence] = ()
+    recorded: Mapping[str, int] = field(default_factory=dict)
+
+
+def explain(arrival: Arrival, facts: Facts, rules: RuleSet, *, now: datetime, quiet: Quiet = Quiet()) -> Explanation:
     """Decide, and say why."""
     subject = Subject(arrival, facts, now=now)
     decision = decide(arrival, facts, rules, now=now)
@@ -51,7 +65,8 @@ def explain(arrival: Arrival, facts: Facts, rules: RuleSet, *, now: datetime) ->
         Asked(step, judge(step.rule, subject) if step.verdict is Verdict.NOT_ASKED else step)
         for step in trace(rules.rules, subject)
     )
-    return Explanation(asked, tuple(_gates(arrival, facts, decision, now=now)), decision, subject)
+    gates = (*_gates(arrival, facts, decision, now=now), *_of_silences(arrival, decision, quiet, now=now))
+    return Explanation(asked, gates, decision, subject)
 
 
 def _gates(arrival: Arrival, facts: Facts, decision: Decision, *, now: datetime) -> Iterator[Gate]:
@@ -110,6 +125,30 @@ def _of_alert(rule: Rule, decision: Decision) -> Gate:
     rest = policy.on - {Cause.FAILED} - (frozenset() if rule.hold else {Cause.HELD})
     whom = f"{' and '.join(policy.to)} {'will be' if later else 'would be'} told of {_listed(rest)}"
     return Gate("alert", open=False, text=f"nobody is told {'yet' if later else 'of exhausted'}; {whom}")
+
+
+def _of_silences(arrival: Arrival, decision: Decision, quiet: Quiet, *, now: datetime) -> Iterator[Gate]:
+    alerts = decided(arrival, decision).changes.alerts if quiet.silences and decision.is_new else ()
+    for alert in alerts:
+        kept = _kept_from(alert, quiet, now=now)
+        for silence in quiet.silences:
+            if receivers := [receiver for receiver, by in kept.items() if by is silence]:
+                until = f"{silence.ended_at or silence.ends_at:%Y-%m-%d %H:%M:%S}Z"
+                text = f"silenced by silence {silence.id} ({silence.by}: {silence.reason}) until {until}"
+                yield Gate("silence", open=False, text=f"{text}, and told to {' and '.join(receivers)} at its end")
+
+
+def _kept_from(alert: NewAlert, quiet: Quiet, *, now: datetime) -> dict[str, Silence]:
+    group = alert.group
+    number = quiet.recorded.get(group.key)
+    known = {receiver: each for each in quiet.silences if each.id == number for receiver in group.receivers}
+    told_at = now + group.group_wait  # a silence acts when its group is told, at the earliest then
+    then = [
+        silence
+        for silence in quiet.silences
+        if silence.created_at <= told_at and (silence.ended_at is None or told_at < silence.ended_at)
+    ]
+    return known | by_receiver(group, group.labels, then, now=told_at)
 
 
 def _listed(causes: Iterable[Cause]) -> str:

@@ -405,3 +405,16 @@ def test_a_rerun_that_fails_for_good_is_silenced_too(run):
         assert await states(store) == {"silenced": 2}
 
     run(scenario)
+
+
+def test_alerts_of_rules_are_counted_with_those_that_nobody_was_told_of(run):
+    async def scenario(store):
+        await add(store, silence(function="img"))
+        await ingest(store, arrive("r-1", function="img"), arrive("r-2", function="pay"), rules=TELL)
+        assert [(hits.alerts, hits.silenced) for hits in await store.rule_hits()] == [(0, 0)], "nothing is told yet"
+        await work(store, until=NOW + 2 * WAIT)
+        await ingest(store, arrive("r-3", function="img"), rules=TELL, now=NOW + 2 * WAIT)
+        assert [(hits.alerts, hits.silenced) for hits in await store.rule_hits()] == [(2, 1)]
+        assert [(hits.alerts, hits.silenced) for hits in await store.rule_hits(since=NOW + WAIT)] == [(0, 0)]
+
+    run(scenario)

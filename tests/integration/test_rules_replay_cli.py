@@ -17,6 +17,7 @@ from past import Past, rule_set
 
 from triage.cli import cli, tell
 from triage.errors import TriageError
+from triage.silence import Silence
 
 TEXT = """
   - id: oom
@@ -116,6 +117,72 @@ def test_explain_asks_what_if(state, tmp_path):
     assert result.exit_code == 0
     assert "  calm: ignore\n  recorded: again: re-run 1" in result.stdout
     assert json.loads(run(state, "explain", "1-aaaa", "--rules", str(other), "--json").stdout)["as_recorded"] is False
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder in which one silence came before what it keeps quiet, and one after it, yet before it was told."""
+    folder = tmp_path_factory.mktemp("quiet")
+    text = """
+  - id: both
+    match: {function: pay-*}
+    alert: {to: [ops, default]}
+  - id: tell
+    alert: {to: default}
+"""
+    (folder / "rules").mkdir()
+    (folder / "rules" / "rules.yaml").write_text(HEAD + text)
+
+    async def fill() -> None:
+        past = await Past.open(folder / "triage.db", rule_set(text))
+
+        async def silence(by: str, reason: str, hours: int, **match: str) -> None:
+            now = past.clock.now()
+            new = Silence(0, match, by, reason, now, now + timedelta(hours=hours))
+            await past.store.add_silence(new, warn_before=timedelta(0))
+
+        await silence("ana", "a deploy", 1, function="my-*")
+        await past.receive(
+            body("1-aaaa"),
+            body("1-bbbb", arn=ARN.replace("my-fc", "pay")),
+            body("1-cccc", arn=ARN.replace("my-", "x-")),
+        )
+        await past.pass_time(timedelta(seconds=1))
+        await silence("bo", "known", 2, function="x-*")
+        await silence("cy", "night", 2, function="pay-*", receiver="ops")
+        await past.pass_time(timedelta(minutes=30))
+        await past.close()
+
+    asyncio.run(fill())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("request_id", "expected"),
+    [
+        ("1-aaaa", "silenced by silence 1 (ana: a deploy) until 2026-03-01 13:00:00Z, and told to default at its end"),
+        ("1-bbbb", "silenced by silence 3 (cy: night) until 2026-03-01 14:00:01Z, and told to ops at its end"),
+        ("1-cccc", "silenced by silence 2 (bo: known) until 2026-03-01 14:00:01Z, and told to default at its end"),
+    ],
+)
+def test_explain_names_the_silence_that_kept_an_alert_quiet(quiet, request_id, expected):
+    result = run(quiet, "explain", request_id)
+    assert result.exit_code == 0
+    assert f"  silence  closed  {expected}\n" in result.stdout
+    gates = json.loads(run(quiet, "explain", request_id, "--json").stdout)["gates"]
+    assert [gate["why"] for gate in gates if gate["gate"] == "silence"] == [expected]
+
+
+def test_explain_asks_what_a_silence_would_say_of_other_rules_and_of_a_message_in_a_file(quiet, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text(HEAD + "  - id: calm\n    alert: {to: [oncall]}\n")
+    result = run(quiet, "explain", "1-aaaa", "--rules", str(other))
+    assert (
+        "silenced by silence 1 (ana: a deploy) until 2026-03-01 13:00:00Z, and told to oncall at its end"
+        in result.stdout
+    )
+    (tmp_path / "message.json").write_bytes(body("new"))
+    assert "silence" not in run(quiet, "explain", str(tmp_path / "message.json")).stdout, "it is over"
 
 
 def test_explain_takes_a_message_that_was_never_received(state, tmp_path):
@@ -289,12 +356,12 @@ def test_stats_count_hits_shadows_and_what_never_happened(state):
     result = run(state, "stats")
     assert result.exit_code == 0
     assert [line.split() for line in result.stdout.splitlines()[:6]] == [
-        ["RULE", "FILE", "MODE", "HITS", "LAST", "HIT", "IN", "SHADOW", "DISAGREED"],
-        ["oom", "rules.yaml", "live", "1", "2026-03-01", "12:00:00Z", "-", "-"],
-        ["noisy", "rules.yaml", "shadow", "0", "2026-03-01", "12:01:10Z", "2", "2"],
-        ["held", "rules.yaml", "live", "1", "2026-03-01", "12:00:00Z", "-", "-"],
-        ["again", "rules.yaml", "live", "2", "2026-03-01", "12:01:10Z", "-", "-"],
-        ["rest", "rules.yaml", "live", "0", "never", "-", "-"],
+        ["RULE", "FILE", "MODE", "HITS", "LAST", "HIT", "ALERTS", "SILENCED", "IN", "SHADOW", "DISAGREED"],
+        ["oom", "rules.yaml", "live", "1", "2026-03-01", "12:00:00Z", "1", "-", "-", "-"],
+        ["noisy", "rules.yaml", "shadow", "0", "2026-03-01", "12:01:10Z", "-", "-", "2", "2"],
+        ["held", "rules.yaml", "live", "1", "2026-03-01", "12:00:00Z", "1", "-", "-", "-"],
+        ["again", "rules.yaml", "live", "2", "2026-03-01", "12:01:10Z", "1", "-", "-", "-"],
+        ["rest", "rules.yaml", "live", "0", "never", "-", "-", "-", "-"],
     ]
     assert result.stdout.endswith("never hit: rest\n")
     since = json.loads(run(state, "stats", "--since", "2026-03-01T12:01:00", "--json").stdout)
@@ -320,6 +387,17 @@ def test_stats_know_rules_that_are_gone_off_or_expired(state, tmp_path):
         ("off", "off", 0), ("late", "expired", 0), ("old", "gone", 1),
     ]  # fmt: skip
     assert "never hit" not in run(tmp_path, "stats").stdout
+
+
+def test_stats_know_rules_whose_every_alert_was_silenced(quiet):
+    stats = run(quiet, "stats")
+    assert stats.stdout.endswith("\nalways silenced: tell\n")
+    counted = {row["rule"]: (row["alerts"], row["silenced"]) for row in _stats(quiet)}
+    assert counted == {"both": (1, 0), "tell": (2, 2)}
+
+
+def _stats(folder: Path) -> list[dict]:
+    return json.loads(run(folder, "stats", "--json").stdout)["rules"]
 
 
 # --- show ------------------------------------------------------------------------------------------------------------

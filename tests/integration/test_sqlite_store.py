@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from triage.alerts.silences import end_now, row_key
 from triage.changes import Changes, Commit, Decided, NewRow, RowKind, Settle
 from triage.decide import Decision, Reason
 from triage.envelope import parse_body
 from triage.errors import StoreConflict, StoreUnavailable
 from triage.facts import arrival
+from triage.silence import Silence
 from triage.stores import FailureFilter
 from triage.stores.sqlite import SqliteStore
 
@@ -393,3 +395,19 @@ def test_the_reader_cannot_write(tmp_path):
                 await store._reader.run(lambda connection: connection.execute("DELETE FROM envelopes"))
 
     asyncio.run(scenario())
+
+
+def test_silences_are_known_as_long_as_they_had_not_ended(tmp_path):
+    async def scenario():
+        async with opened(tmp_path / "triage.db") as store:
+            for hours in (1, 3, 2):
+                new = Silence(0, {"function": "*"}, "ana", "a deploy", NOW, NOW + timedelta(hours=hours))
+                await store.add_silence(new, warn_before=timedelta(0))
+            end = lambda _row, facts: end_now(facts, by="ana", reason="done", now=NOW)  # noqa: E731
+            assert await store.settle_now(row_key(2), end, now=NOW)
+            return [
+                [silence.id for silence in await store.silences_since(NOW + timedelta(minutes=minutes))]
+                for minutes in (-1, 0, 60, 120)
+            ]
+
+    assert asyncio.run(scenario()) == [[1, 2, 3], [1, 3], [3], []]

@@ -6,10 +6,13 @@ import pytest
 from make import ARN, NOW, arrived, envelope, success
 from past import rule_set
 
-from triage.explain import explain
+from triage.effects import decided
+from triage.explain import Quiet, explain
 from triage.facts import Facts, GroupFacts, Lineage
+from triage.silence import Silence
 from triage.states import State
 
+HOUR = timedelta(hours=1)
 RULES = rule_set("""
   - id: oom
     match: {condition: FunctionOOMError}
@@ -141,3 +144,48 @@ def test_results_that_are_no_failures_ask_only_rules_that_mention_the_outcome():
     assert set(verdicts(found).values()) == {"not_asked"}
     assert gates(found) == {"result": (True, "the re-run succeeded: nothing is left to do")}
     assert explain(arrived(success()), Facts(group=GroupFacts(NOW, 1, NOW, NOW)), RULES, now=NOW).gates[0].open
+
+
+def silence(number: int, *, begins: timedelta = -HOUR, ends: timedelta = HOUR, ended: timedelta | None = None, **match):
+    ended_at = None if ended is None else NOW + ended
+    return Silence(number, match or {"function": "*"}, "ana", "a deploy", NOW + begins, NOW + ends, ended_at=ended_at)
+
+
+@pytest.mark.parametrize(
+    ("quiet", "expected"),
+    [
+        (Quiet([silence(1)]), ["1 (ana: a deploy) until 2026-03-01 13:00:00Z, and told to a and b"]),
+        (Quiet([silence(1, receiver="b")]), ["1 (ana: a deploy) until 2026-03-01 13:00:00Z, and told to b"]),
+        (Quiet([silence(1, receiver="b"), silence(2, receiver="a")]), [
+            "1 (ana: a deploy) until 2026-03-01 13:00:00Z, and told to b",
+            "2 (ana: a deploy) until 2026-03-01 13:00:00Z, and told to a",
+        ]),
+        (Quiet([silence(1, function="other")]), []),
+        (Quiet([silence(1, begins=timedelta(seconds=30))]), ["1 (ana: a deploy) until 2026-03-01 13:00:00Z, and told to a and b"]),
+        (Quiet([silence(1, begins=timedelta(minutes=2))]), []),
+        (Quiet([silence(1, ended=timedelta(seconds=10))]), []),
+        (Quiet([silence(1, ended=timedelta(minutes=9))]), ["1 (ana: a deploy) until 2026-03-01 12:09:00Z, and told to a and b"]),
+    ],
+    ids=["all", "one receiver", "one each", "another function", "begins while it waits", "too late", "over", "ended early"],
+)  # fmt: skip
+def test_silences_are_gates_once_the_group_may_be_told(quiet, expected):
+    rules = rule_set("  - id: tell\n    alert: {to: [a, b], group_wait: 1m}\n")
+    found = explain(function("my-fc-job"), Facts(), rules, now=NOW, quiet=quiet)
+    told = [gate.text for gate in found.gates if gate.name == "silence"]
+    assert told == [f"silenced by silence {text} at its end" for text in expected]
+
+
+def test_a_silence_on_record_counts_whenever_it_came():
+    rules = rule_set("  - id: tell\n    alert: {to: [a, b], group_wait: 1m}\n")
+    found = explain(function("my-fc-job"), Facts(), rules, now=NOW)
+    (alert,) = decided(function("my-fc-job"), found.decision).changes.alerts
+    late = silence(7, begins=timedelta(minutes=4))
+    found = explain(function("my-fc-job"), Facts(), rules, now=NOW, quiet=Quiet([late], {alert.group.key: 7}))
+    assert found.gates[-1].text.startswith(
+        "silenced by silence 7 (ana: a deploy) until 2026-03-01 13:00:00Z, and told to a and b"
+    )
+
+
+def test_a_silence_has_no_say_in_what_is_not_told():
+    found = explain(function("known"), Facts(), RULES, now=NOW, quiet=Quiet([silence(1)]))
+    assert list(gates(found)) == ["ignore"]

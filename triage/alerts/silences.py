@@ -148,21 +148,27 @@ def silencing(
     return max(found, key=lambda silence: (silence.ends_at, -silence.id), default=None)
 
 
+def by_receiver(
+    group: AlertGroup, labels: Mapping[str, str], silences: Sequence[Silence], *, now: datetime
+) -> dict[str, Silence]:
+    """Which silence keeps an alert with these labels from which of its group's receivers."""
+    found = {
+        receiver: silencing(silences, labels, severity=group.severity, receiver=receiver, now=now)
+        for receiver in group.receivers
+    }
+    return {receiver: silence for receiver, silence in found.items() if silence is not None}
+
+
 def silenced(view: GroupView, silences: Sequence[Silence], *, now: datetime) -> tuple[Silenced, ...]:
     """What silences keep from whom, of all that waits in a group."""
     return tuple(each for kind in view.kinds for each in _of_kind(view, kind, silences, now=now)) if silences else ()
 
 
 def _of_kind(view: GroupView, kind: AlertKind, silences: Sequence[Silence], *, now: datetime) -> list[Silenced]:
-    group = view.group
-    by = {
-        receiver: silence.id
-        for receiver in group.receivers
-        if (silence := silencing(silences, kind.labels, severity=group.severity, receiver=receiver, now=now))
-    }
-    count, wholly = sum(kind.causes.values()), len(by) == len(group.receivers)
+    by = by_receiver(view.group, kind.labels, silences, now=now)
+    count, wholly = sum(kind.causes.values()), len(by) == len(view.group.receivers)
     return [
-        Silenced(kind.key, receiver, silence, count, kind.first_at, kind.last_at, wholly)
+        Silenced(kind.key, receiver, silence.id, count, kind.first_at, kind.last_at, wholly)
         for receiver, silence in by.items()
     ]
 

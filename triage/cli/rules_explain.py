@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,11 +17,13 @@ from triage.cli.storage import ask
 
 if TYPE_CHECKING:
     from triage.backtest.recorded import Ruling
-    from triage.explain import Asked, Explanation
+    from triage.explain import Asked, Explanation, Quiet
     from triage.facts import Arrival, Facts
     from triage.rules.model import RuleSet, Subject
     from triage.settings import Settings
-    from triage.stores import FailureDetail, Store
+    from triage.silence import Silence
+    from triage.stores import FailureDetail
+    from triage.stores.sqlite import SqliteStore
 
 _LONGEST: Final = 160
 """Characters of one value in the table; ``--json`` gives what the trace has."""
@@ -29,7 +31,9 @@ _LONGEST: Final = 160
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """What is to be explained: a result, what is known of it, the rules, and the stored decision if there is one."""
+    """What is to be explained: a result, what is known of it, the rules, the stored decision if there is one, and the
+    silences.
+    """
 
     arrival: Arrival
     facts: Facts
@@ -37,6 +41,7 @@ class _Question:
     rules: RuleSet
     recorded: Ruling | None
     by: str
+    quiet: Quiet
 
 
 @click.command()
@@ -59,7 +64,7 @@ def explain(*, settings: Settings, what: str, path: Path | None, as_json: bool) 
     question = (
         _from_file(settings, what, path) if what == "-" or Path(what).is_file() else _stored(settings, what, path)
     )
-    explanation = explained(question.arrival, question.facts, question.rules, now=question.now)
+    explanation = explained(question.arrival, question.facts, question.rules, now=question.now, quiet=question.quiet)
     ruling = Ruling.of(explanation.decision)
     if as_json:
         print_json(_as_json(question, explanation, ruling))
@@ -74,15 +79,19 @@ def explain(*, settings: Settings, what: str, path: Path | None, as_json: bool) 
 
 def _stored(settings: Settings, request_id: str, path: Path | None) -> _Question:
     from triage.backtest.recorded import Ruling  # noqa: PLC0415
+    from triage.explain import Quiet  # noqa: PLC0415
     from triage.rules.source import load_rules  # noqa: PLC0415
     from triage.stores.decisions import recall  # noqa: PLC0415
-    from triage.stores.records import json_text  # noqa: PLC0415
+    from triage.stores.records import instant_of, json_text  # noqa: PLC0415
 
-    async def find(store: Store) -> tuple[FailureDetail | None, Any]:
+    async def find(store: SqliteStore) -> tuple[FailureDetail | None, Any, Sequence[Silence]]:
         found = await store.failure(request_id)
-        return found, await store.rule_set(found.decision["rule_set"]) if found else None
+        if found is None:
+            return None, None, ()
+        kept = await store.rule_set(found.decision["rule_set"])
+        return found, kept, await store.silences_since(instant_of(found.decision["decided_at"]))
 
-    detail, kept = ask(settings, find)
+    detail, kept, silences = ask(settings, find)
     if detail is None:
         raise click.ClickException(
             f"no file and no single stored result is named {request_id!r}. `triage failures list` shows what is stored."
@@ -92,20 +101,27 @@ def _stored(settings: Settings, request_id: str, path: Path | None) -> _Question
     recorded = Ruling(decision["reason"], decision["rule_id"], *texts)
     arrival, facts, now = recall(detail)
     if path is not None:
-        return _Question(arrival, facts, now, _read(path), recorded, f"would be decided by {path}")
+        return _Question(arrival, facts, now, _read(path), recorded, f"would be decided by {path}", Quiet(silences))
     if kept is None:
         raise click.ClickException(
             f"the rules that it was decided by ({decision['rule_set'][:12]}) are not kept; --rules PATH explains it by"
             " others"
         )
     by = f"decided then by rules {decision['rule_set'][:12]}"
-    return _Question(arrival, facts, now, load_rules(kept[1]), recorded, by)
+    alerts = detail.lineage["alerts"] if detail.lineage else ()
+    quieted = {
+        alert["group_key"]: alert["silence"]
+        for alert in alerts
+        if alert["silence"] and alert["request_id"] == detail.row.request_id
+    }
+    return _Question(arrival, facts, now, load_rules(kept[1]), recorded, by, Quiet(silences, quieted))
 
 
 def _from_file(settings: Settings, name: str, path: Path | None) -> _Question:
     from triage.clock import SystemClock  # noqa: PLC0415
     from triage.configuration import labels_of  # noqa: PLC0415
     from triage.envelope import parse_body  # noqa: PLC0415
+    from triage.explain import Quiet  # noqa: PLC0415
     from triage.facts import Facts, arrival  # noqa: PLC0415
     from triage.rulefiles import default_rules_dir  # noqa: PLC0415
 
@@ -115,7 +131,8 @@ def _from_file(settings: Settings, name: str, path: Path | None) -> _Question:
     labels = labels_of(settings.labels)(envelope.function.label)
     came = arrival(envelope, source="file", message_id=name, received_at=now, enqueued_at=None, labels=labels)
     path = path or settings.rules or default_rules_dir()
-    return _Question(came, Facts(), now, _read(path), None, f"would be decided now by {path}")
+    silences = ask(settings, lambda store: store.silences_since(now)) if settings.store.path.exists() else ()
+    return _Question(came, Facts(), now, _read(path), None, f"would be decided now by {path}", Quiet(silences))
 
 
 def _read(path: Path) -> RuleSet:

@@ -24,7 +24,8 @@ def stats(*, settings: Settings, since: datetime | None, as_json: bool) -> None:
     """Count the hits of each rule in force, and of rules that have applied and are gone.
 
     Of rules in shadow mode is told how often they would have applied, and in how many of these cases they would have
-    done something else than was done: `triage rules promote` shows which.
+    done something else than was done: `triage rules promote` shows which. Of rules that tell somebody is told how many
+    of their alerts silences kept from everybody: if all, the rule is of no use, or the silence was forgotten.
     """
     from triage.clock import SystemClock  # noqa: PLC0415
     from triage.rules.source import load_rules  # noqa: PLC0415
@@ -52,7 +53,7 @@ def stats(*, settings: Settings, since: datetime | None, as_json: bool) -> None:
         print_json({"rule_set": kept[0], "since": since, "rules": rows})
         return
     print_table(
-        ("RULE", "FILE", "MODE", "HITS", "LAST HIT", "IN SHADOW", "DISAGREED"),
+        ("RULE", "FILE", "MODE", "HITS", "LAST HIT", "ALERTS", "SILENCED", "IN SHADOW", "DISAGREED"),
         [
             (
                 row["rule"],
@@ -60,6 +61,8 @@ def stats(*, settings: Settings, since: datetime | None, as_json: bool) -> None:
                 row["mode"],
                 f"{row['hits']:,}",
                 _when(row),
+                f"{row['alerts']:,}" if row["alerts"] else "",
+                f"{row['silenced']:,}" if row["silenced"] else "",
                 f"{row['shadow_hits']:,}" if row["shadow_hits"] else "",
                 f"{row['disagreed']:,}" if row["shadow_hits"] else "",
             )
@@ -71,8 +74,11 @@ def stats(*, settings: Settings, since: datetime | None, as_json: bool) -> None:
         for row in rows
         if not row["hits"] and not row["shadow_hits"] and row["mode"] not in ("off", "expired")
     ]
-    if never:
-        click.echo(f"\nnever hit{f' since {show_time(since)}' if since else ''}: {', '.join(never)}")
+    always = [row["rule"] for row in rows if row["alerts"] and row["silenced"] == row["alerts"]]
+    span = f" since {show_time(since)}" if since else ""
+    for what, found_rules in (("never hit", never), ("always silenced", always)):
+        if found_rules:
+            click.echo(f"\n{what}{span}: {', '.join(found_rules)}")
 
 
 def _row(hits: RuleHits, mode: str, file: str) -> dict[str, Any]:
@@ -85,6 +91,8 @@ def _row(hits: RuleHits, mode: str, file: str) -> dict[str, Any]:
         "shadow_hits": hits.shadow_hits,
         "last_shadow_hit": hits.last_shadow_hit,
         "disagreed": hits.disagreed,
+        "alerts": hits.alerts,
+        "silenced": hits.silenced,
     }
 
 

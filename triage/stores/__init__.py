@@ -169,6 +169,8 @@ class RuleHits:
         hits: decisions in which it applied, those included in which another rule had the last word.
         shadow_hits: decisions in which it would have applied, had it not been in shadow mode.
         disagreed: those of them in which it would have done something else than was done.
+        alerts: alerts it has raised and that were due to be told since then.
+        silenced: those of them that silences kept from everybody.
     """
 
     rule_id: str
@@ -177,6 +179,8 @@ class RuleHits:
     shadow_hits: int = 0
     last_shadow_hit: datetime | None = None
     disagreed: int = 0
+    alerts: int = 0
+    silenced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,4 +376,8 @@ class Desk(Protocol):
 
     async def held(self) -> list[Held]:
         """All failures that wait for a person, the most urgent first."""
+        ...
+
+    async def silences_since(self, at: datetime) -> list[Silence]:
+        """All silences that had not ended at this instant, whatever came of them since; the oldest first."""
         ...

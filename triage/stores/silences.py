@@ -95,6 +95,12 @@ def in_force(connection: sqlite3.Connection) -> tuple[Silence, ...]:
     return tuple(map(silence_of, connection.execute(f"{_SELECT} WHERE ended_at IS NULL ORDER BY id").fetchall()))
 
 
+def since(connection: sqlite3.Connection, at: datetime) -> list[Silence]:
+    """Those that had not ended then."""
+    rows = connection.execute(f"{_SELECT} WHERE coalesce(ended_at, ends_at) > ? ORDER BY id", (instant(at),))
+    return [silence_of(row) for row in rows]
+
+
 def listed(connection: sqlite3.Connection, *, ended: bool) -> list[SilenceView]:
     """The silences that have not ended, or all, the newest first, with what they kept quiet."""
     which = "" if ended else "WHERE ended_at IS NULL"

@@ -249,6 +249,9 @@ class SqliteStore:
     async def silences(self, *, ended: bool = False) -> list[SilenceView]:
         return await self._reader.run(partial(silences.listed, ended=ended))
 
+    async def silences_since(self, at: datetime) -> list[Silence]:
+        return await self._reader.run(partial(silences.since, at=at))
+
     async def alerted(self, *, since: datetime) -> list[Alerted]:
         """What there was to tell since then; for the command line, that tells what a silence would keep quiet."""
         return await self._reader.run(partial(silences.alerted, since=since))

@@ -332,6 +332,12 @@ class MemoryStore(MemoryPlans):
                     last_shadow_hit=max(known.last_shadow_hit or at, at),
                     disagreed=known.disagreed + (shadow["effects"] != json.loads(row["effects"])),
                 )
+        for alert in self.tables.alerts.values():
+            rule_id = json.loads(self.tables.alert_kinds[alert["kind"]]).get("rule")
+            at = instant_of(alert["at"])
+            if rule_id in hits and alert["flush"] is not None and (since is None or at >= since):
+                known, quiet = hits[rule_id], int(alert["silence"] is not None)
+                hits[rule_id] = replace(known, alerts=known.alerts + 1, silenced=known.silenced + quiet)
         return [hits[rule_id] for rule_id in sorted(hits)]
 
     async def close(self) -> None:
