@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from triage.alerts.grouping import short_code
 from triage.alerts.render import body, title
+from triage.alerts.silences import by_receiver
 from triage.changes import GroupView, NewAlert, WaitingAlert
 from triage.decide import Decision, Hold, Rerun, decide
 from triage.effects import decided
@@ -115,6 +116,9 @@ def _rerun(expected: ExpectedRerun, rerun: Rerun, case: Case) -> Iterable[Differ
 def _alert(expected: ExpectedAlert, alert: NewAlert, case: Case, *, name: str) -> Iterable[Difference]:
     if expected.to is not None and set(expected.to) != set(alert.group.receivers):
         yield Difference(f"{name}.to", ", ".join(expected.to), ", ".join(alert.group.receivers))
+    kept = by_receiver(alert.group, alert.group.labels, case.silences, now=case.now)
+    if set(expected.silenced) != set(kept):
+        yield Difference(f"{name}.silenced", ", ".join(expected.silenced) or "none", ", ".join(kept) or "none")
     if expected.severity not in (None, alert.group.severity):
         yield Difference(f"{name}.severity", str(expected.severity), alert.group.severity)
     if expected.cause not in (None, alert.cause):

@@ -13,7 +13,7 @@ class Silence:
     """Alerts that nobody is told of for a while. Whoever asks for one says why, and it always ends.
 
     Attributes:
-        match: what an alert must have (`triage.alerts.silences.FIELDS`), as written.
+        match: what an alert must have (`triage.rules.alertmatch.FIELDS`), as written.
         ends_at: when it ends at the latest.
         quiet_for: it ends sooner, when nothing has failed that it matches for this long (see `triage.alerts.silences`).
         to: receivers of what there is to say of it; empty: those that it kept alerts from.

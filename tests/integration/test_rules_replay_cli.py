@@ -349,6 +349,13 @@ def test_promote_wants_a_rule_that_is_not_live(state, rule_id, expected):
     assert expected in result.stderr
 
 
+def test_a_back_test_says_that_silences_are_not_in_it(quiet):
+    assert "  - 2 alerts were kept from everybody by silences; all alerts count" in run(quiet, "backtest").stdout
+    assert json.loads(run(quiet, "backtest", "--json").stdout)["not_known"]["alerts_silenced"] == 2
+    other = run(quiet, "backtest", "--json", "--filter", "function=x-*")
+    assert json.loads(other.stdout)["not_known"]["alerts_silenced"] == 1
+
+
 # --- stats -----------------------------------------------------------------------------------------------------------
 
 

@@ -5,9 +5,10 @@ from datetime import timedelta
 import make
 import pytest
 
-from triage.alerts.silences import begin, kind_key, kind_labels, matches, read_match, silencing
+from triage.alerts.silences import begin, kind_key, kind_labels, silencing
 from triage.alerts.summaries import Moment, show_match, summary
 from triage.changes import AlertGroup, SilencedGroup, SilenceView
+from triage.rules.alertmatch import matches, read_match
 from triage.rules.mistakes import Mistakes
 from triage.silence import Silence
 
@@ -52,7 +53,7 @@ def test_all_that_is_written_must_hold(match, expected):
 @pytest.mark.parametrize(
     ("match", "message", "hint"),
     [
-        ({}, "a silence for everything", "say at least function=*"),
+        ({}, "a silence for everything", "name a label at least, such as function, with the value *"),
         ({"functoin": "x"}, "an alert has no label 'functoin'", "did you mean 'function'?"),
         ({"error.type": "x"}, "an alert has no label 'error.type'", "write error_type"),
         ({"labels.": "x"}, "an alert has no label 'labels.'", "one of"),

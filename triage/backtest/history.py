@@ -58,6 +58,11 @@ _MEMBERS: Final = f"""
 _LATER: Final = "SELECT request_id, cause FROM alerts WHERE root IN (SELECT value FROM json_each(?)) ORDER BY id"
 
 
+_SILENCED: Final = """
+    SELECT count(*) FROM alerts a CROSS JOIN envelopes e ON e.request_id = a.root JOIN decisions d ON d.id = e.id
+    WHERE a.silence IS NOT NULL AND"""
+
+
 class History:
     """The stored stories, for reading only. Close it."""
 
@@ -89,6 +94,11 @@ class History:
         """The texts of a kept rule set."""
         row = self._one("SELECT sources FROM rule_sets WHERE digest = ?", digest)
         return sources_of(row[0]) if row else None
+
+    def silenced(self) -> int:
+        """Alerts about these stories that silences kept from everybody."""
+        where, values = self._choice.clauses()
+        return int(self._one(f"{_SILENCED} {where}", *values)[0])
 
     def _one(self, sql: str, *values: object) -> Any:
         try:

@@ -50,6 +50,7 @@ class Report:
         open_ends: re-runs that only the rules after would make, so that no outcome is recorded.
         not_made: re-runs that only the rules before made; ``healed`` of them succeeded in the end.
         left_out: results of re-runs that are not decided under the rules after, and why.
+        silenced: alerts on record that silences kept from everybody; silences are no part of a replay.
         unrecorded: decisions under the rules after that wanted a value which was not recorded.
     """
 
@@ -62,6 +63,7 @@ class Report:
     not_made: int = 0
     healed: int = 0
     unrecorded: int = 0
+    silenced: int = 0
     left_out: Counter[Absence] = field(default_factory=Counter)
     changes: list[Change] = field(default_factory=list)
     defective: int = 0
@@ -140,7 +142,7 @@ class Report:
 
     def merge(self, other: Report) -> None:
         """Add a report about stories that come after these."""
-        for name in ("stories", "changed", "open_ends", "not_made", "healed", "unrecorded", "defective"):
+        for name in ("stories", "changed", "open_ends", "not_made", "healed", "unrecorded", "silenced", "defective"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("unkept", "left_out", "_covered", "_before", "_after", "_unchanged"):
             getattr(self, name).update(getattr(other, name))
@@ -250,6 +252,7 @@ def as_json(report: Report) -> dict[str, Any]:
             "of_them_had_succeeded": report.healed,
             "results_left_out": {str(absence): count for absence, count in report.left_out.items()},
             "values_not_recorded": report.unrecorded,
+            "alerts_silenced": report.silenced,
             "rule_sets_not_kept": dict(report.unkept),
         },
         "defects": {

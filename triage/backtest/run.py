@@ -86,6 +86,8 @@ def run(backtest: Backtest, *, jobs: int, chunk: int = CHUNK) -> Iterator[Progre
     """
     with _Comparison(backtest) as comparison:
         low, high = comparison.history.span()
+        if low <= high:
+            yield Progress(0, high - low + 1, Report(silenced=comparison.history.silenced()))
         parts = [(start, min(start + chunk - 1, high), high) for start in range(low, high + 1, chunk)]
         if jobs == 1 or len(parts) < _WORTH_IT:
             reports: Iterator[Report] = map(comparison.compare, parts)

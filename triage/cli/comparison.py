@@ -244,6 +244,9 @@ def _tell_unknown(report: Report) -> None:
         report.unrecorded
         and f"in {_count(report.unrecorded, 'decision')} a rule asks for a value (a rate, say) that was not recorded,"
         " because no rule mentioned it then; it counts as no match",
+        report.silenced
+        and f"{_count(report.silenced, 'alert')} {_was(report.silenced)} kept from everybody by silences; all alerts"
+        " count here, as if there had been none",
         report.unkept
         and f"{_count(report.unkept.total(), 'decision')} {_was(report.unkept.total())} made by rules that are not kept"
         f" or can no longer be read ({', '.join(digest[:12] for digest in report.unkept)}); compared as recorded",

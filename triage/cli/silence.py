@@ -221,7 +221,7 @@ def expire(*, settings: Settings, number: int, by: str, reason: str) -> None:
 
 
 def _read(clauses: Sequence[str]) -> dict[str, Any]:
-    from triage.alerts.silences import parse_match  # noqa: PLC0415
+    from triage.rules.alertmatch import parse_match  # noqa: PLC0415
     from triage.rules.mistakes import Mistakes  # noqa: PLC0415
 
     try:
@@ -247,7 +247,7 @@ def _check_receivers(settings: Settings, names: Sequence[str]) -> None:
 
 def _matching(match: Mapping[str, Any], alerted: Sequence[Alerted]) -> list[tuple[Alerted, list[str]]]:
     """What a silence would keep from whom."""
-    from triage.alerts.silences import matches  # noqa: PLC0415
+    from triage.rules.alertmatch import matches  # noqa: PLC0415
 
     found = []
     for each in alerted:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
 from triage.envelope import Destination, Outcome
 from triage.facts import SPANS
+from triage.rules.alertmatch import FIELDS, OWN, read_match
 from triage.rules.keys import CAUSES, DURATION_SCHEMA, SEVERITIES, Key
-from triage.rules.mistakes import kind_of, wrong
+from triage.rules.mistakes import Gathered, Mistake, Mistakes, kind_of, wrong
 from triage.rules.readers import (
     list_of,
     number,
@@ -53,6 +55,19 @@ def _list(value: Any) -> Any:
     return value
 
 
+def _silences(value: Any) -> tuple[dict[str, Any], ...]:
+    found = []
+    mistakes = Gathered()
+    for index, each in enumerate(value if isinstance(value, list) else [value]):
+        try:
+            found.append(read_match(_mapping(each)))
+        except Mistakes as error:
+            mistakes += [Mistake(at.message, at.hint, (index, *at.path), key=at.key) for at in error.mistakes]
+    if mistakes:
+        raise Mistakes(mistakes)
+    return tuple(found)
+
+
 def _version(value: Any) -> int:
     if value != 1 or isinstance(value, bool):
         raise wrong(f"expected 1, not {kind_of(value)}", "this program reads version 1 of the format")
@@ -68,6 +83,13 @@ def _ids(value: Any) -> tuple[str, ...]:
 
 
 _TEXT: Final = {"type": ["string", "integer"]}
+_SILENCE: Final = {
+    "type": "object",
+    "properties": {name: {} for name in FIELDS},
+    "patternProperties": {f"^{re.escape(OWN)}.": {}},
+    "additionalProperties": False,
+    "minProperties": 1,
+}
 _COUNT: Final = {"type": "integer", "minimum": 0}
 _LONG: Final = 1 << 16
 
@@ -128,6 +150,11 @@ ALERT: Final[Mapping[str, Key]] = {
         list_of(read_name),
         {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
     ),
+    "silenced": Key(
+        "Receivers that silences keep it from, in any order; an empty list: none.",
+        _ids,
+        {"type": "array", "items": {"type": "string"}},
+    ),
     "severity": Key("Severity.", one_of(SEVERITIES), {"enum": list(SEVERITIES)}),
     "cause": Key("Why it is told.", one_of(CAUSES), {"enum": list(CAUSES)}),
     "text": Key(
@@ -170,6 +197,11 @@ CASE: Final[Mapping[str, Key]] = {
     ),
     "lineage": Key("The message is the result of a re-run.", keys=LINEAGE),
     "group": Key("Failures like it were seen before.", keys=GROUP),
+    "silences": Key(
+        "Silences in force, each with what an alert must have, as `triage silence add --match` takes it.",
+        _silences,
+        {"type": "array", "items": _SILENCE, "minItems": 1},
+    ),
     "now": Key(f"When it is decided. Default: {NOW}, a Monday.", _instant, {"type": "string"}),
     "expect": Key("What must come of it.", keys=EXPECT, required=True),
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from triage.envelope import Destination, Envelope, Outcome, RequestId, parse_body
@@ -22,6 +22,7 @@ from triage.rules.keys import Key
 from triage.rules.mistakes import Mistake, Path, did_you_mean
 from triage.rules.model import Cause, Place, Severity, SourceText
 from triage.rules.section import read_section
+from triage.silence import Silence
 from triage.states import State
 
 SUFFIXES: Final = (".test.yaml", ".test.yml")
@@ -39,9 +40,12 @@ class ExpectedRerun:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedAlert:
-    """What an alert must be; None is not asked. ``text`` are parts of the message a person gets."""
+    """What an alert must be; None is not asked. ``text`` are parts of the message a person gets, ``silenced`` the
+    receivers that it is kept from.
+    """
 
     to: tuple[str, ...] | None = None
+    silenced: tuple[str, ...] = ()
     severity: Severity | None = None
     cause: Cause | None = None
     text: tuple[str, ...] = ()
@@ -79,6 +83,7 @@ class Case:
     facts: Facts
     now: datetime
     expect: Expectation
+    silences: tuple[Silence, ...] = ()
 
 
 def load_cases(sources: Sequence[SourceText]) -> list[Case]:
@@ -151,6 +156,7 @@ class _Loader:
             facts=_facts(values, now=now),
             now=now,
             expect=expect,
+            silences=tuple(_silence(match, now=now) for match in values.get("silences", ())),
         )
 
     def envelope(self, values: Mapping[str, Any]) -> Envelope:
@@ -221,6 +227,10 @@ def _body(written: Mapping[str, Any]) -> bytes:
         else "",
     }
     return json.dumps(message).encode()
+
+
+def _silence(match: Mapping[str, Any], *, now: datetime) -> Silence:
+    return Silence(id=0, match=match, by="", reason="", created_at=now, ends_at=datetime.max.replace(tzinfo=UTC))
 
 
 def _facts(values: Mapping[str, Any], *, now: datetime) -> Facts:
