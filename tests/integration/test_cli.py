@@ -9,14 +9,11 @@ import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
+from answering import answering
 from click.testing import CliRunner, Result
 from make import NOW, RERUN, arrived, envelope, rule, rules
 
@@ -104,7 +101,7 @@ def test_help_fits_a_screen_and_groups_the_commands_by_task(tmp_path: Path):
         tasks.setdefault(task, []).append(words[0])
     assert tasks == {
         "Run": ["run", "demo", "emulate", "init"],
-        "Look": ["status", "health", "failures", "lineage", "quarantine", "selfcheck"],
+        "Look": ["status", "top", "health", "failures", "lineage", "quarantine", "selfcheck"],
         "Act": ["rerun", "approve", "reject", "switch", "silence", "plan", "apply"],
         "Rules": ["rules"],
         "Queue": ["queue"],
@@ -425,29 +422,6 @@ def test_a_port_in_use_is_told(tmp_path: Path):
         taken.listen()
         done = process("queue", "serve", "--port", str(taken.getsockname()[1]), cwd=tmp_path, code=1)
     assert "address already in use" in done.stderr
-
-
-@contextmanager
-def answering(status: int, text: str) -> Iterator[str]:
-    """A daemon's operations endpoint, as far as `triage health` sees it; gives HOST:PORT."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status if self.path == "/healthz" else 404)
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.mark.parametrize(("status", "said"), [(200, "ok"), (503, "consumer has not got on for 200 s\x1b[2J")])

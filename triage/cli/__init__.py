@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "emulate": _Entry("Run", "Serve Function Compute and SMQ on loopback, for trials."),
     "init": _Entry("Run", "Write a commented configuration and a folder of rules."),
     "status": _Entry("Look", "Show the totals: what came in, and where it stands."),
+    "top": _Entry("Look", "Watch it live: lag, rates, groups, outbox, receivers."),
     "health": _Entry("Look", "Ask a running daemon whether it gets on."),
     "failures": _Entry("Look", "List failures; show the whole story of one."),
     "lineage": _Entry("Look", "Tell the story of a task: every attempt, and why."),
