@@ -22,6 +22,8 @@ from triage.envelope import FunctionRef
 from triage.errors import StoreUnavailable
 from triage.killswitch import KillSwitch
 from triage.notify import AppriseNotifier
+from triage.outbound import Guard
+from triage.outbound import session as session_of
 from triage.outbox import Outbox, Retries
 from triage.progress import LIMIT, Progress, Stage, Work, stalled
 from triage.retention import Retention
@@ -211,9 +213,9 @@ async def build(
     """
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
-        limit, work = settings.watchdog.limit or LIMIT, Work()
+        limit, work, guard = settings.watchdog.limit or LIMIT, Work(), Guard.of(settings.outbound.allow)
         notifier = await asyncio.to_thread(
-            AppriseNotifier.load, receivers_of(settings), write=write, clock=clock, limit=limit
+            AppriseNotifier.load, receivers_of(settings), write=write, clock=clock, limit=limit, guard=guard
         )
         store = await SqliteStore.open(settings.store.path)
         stack.push_async_callback(store.close)
@@ -226,7 +228,7 @@ async def build(
             limit=limit,
             work=work,
         )
-        session = await stack.enter_async_context(_session())
+        session = await stack.enter_async_context(session_of(guard, limit=_HTTP_LIMIT))
         credentials = credentials_of(settings, clock)
         functions = FcClient(
             session,
@@ -337,10 +339,6 @@ def credentials_of(settings: Settings, clock: Clock) -> CredentialsProvider:
             given.access_key_id, given.access_key_secret.get_secret_value(), given.security_token.get_secret_value()
         )
     )
-
-
-def _session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=_HTTP_LIMIT))
 
 
 async def _intakes(

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from triage.clock import Clock, SystemClock
 from triage.errors import ConfigInvalid, Problem
+from triage.outbound import Guard, guarding
 from triage.progress import LIMIT, Progress
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ CONSOLE: Final = "console:"
 """Pseudo URL of the standard output."""
 
 _CLOCK: Final = SystemClock()
+_ANYWHERE: Final = Guard()
 
 
 class Result(StrEnum):
@@ -83,7 +85,10 @@ class AppriseNotifier:
         write: Callable[[str], None],
         clock: Clock,
         limit: timedelta,
+        *,
+        guard: Guard = _ANYWHERE,
     ) -> None:
+        self._guard = guard
         self._targets, self._timeouts, self._write, self._clock = targets, timeouts, write, clock
         self._hung: dict[Future[Result], _Hung] = {}
         self._hanging = Progress(limit)
@@ -101,8 +106,9 @@ class AppriseNotifier:
         write: Callable[[str], None] | None = None,
         clock: Clock = _CLOCK,
         limit: timedelta = LIMIT,
+        guard: Guard = _ANYWHERE,
     ) -> AppriseNotifier:
-        """Check and load every target.
+        """Check and load every target. ``guard`` says where they may be.
 
         Raises:
             ConfigInvalid: for each URL that apprise does not understand, without showing it.
@@ -115,7 +121,7 @@ class AppriseNotifier:
         if problems:
             raise ConfigInvalid(problems)
         timeouts = {name: config.timeout for name, config in receivers.items()}
-        return cls(targets, timeouts, write or _to_stdout, clock, limit)
+        return cls(targets, timeouts, write or _to_stdout, clock, limit, guard=guard)
 
     def adopt(self, other: AppriseNotifier) -> None:
         """Take the receivers of another one from now on. What is under way ends as it began."""
@@ -132,7 +138,7 @@ class AppriseNotifier:
         if any(hung.target == key for hung in list(self._hung.values())):
             return Result.TIMEOUT  # one thread is enough to hang in it
         began = self._clock.steady()
-        call = _in_thread(partial(self._print, note) if target is None else partial(_notify, target, note))
+        call = _in_thread(partial(self._print, note) if target is None else partial(_notify, target, note, self._guard))
         try:
             async with asyncio.timeout(timeout.total_seconds()):
                 return await asyncio.wrap_future(call)
@@ -177,11 +183,15 @@ def _in_thread(call: Callable[[], Result]) -> Future[Result]:
     return future
 
 
-def _notify(target: Any, note: Notification) -> Result:
+def _notify(target: Any, note: Notification, guard: Guard) -> Result:
     from apprise import AppriseResultStatus, NotifyType  # noqa: PLC0415 - 150 ms, and only where it is used
 
     kind = {"info": NotifyType.INFO, "warning": NotifyType.WARNING, "critical": NotifyType.FAILURE}
-    answer = target.notify(title=note.title, body=note.body, notify_type=kind.get(note.severity, NotifyType.WARNING))
+    kind_of_note = kind.get(note.severity, NotifyType.WARNING)
+    with guarding(guard) as refused:
+        answer = target.notify(title=note.title, body=note.body, notify_type=kind_of_note)
+    for reason in dict.fromkeys(refused):
+        log.warning("receiver %s: %s", note.receiver, reason)
     return Result.SENT if answer.status == AppriseResultStatus.SUCCESS else Result.FAILED
 
 

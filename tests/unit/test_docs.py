@@ -83,6 +83,7 @@ def test_every_setting_is_described_as_in_the_code(title: str, group: type[BaseM
         "consumer",
         "quarantine",
         "retention",
+        "outbound",
         "web",
         "watchdog",
         "log",

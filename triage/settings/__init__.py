@@ -22,6 +22,7 @@ from triage.settings.fields import (
     WebSettings,
 )
 from triage.settings.load import Loaded, load, load_settings
+from triage.settings.outbound import OutboundSettings
 from triage.settings.reruns import RerunSettings
 from triage.settings.sources import LocalSource, ReconcileSource, SmqSource, SourceSettings
 from triage.settings.values import Duration, parse_duration, show_duration
@@ -35,6 +36,7 @@ __all__ = [
     "Loaded",
     "LocalSource",
     "LogSettings",
+    "OutboundSettings",
     "OutboxSettings",
     "QuarantineSettings",
     "QueueSettings",

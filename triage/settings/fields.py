@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from triage.settings.group import Group
+from triage.settings.outbound import OutboundSettings
 from triage.settings.reruns import RerunSettings
 from triage.settings.sources import LocalSource, ReconcileSource, SourceSettings
 from triage.settings.values import (
@@ -277,6 +278,7 @@ class Settings(BaseSettings):
     consumer: ConsumerSettings = ConsumerSettings()
     quarantine: QuarantineSettings = QuarantineSettings()
     retention: RetentionSettings = RetentionSettings()
+    outbound: OutboundSettings = OutboundSettings()
     web: WebSettings = WebSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
     log: LogSettings = LogSettings()
