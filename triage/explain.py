@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from triage.alerts.silences import by_receiver
 from triage.changes import NewAlert
-from triage.decide import DEFAULT_ALERT, Alert, Decision, Reason, decide, rerun_due
+from triage.decide import DEFAULT_ALERT, Alert, Decision, Reason, Rerun, decide, rerun_due
 from triage.effects import decided
 from triage.envelope import Outcome
 from triage.facts import Arrival, Facts, Lineage, Subject
@@ -48,16 +49,27 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
-class Quiet:
-    """Silences that may have a say: all there are, and by key of alert group the number of the one that is on record to
-    have kept the alert from everybody; it may have come after the decision, while the group waited.
+class Aftermath:
+    """What has a say after the decision.
+
+    Attributes:
+        silences: all that there are.
+        quieted: by key of alert group the number of the silence that is on record to have kept the alert from
+            everybody; it may have come while the group waited.
+        waits: by task id the gate at which a re-run waits now, and why.
     """
 
     silences: Sequence[Silence] = ()
-    recorded: Mapping[str, int] = field(default_factory=dict)
+    quieted: Mapping[str, int] = field(default_factory=dict)
+    waits: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
-def explain(arrival: Arrival, facts: Facts, rules: RuleSet, *, now: datetime, quiet: Quiet = Quiet()) -> Explanation:
+_NOTHING: Final = Aftermath()
+
+
+def explain(
+    arrival: Arrival, facts: Facts, rules: RuleSet, *, now: datetime, after: Aftermath = _NOTHING
+) -> Explanation:
     """Decide, and say why."""
     subject = Subject(arrival, facts, now=now)
     decision = decide(arrival, facts, rules, now=now)
@@ -65,7 +77,7 @@ def explain(arrival: Arrival, facts: Facts, rules: RuleSet, *, now: datetime, qu
         Asked(step, judge(step.rule, subject) if step.verdict is Verdict.NOT_ASKED else step)
         for step in trace(rules.rules, subject)
     )
-    gates = (*_gates(arrival, facts, decision, now=now), *_of_silences(arrival, decision, quiet, now=now))
+    gates = (*_gates(arrival, facts, decision, now=now), *_of_aftermath(arrival, decision, after, now=now))
     return Explanation(asked, gates, decision, subject)
 
 
@@ -127,25 +139,29 @@ def _of_alert(rule: Rule, decision: Decision) -> Gate:
     return Gate("alert", open=False, text=f"nobody is told {'yet' if later else 'of exhausted'}; {whom}")
 
 
-def _of_silences(arrival: Arrival, decision: Decision, quiet: Quiet, *, now: datetime) -> Iterator[Gate]:
-    alerts = decided(arrival, decision).changes.alerts if quiet.silences and decision.is_new else ()
+def _of_aftermath(arrival: Arrival, decision: Decision, after: Aftermath, *, now: datetime) -> Iterator[Gate]:
+    for effect in decision.effects:
+        if isinstance(effect, Rerun) and effect.task_id in after.waits:
+            name, text = after.waits[effect.task_id]
+            yield Gate(name, open=False, text=f"the re-run waits: {text}")
+    alerts = decided(arrival, decision).changes.alerts if after.silences and decision.is_new else ()
     for alert in alerts:
-        kept = _kept_from(alert, quiet, now=now)
-        for silence in quiet.silences:
+        kept = _kept_from(alert, after, now=now)
+        for silence in after.silences:
             if receivers := [receiver for receiver, by in kept.items() if by is silence]:
                 until = f"{silence.ended_at or silence.ends_at:%Y-%m-%d %H:%M:%S}Z"
                 text = f"silenced by silence {silence.id} ({silence.by}: {silence.reason}) until {until}"
                 yield Gate("silence", open=False, text=f"{text}, and told to {' and '.join(receivers)} at its end")
 
 
-def _kept_from(alert: NewAlert, quiet: Quiet, *, now: datetime) -> dict[str, Silence]:
+def _kept_from(alert: NewAlert, after: Aftermath, *, now: datetime) -> dict[str, Silence]:
     group = alert.group
-    number = quiet.recorded.get(group.key)
-    known = {receiver: each for each in quiet.silences if each.id == number for receiver in group.receivers}
+    number = after.quieted.get(group.key)
+    known = {receiver: each for each in after.silences if each.id == number for receiver in group.receivers}
     told_at = now + group.group_wait  # a silence acts when its group is told, at the earliest then
     then = [
         silence
-        for silence in quiet.silences
+        for silence in after.silences
         if silence.created_at <= told_at and (silence.ended_at is None or told_at < silence.ended_at)
     ]
     return known | by_receiver(group, group.labels, then, now=told_at)

@@ -8,19 +8,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from triage.admission import admitted
 from triage.alerts.grouping import short_code
 from triage.alerts.render import body, title
 from triage.alerts.silences import by_receiver
-from triage.changes import GroupView, NewAlert, WaitingAlert
+from triage.changes import Changes, GroupView, NewAlert, OutboxRow, RowFacts, RowKind, WaitingAlert
 from triage.decide import Decision, Hold, Rerun, decide
 from triage.effects import decided
 from triage.facts import Subject
 from triage.reruns.backoff import next_delay
+from triage.reruns.gate import GateFacts, Safeguards
 from triage.rules.cases import Case, ExpectedAlert, ExpectedRerun
 from triage.rules.match import Step, Verdict, trace
 from triage.rules.mistakes import did_you_mean
 from triage.rules.model import Mode, Rule, RuleSet
 from triage.rules.readers import show_duration
+from triage.states import RowState
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +73,15 @@ def _differences(case: Case, decision: Decision) -> Iterable[Difference]:
     rerun = next((effect for effect in decision.effects if isinstance(effect, Rerun)), None)
     held = next((effect.policy.reason for effect in decision.effects if isinstance(effect, Hold)), None)
     ignored = decision.rule.ignore if decision.rule else None
-    alerts = decided(case.arrival, decision).changes.alerts
+    changes = decided(case.arrival, decision).changes
+    alerts = changes.alerts
     wanted = _kinds(expect.rerun, expect.alerts, expect.ignore, expect.hold)
     actual = _kinds(rerun, alerts, ignored, held)
     if (wanted or expect.nothing) and wanted != actual:
         yield Difference("what is done", " + ".join(wanted) or "nothing", " + ".join(actual) or "nothing")
     if expect.rerun and rerun:
         yield from _rerun(expect.rerun, rerun, case)
+        yield from _waits(expect.rerun, changes, case)
     if len(expect.alerts) == len(alerts):
         for index, (each, alert) in enumerate(zip(expect.alerts, alerts, strict=True)):
             yield from _alert(each, alert, case, name="alert" if len(alerts) == 1 else f"alert[{index}]")
@@ -111,6 +116,29 @@ def _rerun(expected: ExpectedRerun, rerun: Rerun, case: Case) -> Iterable[Differ
     qualifier = policy.qualifier or case.arrival.envelope.function.qualifier
     if expected.qualifier not in (None, qualifier):
         yield Difference("rerun.qualifier", expected.qualifier or '""', qualifier or '""')
+
+
+def _waits(expected: ExpectedRerun, changes: Changes, case: Case) -> Iterable[Difference]:
+    """At which gate the re-run would wait, were it due now."""
+    new = next(row for row in changes.rows if row.kind is RowKind.RERUN)
+    row = OutboxRow(
+        id=0,
+        key=new.key,
+        kind=new.kind,
+        state=RowState.PENDING,
+        due_at=new.due_at,
+        payload=new.payload,
+        root=new.root,
+        group="",
+        attempts=1,
+        interrupted=False,
+        token="",
+        function=case.arrival.envelope.function.label,
+    )
+    settle = admitted(row, RowFacts(gates=GateFacts(own=case.standing)), guards=Safeguards(), now=case.now)
+    waits = settle.gate or ""
+    if expected.waits != waits:
+        yield Difference("rerun.waits", expected.waits or "it goes", waits or "it goes")
 
 
 def _alert(expected: ExpectedAlert, alert: NewAlert, case: Case, *, name: str) -> Iterable[Difference]:

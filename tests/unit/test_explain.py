@@ -7,7 +7,7 @@ from make import ARN, NOW, arrived, envelope, success
 from past import rule_set
 
 from triage.effects import decided
-from triage.explain import Quiet, explain
+from triage.explain import Aftermath, explain
 from triage.facts import Facts, GroupFacts, Lineage
 from triage.silence import Silence
 from triage.states import State
@@ -152,25 +152,25 @@ def silence(number: int, *, begins: timedelta = -HOUR, ends: timedelta = HOUR, e
 
 
 @pytest.mark.parametrize(
-    ("quiet", "expected"),
+    ("after", "expected"),
     [
-        (Quiet([silence(1)]), ["1 (ana: a deploy) until 2026-03-01 13:00:00Z, and told to a and b"]),
-        (Quiet([silence(1, receiver="b")]), ["1 (ana: a deploy) until 2026-03-01 13:00:00Z, and told to b"]),
-        (Quiet([silence(1, receiver="b"), silence(2, receiver="a")]), [
+        (Aftermath([silence(1)]), ["1 (ana: a deploy) until 2026-03-01 13:00:00Z, and told to a and b"]),
+        (Aftermath([silence(1, receiver="b")]), ["1 (ana: a deploy) until 2026-03-01 13:00:00Z, and told to b"]),
+        (Aftermath([silence(1, receiver="b"), silence(2, receiver="a")]), [
             "1 (ana: a deploy) until 2026-03-01 13:00:00Z, and told to b",
             "2 (ana: a deploy) until 2026-03-01 13:00:00Z, and told to a",
         ]),
-        (Quiet([silence(1, function="other")]), []),
-        (Quiet([silence(1, begins=timedelta(seconds=30))]), ["1 (ana: a deploy) until 2026-03-01 13:00:00Z, and told to a and b"]),
-        (Quiet([silence(1, begins=timedelta(minutes=2))]), []),
-        (Quiet([silence(1, ended=timedelta(seconds=10))]), []),
-        (Quiet([silence(1, ended=timedelta(minutes=9))]), ["1 (ana: a deploy) until 2026-03-01 12:09:00Z, and told to a and b"]),
+        (Aftermath([silence(1, function="other")]), []),
+        (Aftermath([silence(1, begins=timedelta(seconds=30))]), ["1 (ana: a deploy) until 2026-03-01 13:00:00Z, and told to a and b"]),
+        (Aftermath([silence(1, begins=timedelta(minutes=2))]), []),
+        (Aftermath([silence(1, ended=timedelta(seconds=10))]), []),
+        (Aftermath([silence(1, ended=timedelta(minutes=9))]), ["1 (ana: a deploy) until 2026-03-01 12:09:00Z, and told to a and b"]),
     ],
     ids=["all", "one receiver", "one each", "another function", "begins while it waits", "too late", "over", "ended early"],
 )  # fmt: skip
-def test_silences_are_gates_once_the_group_may_be_told(quiet, expected):
+def test_silences_are_gates_once_the_group_may_be_told(after, expected):
     rules = rule_set("  - id: tell\n    alert: {to: [a, b], group_wait: 1m}\n")
-    found = explain(function("my-fc-job"), Facts(), rules, now=NOW, quiet=quiet)
+    found = explain(function("my-fc-job"), Facts(), rules, now=NOW, after=after)
     told = [gate.text for gate in found.gates if gate.name == "silence"]
     assert told == [f"silenced by silence {text} at its end" for text in expected]
 
@@ -180,12 +180,20 @@ def test_a_silence_on_record_counts_whenever_it_came():
     found = explain(function("my-fc-job"), Facts(), rules, now=NOW)
     (alert,) = decided(function("my-fc-job"), found.decision).changes.alerts
     late = silence(7, begins=timedelta(minutes=4))
-    found = explain(function("my-fc-job"), Facts(), rules, now=NOW, quiet=Quiet([late], {alert.group.key: 7}))
+    found = explain(function("my-fc-job"), Facts(), rules, now=NOW, after=Aftermath([late], {alert.group.key: 7}))
     assert found.gates[-1].text.startswith(
         "silenced by silence 7 (ana: a deploy) until 2026-03-01 13:00:00Z, and told to a and b"
     )
 
 
 def test_a_silence_has_no_say_in_what_is_not_told():
-    found = explain(function("known"), Facts(), RULES, now=NOW, quiet=Quiet([silence(1)]))
+    found = explain(function("known"), Facts(), RULES, now=NOW, after=Aftermath([silence(1)]))
     assert list(gates(found)) == ["ignore"]
+
+
+def test_a_re_run_that_waits_at_a_gate_says_why():
+    task = explain(function("my-fc-job"), Facts(), RULES, now=NOW).decision.effects[0].task_id
+    after = Aftermath(waits={task: ("budget", "my-fc-job has used up its budget"), "other": ("rate", "its turn")})
+    found = explain(function("my-fc-job"), Facts(), RULES, now=NOW, after=after)
+    assert gates(found)["budget"] == (False, "the re-run waits: my-fc-job has used up its budget")
+    assert "rate" not in gates(found)

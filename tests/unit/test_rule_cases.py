@@ -32,7 +32,7 @@ rules:
     alert: {to: [oncall, chat], severity: critical}
   - id: loud
     match: {condition: FunctionServerError}
-    rerun: {max_attempts: 1, quiet: false}
+    rerun: {max_attempts: 1, quiet: false, budget: 25%}
   - id: audited
     match: {function: "pay-*"}
     continue: true
@@ -92,6 +92,14 @@ EXHAUSTED = "condition: FunctionResourceExhausted"
         "envelope: {function: img}, silences: [{function: 'i*', severity: warning}], expect: {alert: {to: default, silenced: [default]}}",
         "envelope: {%s}, lineage: {attempt: 3}, silences: [{receiver: chat}], expect: {alert: {to: [oncall, chat], silenced: [chat]}}",
         "envelope: {%s}, silences: [{function: '*'}], expect: {rerun: {attempt: 1}}",
+        "envelope: {%s}, gates: {}, expect: {rerun: {attempt: 1}}",
+        "envelope: {%s}, gates: {budget: {successes: 9}}, expect: {rerun: {waits: budget}}",
+        "envelope: {%s}, gates: {budget: {successes: 10}}, expect: {rerun: {}}",
+        "envelope: {%s}, gates: {budget: {floor: 1}}, expect: {rerun: {}}",
+        "envelope: {condition: FunctionServerError}, gates: {budget: {successes: 4}}, expect: {rerun: {}, alert: {}}",
+        "envelope: {%s}, gates: {breaker: open}, expect: {rerun: {waits: breaker}}",
+        "envelope: {%s}, gates: {breaker: half_open}, expect: {rerun: {waits: breaker}}",
+        "envelope: {function: img}, gates: {budget: {}, breaker: open}, expect: {alert: {}}",
         "envelope: {function: img}, labels: {team: media}, silences: [{labels.team: [media, web]}], expect: {alert: {silenced: [default]}}",
         "envelope: {outcome: succeeded}, expect: {rule: null, reason: succeeded, nothing: true}",
         "envelope: {outcome: succeeded}, lineage: {attempt: 1}, expect: {reason: healed, nothing: true}",
@@ -112,6 +120,8 @@ def test_cases_that_pass(case):
         ("envelope: {%s}, expect: {reason: too_old}", [("reason", "too_old", "matched")]),
         ("envelope: {%s}, expect: {rerun: {attempt: 2, after: 1m, qualifier: ''}}",
          [("rerun.attempt", "2", "1"), ("rerun.after", "1m", "2m"), ("rerun.qualifier", '""', "big")]),
+        ("envelope: {%s}, gates: {budget: {}}, expect: {rerun: {}}", [("rerun.waits", "it goes", "budget")]),
+        ("envelope: {%s}, expect: {rerun: {waits: breaker}}", [("rerun.waits", "breaker", "it goes")]),
         ("envelope: {%s}, expect: {nothing: true}", [("what is done", "nothing", "rerun")]),
         ("envelope: {%s}, expect: {ignore: x}", [("what is done", "ignore", "rerun")]),
         ("envelope: {%s}, expect: {rerun: {}, alert: {}}", [("what is done", "rerun + alert", "rerun")]),
@@ -322,6 +332,7 @@ TABLES = {
     "A file": case_keys.FILE,
     "A case": case_keys.CASE,
     "envelope": case_keys.ENVELOPE,
+    "gates": {**case_keys.GATES, **case_keys.BUDGET},
     "lineage and group": {**case_keys.LINEAGE, **case_keys.GROUP},
     "expect": {**case_keys.EXPECT, **case_keys.RERUN, **case_keys.ALERT},
 }

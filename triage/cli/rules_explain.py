@@ -17,7 +17,7 @@ from triage.cli.storage import ask
 
 if TYPE_CHECKING:
     from triage.backtest.recorded import Ruling
-    from triage.explain import Asked, Explanation, Quiet
+    from triage.explain import Aftermath, Asked, Explanation
     from triage.facts import Arrival, Facts
     from triage.rules.model import RuleSet, Subject
     from triage.settings import Settings
@@ -31,8 +31,8 @@ _LONGEST: Final = 160
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """What is to be explained: a result, what is known of it, the rules, the stored decision if there is one, and the
-    silences.
+    """What is to be explained: a result, what is known of it, the rules, the stored decision if there is one, and what
+    has a say after it.
     """
 
     arrival: Arrival
@@ -41,7 +41,7 @@ class _Question:
     rules: RuleSet
     recorded: Ruling | None
     by: str
-    quiet: Quiet
+    after: Aftermath
 
 
 @click.command()
@@ -64,7 +64,7 @@ def explain(*, settings: Settings, what: str, path: Path | None, as_json: bool) 
     question = (
         _from_file(settings, what, path) if what == "-" or Path(what).is_file() else _stored(settings, what, path)
     )
-    explanation = explained(question.arrival, question.facts, question.rules, now=question.now, quiet=question.quiet)
+    explanation = explained(question.arrival, question.facts, question.rules, now=question.now, after=question.after)
     ruling = Ruling.of(explanation.decision)
     if as_json:
         print_json(_as_json(question, explanation, ruling))
@@ -79,7 +79,7 @@ def explain(*, settings: Settings, what: str, path: Path | None, as_json: bool) 
 
 def _stored(settings: Settings, request_id: str, path: Path | None) -> _Question:
     from triage.backtest.recorded import Ruling  # noqa: PLC0415
-    from triage.explain import Quiet  # noqa: PLC0415
+    from triage.explain import Aftermath  # noqa: PLC0415
     from triage.rules.source import load_rules  # noqa: PLC0415
     from triage.stores.decisions import recall  # noqa: PLC0415
     from triage.stores.records import instant_of, json_text  # noqa: PLC0415
@@ -101,7 +101,7 @@ def _stored(settings: Settings, request_id: str, path: Path | None) -> _Question
     recorded = Ruling(decision["reason"], decision["rule_id"], *texts)
     arrival, facts, now = recall(detail)
     if path is not None:
-        return _Question(arrival, facts, now, _read(path), recorded, f"would be decided by {path}", Quiet(silences))
+        return _Question(arrival, facts, now, _read(path), recorded, f"would be decided by {path}", Aftermath(silences))
     if kept is None:
         raise click.ClickException(
             f"the rules that it was decided by ({decision['rule_set'][:12]}) are not kept; --rules PATH explains it by"
@@ -114,14 +114,15 @@ def _stored(settings: Settings, request_id: str, path: Path | None) -> _Question
         for alert in alerts
         if alert["silence"] and alert["request_id"] == detail.row.request_id
     }
-    return _Question(arrival, facts, now, load_rules(kept[1]), recorded, by, Quiet(silences, quieted))
+    waits = {row["key"]: (row["gate"], row["note"]) for row in detail.outbox if row["gate"]}
+    return _Question(arrival, facts, now, load_rules(kept[1]), recorded, by, Aftermath(silences, quieted, waits))
 
 
 def _from_file(settings: Settings, name: str, path: Path | None) -> _Question:
     from triage.clock import SystemClock  # noqa: PLC0415
     from triage.configuration import labels_of  # noqa: PLC0415
     from triage.envelope import parse_body  # noqa: PLC0415
-    from triage.explain import Quiet  # noqa: PLC0415
+    from triage.explain import Aftermath  # noqa: PLC0415
     from triage.facts import Facts, arrival  # noqa: PLC0415
     from triage.rulefiles import default_rules_dir  # noqa: PLC0415
 
@@ -132,7 +133,7 @@ def _from_file(settings: Settings, name: str, path: Path | None) -> _Question:
     came = arrival(envelope, source="file", message_id=name, received_at=now, enqueued_at=None, labels=labels)
     path = path or settings.rules or default_rules_dir()
     silences = ask(settings, lambda store: store.silences_since(now)) if settings.store.path.exists() else ()
-    return _Question(came, Facts(), now, _read(path), None, f"would be decided now by {path}", Quiet(silences))
+    return _Question(came, Facts(), now, _read(path), None, f"would be decided now by {path}", Aftermath(silences))
 
 
 def _read(path: Path) -> RuleSet:

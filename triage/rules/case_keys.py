@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from triage.envelope import Destination, Outcome
 from triage.facts import SPANS
+from triage.reruns.breaker import BreakerState
+from triage.reruns.gate import Gate
 from triage.rules.alertmatch import FIELDS, OWN, read_match
 from triage.rules.keys import CAUSES, DURATION_SCHEMA, SEVERITIES, Key
 from triage.rules.mistakes import Gathered, Mistake, Mistakes, kind_of, wrong
@@ -90,6 +92,8 @@ _SILENCE: Final = {
     "additionalProperties": False,
     "minProperties": 1,
 }
+_WAITS: Final = (Gate.BUDGET.value, Gate.BREAKER.value)
+_BREAKER: Final = tuple(state.value for state in BreakerState)
 _COUNT: Final = {"type": "integer", "minimum": 0}
 _LONG: Final = 1 << 16
 
@@ -142,7 +146,19 @@ RERUN: Final[Mapping[str, Key]] = {
     "attempt": Key("Which re-run it is, from 1.", whole(1, 1000), {"type": "integer", "minimum": 1}),
     "after": Key("Its delay, without jitter.", parse_duration, DURATION_SCHEMA),
     "qualifier": Key("Version or alias to run.", read_text(), _TEXT),
+    "waits": Key("The gate at which it waits when it is due.", one_of(_WAITS), {"enum": list(_WAITS)}),
 }
+
+BUDGET: Final[Mapping[str, Key]] = {
+    "successes": Key("Successes of its first runs that gave no re-run yet. Default: 0.", whole(0, 1_000_000), _COUNT),
+    "floor": Key("Re-runs that the floor has saved up. Default: 0.", whole(0, 1_000), _COUNT),
+}
+
+GATES: Final[Mapping[str, Key]] = {
+    "budget": Key("What the function has left. Without it, enough.", keys=BUDGET),
+    "breaker": Key("The function's circuit breaker. Default: closed.", one_of(_BREAKER), {"enum": list(_BREAKER)}),
+}
+"""How the function of a re-run stands when that is due."""
 
 ALERT: Final[Mapping[str, Key]] = {
     "to": Key(
@@ -197,6 +213,7 @@ CASE: Final[Mapping[str, Key]] = {
     ),
     "lineage": Key("The message is the result of a re-run.", keys=LINEAGE),
     "group": Key("Failures like it were seen before.", keys=GROUP),
+    "gates": Key("How the function stands when its re-run is due.", keys=GATES),
     "silences": Key(
         "Silences in force, each with what an alert must have, as `triage silence add --match` takes it.",
         _silences,

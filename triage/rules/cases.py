@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from triage.envelope import Destination, Envelope, Outcome, RequestId, parse_body
 from triage.errors import InvalidEnvelope, Problem, RulesInvalid
 from triage.facts import RATES, SPANS, Arrival, Facts, GroupFacts, Lineage, arrival
+from triage.reruns.breaker import Breaker, BreakerState
+from triage.reruns.budget import Budget
+from triage.reruns.gate import Safeguards, Standing
 from triage.rules.case_keys import ALERT, CASE, FILE, NOW
 from triage.rules.document import Document, read_document
 from triage.rules.keys import Key
@@ -31,11 +34,14 @@ SUFFIXES: Final = (".test.yaml", ".test.yml")
 
 @dataclass(frozen=True, slots=True)
 class ExpectedRerun:
-    """What a re-run must be; None is not asked. ``after`` is the delay without its jitter."""
+    """What a re-run must be; None is not asked. ``after`` is the delay without its jitter, ``waits`` the gate at which
+    it waits when it is due; empty: it goes.
+    """
 
     attempt: int | None = None
     after: timedelta | None = None
     qualifier: str | None = None
+    waits: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,8 @@ class Case:
     now: datetime
     expect: Expectation
     silences: tuple[Silence, ...] = ()
+    standing: Standing = field(default_factory=Standing)
+    """How the function stands when a re-run of it is due."""
 
 
 def load_cases(sources: Sequence[SourceText]) -> list[Case]:
@@ -157,6 +165,7 @@ class _Loader:
             now=now,
             expect=expect,
             silences=tuple(_silence(match, now=now) for match in values.get("silences", ())),
+            standing=_standing(values.get("gates", {}), now=now),
         )
 
     def envelope(self, values: Mapping[str, Any]) -> Envelope:
@@ -231,6 +240,18 @@ def _body(written: Mapping[str, Any]) -> bytes:
 
 def _silence(match: Mapping[str, Any], *, now: datetime) -> Silence:
     return Silence(id=0, match=match, by="", reason="", created_at=now, ends_at=datetime.max.replace(tzinfo=UTC))
+
+
+def _standing(values: Mapping[str, Any], *, now: datetime) -> Standing:
+    budget, state = values.get("budget"), BreakerState(values.get("breaker", BreakerState.CLOSED))
+    left = Budget()
+    if budget is not None:
+        saved = budget.get("floor", 0) * Safeguards().budget.interval
+        left = Budget(budget.get("successes", 0), now - saved)
+    return Standing(budget=left, breaker=Breaker(state, until=None if state is BreakerState.CLOSED else now + _PAUSE))
+
+
+_PAUSE: Final = timedelta(seconds=30)
 
 
 def _facts(values: Mapping[str, Any], *, now: datetime) -> Facts:
