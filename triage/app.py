@@ -16,6 +16,7 @@ from triage.clock import Clock
 from triage.cloud.credentials import ChainCredentials, CredentialsProvider, StaticCredentials
 from triage.cloud.fc import FcClient
 from triage.cloud.signing import Credentials
+from triage.composing import Composer
 from triage.configuration import Configuration, cutoffs_at, labels_of, quarantine_policy, receivers_of
 from triage.consumer import Consumer, Intake
 from triage.envelope import FunctionRef
@@ -239,6 +240,7 @@ async def build(
             account=settings.fc.account,
             timeout=settings.fc.timeout,
         )
+        composer = Composer(forms=notifier.forms, sites=settings.links.sites)
         outbox = Outbox(
             store=store,
             invoker=functions,
@@ -256,6 +258,7 @@ async def build(
             limit=limit,
             orders=settings.reruns.limits,
             work=work,
+            compose=composer,
         )
         kill_switch = KillSwitch(
             store=store, path=settings.reruns.stop_file, clock=clock, changed=outbox.poke, limit=limit
@@ -289,6 +292,7 @@ async def build(
 
         async def take(new: Settings) -> None:
             notifier.adopt(await asyncio.to_thread(AppriseNotifier.load, receivers_of(new), write=write))
+            composer.use(sites=new.links.sites)
             receivers.clear()
             receivers.update(new.receivers)
             consumer.use(labels=labels_of(new.labels), quarantine=quarantine_policy(new))

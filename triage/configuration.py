@@ -24,7 +24,7 @@ from triage.stores.retention import Cutoffs
 
 log = logging.getLogger(__name__)
 
-LIVE: Final = ("receivers", "labels", "quarantine", "retention", "log")
+LIVE: Final = ("receivers", "labels", "quarantine", "retention", "links", "log")
 """Groups of settings that a reload puts in force."""
 
 
@@ -103,7 +103,7 @@ def labels_of(given: Sequence[LabelSettings]) -> Labels:
 def receivers_of(settings: Settings) -> dict[str, ReceiverConfig]:
     """The receivers, by name, with their addresses in the clear."""
     return {
-        name: ReceiverConfig(tuple(url.get_secret_value() for url in receiver.urls), receiver.timeout)
+        name: ReceiverConfig(tuple(url.get_secret_value() for url in receiver.urls), receiver.timeout, receiver.format)
         for name, receiver in settings.receivers.items()
     }
 

@@ -195,10 +195,12 @@ def _labels(arrival: Arrival, rule: Rule | None) -> dict[str, str]:
     envelope = arrival.envelope
     return {
         "function": envelope.function.label,
+        "region": envelope.function.region,
         "condition": envelope.condition,
         "error_type": envelope.error.type,
         "error_message": envelope.error.message[:2000],
         "fingerprint": own_fingerprint(arrival, rule.fingerprint) if rule and rule.fingerprint else arrival.fingerprint,
+        "failure_group": arrival.fingerprint,
         "rule": rule.id if rule else "",
         "owner": rule.owner if rule else "",
         "runbook": rule.runbook if rule else "",

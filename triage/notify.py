@@ -10,17 +10,19 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from threading import Thread
 from typing import Any, Final, NamedTuple, Protocol
 
+from triage.alerts.render import Format
 from triage.clock import Clock, SystemClock
 from triage.errors import ConfigInvalid, Problem
 from triage.outbound import Guard, guarding
 from triage.progress import LIMIT, Progress
+from triage.showing import form_of, shown
 
 log = logging.getLogger(__name__)
 
@@ -41,20 +43,24 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """What is delivered to one receiver."""
+    """What is delivered to one receiver. ``body`` is plain text, ``forms`` has the same for who can show more."""
 
     receiver: str
     title: str
     body: str
     severity: str
+    forms: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiverConfig:
-    """The targets of a receiver (apprise URLs, or ``console:``), and how long each may take."""
+    """The targets of a receiver (apprise URLs, or ``console:``), how long each may take, and what they are to be sent
+    if they can show it; None: what each of them likes best.
+    """
 
     urls: tuple[str, ...]
     timeout: timedelta = timedelta(seconds=15)
+    form: Format | None = None
 
 
 class Notifier(Protocol):
@@ -87,8 +93,9 @@ class AppriseNotifier:
         limit: timedelta,
         *,
         guard: Guard = _ANYWHERE,
+        forms: Mapping[str, Format | None],
     ) -> None:
-        self._guard = guard
+        self._guard, self._forms = guard, forms
         self._targets, self._timeouts, self._write, self._clock = targets, timeouts, write, clock
         self._hung: dict[Future[Result], _Hung] = {}
         self._hanging = Progress(limit)
@@ -121,11 +128,17 @@ class AppriseNotifier:
         if problems:
             raise ConfigInvalid(problems)
         timeouts = {name: config.timeout for name, config in receivers.items()}
-        return cls(targets, timeouts, write or _to_stdout, clock, limit, guard=guard)
+        forms = {name: config.form for name, config in receivers.items()}
+        return cls(targets, timeouts, write or _to_stdout, clock, limit, guard=guard, forms=forms)
 
     def adopt(self, other: AppriseNotifier) -> None:
         """Take the receivers of another one from now on. What is under way ends as it began."""
-        self._targets, self._timeouts = other._targets, other._timeouts
+        self._targets, self._timeouts, self._forms = other._targets, other._timeouts, other._forms
+
+    def forms(self, receiver: str) -> frozenset[Format]:
+        """What the targets of a receiver are sent, beside plain text."""
+        services = [next(iter(target)) for target in self._targets.get(receiver, ()) if target is not None]
+        return frozenset(form_of(service, self._forms.get(receiver)) for service in services) - {Format.TEXT}
 
     async def send(self, note: Notification, *, skip: frozenset[int] = frozenset()) -> Mapping[int, Result]:
         targets = self._targets.get(note.receiver, ())
@@ -138,7 +151,7 @@ class AppriseNotifier:
         if any(hung.target == key for hung in list(self._hung.values())):
             return Result.TIMEOUT  # one thread is enough to hang in it
         began = self._clock.steady()
-        call = _in_thread(partial(self._print, note) if target is None else partial(_notify, target, note, self._guard))
+        call = _in_thread(partial(self._print if target is None else partial(self._notify, target), note))
         try:
             async with asyncio.timeout(timeout.total_seconds()):
                 return await asyncio.wrap_future(call)
@@ -167,6 +180,18 @@ class AppriseNotifier:
             return Result.FAILED
         return Result.SENT
 
+    def _notify(self, target: Any, note: Notification) -> Result:
+        from apprise import AppriseResultStatus, NotifyType  # noqa: PLC0415 - 150 ms, and only where it is used
+
+        kinds = {"info": NotifyType.INFO, "warning": NotifyType.WARNING, "critical": NotifyType.FAILURE}
+        kind, wanted = kinds.get(note.severity, NotifyType.WARNING), self._forms.get(note.receiver)
+        text, form = shown(next(iter(target)), note.title, note.body, note.forms, wanted)
+        with guarding(self._guard) as refused:
+            answer = target.notify(title=note.title, body=text, notify_type=kind, body_format=str(form))
+        for reason in dict.fromkeys(refused):
+            log.warning("receiver %s: %s", note.receiver, reason)
+        return Result.SENT if answer.status == AppriseResultStatus.SUCCESS else Result.FAILED
+
 
 def _in_thread(call: Callable[[], Result]) -> Future[Result]:
     """Run in a thread of its own, which nobody has to wait for: not the next call, and not the end of the process."""
@@ -181,18 +206,6 @@ def _in_thread(call: Callable[[], Result]) -> Future[Result]:
 
     Thread(target=work, name="notify", daemon=True).start()
     return future
-
-
-def _notify(target: Any, note: Notification, guard: Guard) -> Result:
-    from apprise import AppriseResultStatus, NotifyType  # noqa: PLC0415 - 150 ms, and only where it is used
-
-    kind = {"info": NotifyType.INFO, "warning": NotifyType.WARNING, "critical": NotifyType.FAILURE}
-    kind_of_note = kind.get(note.severity, NotifyType.WARNING)
-    with guarding(guard) as refused:
-        answer = target.notify(title=note.title, body=note.body, notify_type=kind_of_note)
-    for reason in dict.fromkeys(refused):
-        log.warning("receiver %s: %s", note.receiver, reason)
-    return Result.SENT if answer.status == AppriseResultStatus.SUCCESS else Result.FAILED
 
 
 def _target(receiver: str, position: int, url: str, problems: list[Problem]) -> Any:

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from triage.admission import admitted, concluded, counted, throttled, woken
+from triage.alerts.compose import Compose, built_in
 from triage.alerts.grouping import flush
 from triage.alerts.silences import look
 from triage.changes import Changes, OutboxRow, RowFacts, RowKind, Settle
@@ -81,11 +82,12 @@ class Outbox:
         limit: timedelta = LIMIT,
         orders: Limits = _LIMITS,
         work: Work | None = None,
+        compose: Compose = built_in,
     ) -> None:
         """``limit`` is how long a stage may stand still; an act may always take a lease. ``orders`` is for plans,
-        ``work`` is counted up.
+        ``work`` is counted up, ``compose`` writes messages.
         """
-        self._work = work or Work()
+        self._work, self._compose = work or Work(), compose
         self._store, self._invoker, self._notifier, self._clock = store, invoker, notifier, clock
         self._lease, self._concurrency, self._retries, self._orders = lease, concurrency, retries, orders
         self._guards = guards
@@ -191,7 +193,7 @@ class Outbox:
                 return await self._resolve(row)
             case RowKind.FLUSH:
                 now = self._clock.now()
-                return lambda facts: flush(facts, now=now)
+                return lambda facts: flush(facts, now=now, compose=self._compose)
             case RowKind.NOTIFY:
                 return await self._notify(row)
             case RowKind.HOLD:
@@ -260,7 +262,9 @@ class Outbox:
 
     async def _notify(self, row: OutboxRow) -> React:
         payload = row.payload
-        note = Notification(payload["receiver"], payload["title"], payload["body"], payload["severity"])
+        note = Notification(
+            payload["receiver"], payload["title"], payload["body"], payload["severity"], payload.get("forms", {})
+        )
         sent = frozenset(payload.get("sent", ()))
         results = await self._notifier.send(note, skip=sent)
         now = self._clock.now()

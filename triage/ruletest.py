@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from triage.admission import admitted
+from triage.alerts.compose import built_in
 from triage.alerts.grouping import short_code
-from triage.alerts.render import body, title
 from triage.alerts.silences import by_receiver
 from triage.changes import Changes, GroupView, NewAlert, OutboxRow, RowFacts, RowKind, WaitingAlert
 from triage.decide import Decision, Hold, Rerun, decide
@@ -162,7 +162,8 @@ def rendered(alert: NewAlert, case: Case) -> str:
     attempts = case.facts.lineage.attempt if case.facts.lineage else 0
     waiting = WaitingAlert(alert.request_id, alert.cause, alert.detail, case.now, attempts)
     view = GroupView(alert.group, 0, 0, case.now, case.now, {alert.cause: 1}, (waiting,), 1)
-    return f"{title(view, short_code(alert.group.key, 1))}\n{body(view)}"
+    texts = built_in(view, short_code(alert.group.key, 1))
+    return f"{texts.title}\n{texts.body}"
 
 
 def _why(rules: RuleSet, case: Case) -> str:

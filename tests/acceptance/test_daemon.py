@@ -120,7 +120,7 @@ def test_an_alert_reaches_its_receiver_once_though_that_fails_at_first(tmp_path,
     (note,) = receiver.taken
     assert note["title"].startswith("[critical] thumbnails failed: InvocationError #")
     assert note["type"] == "failure"
-    assert "Owner: media-team · rule: tell" in note["message"]
+    assert "Owner: media-team\nRule: tell" in note["message"]
     story = triage("failures", "show", "1-thumbnails", state=state, **settings)
     deliveries = story.partition("\ndeliveries\n")[2].splitlines()[1:]
     assert [line.split()[3] for line in deliveries] == ["failed", "failed", "sent"]

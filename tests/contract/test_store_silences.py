@@ -82,7 +82,7 @@ def test_nobody_is_told_of_what_a_silence_matches_until_its_end_tells_everything
         assert made.id == 1
         await ingest(store, arrive("r-1"), arrive("r-2"), arrive("r-3", function="other"), rules=TELL)
         got = await work(store, until=NOW + MINUTE)
-        assert [title.partition(" #")[0] for _, title, _ in got] == ["[warning] other failed: Oops"]
+        assert [title.partition(" #")[0] for _, title, _ in got] == ["other failed: Oops"]
         assert await states(store) == {"silenced": 2, "alerted": 1}
         view = await store.silence(1)
         assert [(each.receiver, each.count, each.group.labels["function"]) for each in view.groups] == [
@@ -150,7 +150,7 @@ def test_of_one_group_only_the_kinds_that_match_are_silenced(run):
         assert await states(store) == {"silenced": 3, "alerted": 7}
         await ingest(store, arrive("l-8", function="loud"), rules=rules, now=NOW + INTERVAL)
         ((_, _, body),) = await work(store, until=NOW + 2 * INTERVAL, now=NOW + INTERVAL)
-        assert "(7 told before, 3 silenced before)" in body
+        assert "Before: 7 told, 3 silenced" in body
         await add(store, silence(at=NOW + 2 * INTERVAL, **{"labels.team": "media"}))
         await ingest(store, arrive("l-9", function="loud"), rules=rules, now=NOW + 2 * INTERVAL)
         assert await work(store, until=NOW + 3 * INTERVAL, now=NOW + 2 * INTERVAL) == []

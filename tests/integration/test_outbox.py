@@ -491,8 +491,8 @@ def test_alerts_of_a_group_are_one_message_with_the_exact_number():
             await w.after(5)
             titles = sorted(note.title.partition(" #")[0] for note in w.phone.notes)
             assert titles == [
-                "[warning] my-fc-job failed: InvocationError",
-                "[warning] my-fc-job failed: InvocationError × 23",
+                "my-fc-job failed: InvocationError",
+                "my-fc-job failed: InvocationError × 23",
             ]
             assert "… and 18 more" in max((note.body for note in w.phone.notes), key=len)
             assert set(w.states().values()) == {State.ALERTED}
@@ -512,7 +512,7 @@ def test_a_group_tells_again_after_its_interval_and_rests_when_nothing_waits():
             await w.after(1)
             assert w.since(at for at, _, _ in w.phone.calls) == [10, 70]
             assert " × 2 #" in w.phone.notes[1].title
-            assert "(1 told before)" in w.phone.notes[1].body
+            assert "Before: 1 told" in w.phone.notes[1].body
             await w.after(60)  # nothing waits: the group comes to rest
             assert await w.store.next_due() is None
             await w.after(300)

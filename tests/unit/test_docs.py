@@ -86,6 +86,7 @@ def test_every_setting_is_described_as_in_the_code(title: str, group: type[BaseM
         "outbound",
         "web",
         "watchdog",
+        "links",
         "log",
         "sources",
         "receivers",

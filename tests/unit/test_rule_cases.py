@@ -104,7 +104,7 @@ EXHAUSTED = "condition: FunctionResourceExhausted"
         "envelope: {outcome: succeeded}, expect: {rule: null, reason: succeeded, nothing: true}",
         "envelope: {outcome: succeeded}, lineage: {attempt: 1}, expect: {reason: healed, nothing: true}",
         "envelope: {outcome: succeeded_or_stopped}, lineage: {attempt: 1}, expect: {reason: ambiguous}",
-        "envelope: {function: img, error: {type: ValueError, message: no such image}}, expect: {alert: {text: ['[warning] img failed: ValueError', no such image]}}",
+        "envelope: {function: img, error: {type: ValueError, message: no such image}}, expect: {alert: {text: ['img failed: ValueError', no such image]}}",
     ],
 )  # fmt: skip
 def test_cases_that_pass(case):
@@ -146,7 +146,7 @@ def test_a_text_that_is_missing_is_told_with_the_whole_text():
     ((what, expected, actual),) = differences("envelope: {function: img}, expect: {alert: {text: nobody says this}}")
 
     assert (what, expected) == ("alert.text", "nobody says this")
-    assert actual.startswith("[warning] img failed")
+    assert actual.startswith("img failed")
     assert "Look: triage failures show 1-case" in actual
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 
-from triage.alerts.render import body, title
+from triage.alerts.compose import Compose, built_in
 from triage.alerts.silences import audible, silenced
 from triage.changes import Changes, GroupView, NewRow, RowFacts, RowKind, Settle
 
 
-def flush(facts: RowFacts, *, now: datetime) -> Settle:
+def flush(facts: RowFacts, *, now: datetime, compose: Compose = built_in) -> Settle:
     """One notification per receiver for all that waits and no silence keeps from it, then look again after
-    ``group_interval``.
+    ``group_interval``. ``compose`` writes them.
 
     A group in which nothing waits is finished; the next alert starts it again with ``group_wait``.
     """
@@ -22,7 +22,7 @@ def flush(facts: RowFacts, *, now: datetime) -> Settle:
     number = view.flushes + 1
     hushed = silenced(view, facts.silences, now=now)
     left = [(receiver, audible(view, receiver, hushed)) for receiver in view.group.receivers]
-    rows = tuple(_notification(part, receiver, number, now=now) for receiver, part in left if part is not None)
+    rows = tuple(_notification(part, receiver, number, compose, now=now) for receiver, part in left if part is not None)
     quiet = sum({each.kind: each.count for each in hushed if each.wholly}.values())
     told = f"flush {number}: {sum(view.causes.values()) - quiet} alerts told"
     return Settle.retry(
@@ -37,7 +37,7 @@ def short_code(group_key: str, number: int) -> str:
     return hashlib.sha256(f"{group_key}/{number}".encode()).hexdigest()[:6]
 
 
-def _notification(view: GroupView, receiver: str, number: int, *, now: datetime) -> NewRow:
+def _notification(view: GroupView, receiver: str, number: int, compose: Compose, *, now: datetime) -> NewRow:
     code = short_code(view.group.key, number)
     return NewRow(
         key=f"notify:{view.group.key}:{number}:{receiver}",
@@ -50,7 +50,6 @@ def _notification(view: GroupView, receiver: str, number: int, *, now: datetime)
             "at": now.isoformat(),
             "code": code,
             "severity": view.group.severity,
-            "title": title(view, code),
-            "body": body(view),
+            **compose(view, code, receiver).payload,
         },
     )

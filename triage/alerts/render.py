@@ -1,106 +1,206 @@
-"""The text of a notification: what broke, since when, how often, what was tried, what to do, who owns it. Pure.
+"""Messages as text, Markdown and HTML, from one list of lines. Pure.
 
-Everything that comes from outside is flattened to printable text and cut, so that no receiver can be broken, flooded or
-misled by an error message.
+Markdown has as many dialects as there are services that take it: texts from outside stand in code spans, where none of
+them sees marks, links or names to call, and nothing has to be escaped.
 """
 
 from __future__ import annotations
 
-import shlex
-import unicodedata
-from datetime import UTC, datetime
+import html
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
 
-from triage.changes import GroupView, WaitingAlert
-from triage.rules.model import Cause
+from triage.alerts.message import Message, Sample, message_of
+from triage.alerts.wording import Format, instant, printable
+from triage.changes import GroupView
+from triage.rules.model import Severity
 
-_CAUSES = {
-    Cause.FAILED: ("failed", "told at once, as the rule wants"),
-    Cause.EXHAUSTED: ("failed", "re-run without success, no attempt or time is left"),
-    Cause.REFUSED: ("failed", "the re-run was refused"),
-    Cause.UNKNOWN: ("failed", "it cannot be found out whether the re-run was taken; it is held for you"),
-    Cause.OVERDUE: ("failed", "re-run, but no result came back"),
-    Cause.HELD: ("failed", "held until a person decides"),
-    Cause.MATCHED: ("ended", "a rule wants you to know"),
-    Cause.QUARANTINED: ("could not be read", "kept in the quarantine"),
-    Cause.RULES_REFUSED: ("could not be used", "the last good rules stay in force"),
-    Cause.PLAN_STOPPED: ("stopped", "nothing more is run again until somebody resumes it"),
-}
+__all__ = ["Format", "body", "converted", "fitting", "instant", "lines", "printable", "render", "title"]
+
+
+class Kind(StrEnum):
+    """What a line is."""
+
+    QUOTE = "quote"  # what the function said
+    FACT = "fact"
+    ITEM = "item"  # below the fact before it
+    COMMAND = "command"
+    LINK = "link"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a message. ``code`` is a text from outside that it begins with."""
+
+    kind: Kind
+    label: str
+    text: str
+    code: str = ""
 
 
 def title(view: GroupView, code: str) -> str:
-    """One line: severity, what, how often, short code."""
-    labels = view.group.labels
-    count = sum(view.causes.values())
-    times = "" if count == 1 else f" × {count}"
-    if Cause.QUARANTINED in view.causes:
-        what = f"message{'s' if count > 1 else ''} could not be read: {printable(labels['error_type'], 60)}"
-    elif Cause.RULES_REFUSED in view.causes:
-        what = f"rule files cannot be used: {printable(labels['error_message'], 160)}"
-    elif Cause.PLAN_STOPPED in view.causes:
-        what = f"plan of re-runs stopped: {printable(labels['error_message'], 160)}"
-    elif set(view.causes) == {Cause.MATCHED}:
-        what = f"{printable(labels['function'], 80)} ended as rule {printable(labels['rule'], 80)} says"
-    else:
-        kind = labels["error_type"] or labels["condition"] or "error"
-        what = f"{printable(labels['function'], 80)} failed: {printable(kind, 60)}"
-    return f"[{view.group.severity}] {what}{times} #{code}"
+    """The title of a message about what waits in a group."""
+    return message_of(view, code).title
 
 
 def body(view: GroupView) -> str:
-    """The message below the title, plain text, one fact a line."""
-    labels = view.group.labels
-    count = sum(view.causes.values())
-    lines = []
-    if labels["error_message"]:
-        lines.append(f"Error: {printable(labels['error_message'], 500)}")
-    lines.append(_counted(view, count))
-    for cause, number in sorted(view.causes.items()):
-        lines.append(f"Outcome: {number} of {count} {_CAUSES[cause][0]}; {_CAUSES[cause][1]}")
-    if labels["runbook"]:
-        lines.append(f"Runbook: {printable(labels['runbook'], 300)}")
-    if labels["owner"] or labels["rule"]:
-        lines.append(f"Owner: {printable(labels['owner'], 80) or '(nobody)'} · rule: {printable(labels['rule'], 80)}")
-    lines += [_sample(sample) for sample in view.samples]
-    if count > len(view.samples):
-        lines.append(f"  … and {count - len(view.samples)} more")
-    lines.append(_next_step(view))
-    return "\n".join(lines)
+    """The message below the title as plain text, one fact a line."""
+    return render(message_of(view, ""), Format.TEXT)
 
 
-def printable(text: str, limit: int) -> str:
-    """Text from outside on one line: control and format characters become spaces, white space folds, length is cut."""
-    clean = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in text[: limit * 4])
-    clean = " ".join(clean.split())
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+def render(message: Message, form: Format) -> str:
+    """The message below its title."""
+    return _DRAW[form](message, list(lines(message)))
 
 
-def _counted(view: GroupView, count: int) -> str:
-    since = f"since {instant(view.first_at)}" if view.first_at else ""
-    until = f", last {instant(view.last_at)}" if view.last_at and view.last_at != view.first_at else ""
-    before = [
-        f"{number} {what} before" for number, what in ((view.told, "told"), (view.silenced, "silenced")) if number
-    ]
-    earlier = f" ({', '.join(before)})" if before else ""
-    return f"Count: {count} {since}{until}{earlier}"
+def lines(message: Message) -> Iterator[Line]:
+    """The message below its title, the most telling first: a lock screen shows two lines, a watch one."""
+    if message.error:
+        yield Line(Kind.QUOTE, "Error", "", message.error)
+    yield Line(Kind.FACT, "Count", _counted(message))
+    if message.sums:
+        yield Line(Kind.FACT, "Before", ", ".join(f"{number:,} {what}" for what, number in message.sums.items()))
+    for each in message.outcomes:
+        yield Line(Kind.FACT, "Outcome", f"{each.count:,} of {message.count:,} {each.ended}; {each.tried}")
+    for step in message.steps:
+        yield Line(Kind.COMMAND, step.label, "", step.command)
+    if message.runbook:
+        yield Line(Kind.LINK, "Runbook", message.runbook)
+    for link in message.links:
+        yield Line(Kind.LINK, link.label, link.url)
+    if message.samples:
+        yield Line(Kind.FACT, "Newest", "")
+    for sample in message.samples:
+        yield Line(Kind.ITEM, "", _sample(sample), sample.request_id)
+    if (more := message.count - len(message.samples)) > 0 and message.samples:
+        yield Line(Kind.ITEM, "", f"… and {more:,} more")
+    yield Line(Kind.FACT, "Severity", message.severity)
+    if message.owner or message.rule:
+        yield Line(Kind.FACT, "Owner", "" if message.owner else "(nobody)", message.owner)
+    if message.rule:
+        yield Line(Kind.FACT, "Rule", "", message.rule)
 
 
-def _sample(sample: WaitingAlert) -> str:
+def _counted(message: Message) -> str:
+    since = f" since {instant(message.first_at)}" if message.first_at else ""
+    last = message.last_at if message.last_at != message.first_at else None
+    return f"{message.count:,}{since}{f', last {instant(last)}' if last else ''}"
+
+
+def _sample(sample: Sample) -> str:
     tried = f", re-run {sample.attempts} time{'s' if sample.attempts > 1 else ''}" if sample.attempts else ""
-    detail = f" — {printable(sample.detail, 200)}" if sample.detail else ""
-    return f"  {printable(sample.request_id, 128)} at {instant(sample.at)}{tried}{detail}"
+    detail = f" — {sample.detail}" if sample.detail else ""
+    return f" at {instant(sample.at)}{tried}{detail}"
 
 
-def _next_step(view: GroupView) -> str:
-    if Cause.QUARANTINED in view.causes:
-        return "Look: triage quarantine list"
-    if Cause.RULES_REFUSED in view.causes:
-        return "Look: triage status"
-    if Cause.PLAN_STOPPED in view.causes:
-        return f"Look: triage plan show {printable(view.group.labels['fingerprint'].removeprefix('plan/'), 64)}"
-    sample = view.samples[0].request_id if view.samples else ""
-    return f"Look: triage failures show {shlex.quote(printable(sample, 256))}"  # somebody will paste it
+# ---------------------------------------------------------------- the three forms
 
 
-def instant(at: datetime) -> str:
-    """To the second, in UTC."""
-    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+def _text(_message: Message, drawn: Sequence[Line]) -> str:
+    return "\n".join(_text_line(each) for each in drawn)
+
+
+def _text_line(line: Line) -> str:
+    said = f"{line.code}{line.text}"
+    return f"  {said}" if line.kind is Kind.ITEM else f"{line.label}: {said}".rstrip()
+
+
+def _markdown(_message: Message, drawn: Sequence[Line]) -> str:
+    return "\n".join(_markdown_line(each) for each in drawn)
+
+
+def _markdown_line(line: Line) -> str:
+    said = f"{code_span(line.code)}{escaped(line.text)}" if line.kind is not Kind.LINK else _bare(line.text)
+    match line.kind:
+        case Kind.QUOTE:
+            return f"> {said}\n"
+        case Kind.ITEM:
+            return f"    - {said}"
+    return f"- **{line.label}:** {said}".rstrip()
+
+
+def code_span(text: str) -> str:
+    """Text from outside as code. Fences of several backticks are unknown to some services, so it has none."""
+    return f"`{text.replace('`', chr(39))}`" if text else ""
+
+
+def escaped(text: str) -> str:
+    """Text with what Markdown gives a meaning to taken out of it, and nobody called who is called all, or here."""
+    marked = re.sub(r"([\\`*_\[\]<>~&#|])", r"\\\1", text)
+    return re.sub(r"@(?=\w)", "@\u200b", marked)
+
+
+def _bare(url: str) -> str:
+    """An address that every dialect makes a link of, and no character of which can end it."""
+    return f"<{_MARKS.sub(lambda found: f'%{ord(found[0]):02X}', url)}>"
+
+
+_MARKS: Final = re.compile(r"[<>()*_`\s\\|]")
+
+
+_PAGE: Final = "font-family:-apple-system,'Segoe UI',Roboto,sans-serif;font-size:15px;line-height:1.5;padding-left:12px"
+_CODE: Final = "font-family:ui-monospace,Menlo,Consolas,monospace;font-size:13px;overflow-wrap:anywhere"
+_COLOURS: Final = {Severity.CRITICAL: "#c62828", Severity.WARNING: "#ef8f00"}
+_SHOWN: Final = 60
+"""Characters of an address that a link shows."""
+
+
+def _html(message: Message, drawn: Sequence[Line]) -> str:
+    colour = _COLOURS.get(Severity(message.severity), "#5f6b7a")
+    inside = "\n".join(_html_line(each) for each in drawn)
+    return f'<div style="{_PAGE};border-left:4px solid {colour}">\n{inside}\n</div>'
+
+
+def _html_line(line: Line) -> str:
+    code = f'<code style="{_CODE}">{html.escape(line.code)}</code>' if line.code else ""
+    said = f"{code}{html.escape(line.text)}"
+    match line.kind:
+        case Kind.QUOTE:
+            return f'<p style="margin:0 0 8px"><b>{said}</b></p>'
+        case Kind.ITEM:
+            return f'<div style="padding-left:12px">{said}</div>'
+        case Kind.LINK:
+            said = f'<a href="{said}">{html.escape(printable(line.text, _SHOWN))}</a>'
+    return f"<div><b>{html.escape(line.label)}:</b> {said}</div>"
+
+
+_DRAW: Final[Mapping[Format, Callable[[Message, Sequence[Line]], str]]] = {
+    Format.TEXT: _text,
+    Format.MARKDOWN: _markdown,
+    Format.HTML: _html,
+}
+
+
+# ---------------------------------------------------------------- for what takes no more than so much
+
+
+def converted(text: str, form: Format) -> str:
+    """Plain text in another form, line by line."""
+    return "".join(_convert(each, form) for each in text.split("\n")).rstrip("\n")
+
+
+def _convert(line: str, form: Format) -> str:
+    if form is Format.HTML:
+        indent = len(line) - len(line.lstrip(" "))
+        return f"{'&nbsp;' * indent}{html.escape(line[indent:])}<br>\n"
+    return f"{escaped(line)}  \n" if form is Format.MARKDOWN else f"{line}\n"
+
+
+def fitting(text: str, form: Format, limit: int) -> str:
+    """As many lines of a plain text as have room, in another form, and that there were more."""
+    whole = converted(text, form)
+    if len(whole) <= limit:
+        return whole
+    tail = _convert("… and more: see triage failures list", form)
+    kept: list[str] = []
+    room = limit - len(tail)
+    for each in text.split("\n"):
+        line = _convert(each, form)
+        if len(line) > room:
+            break
+        kept.append(line)
+        room -= len(line)
+    return f"{''.join(kept)}{tail}".rstrip("\n")

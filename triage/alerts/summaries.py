@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from triage.alerts.render import instant, printable
+from triage.alerts.message import urgency
+from triage.alerts.wording import instant, printable
 from triage.changes import SilencedGroup, SilenceView
 from triage.rules.model import Severity
 from triage.silence import Silence
@@ -44,10 +45,11 @@ def summary(view: SilenceView, moment: Moment, receiver: str, *, code: str, how:
     severity = max((each.group.severity for each in groups), key=_SEVERITIES.index)
     alerts = f"{_counted(count, 'alert')} of {_counted(len(groups), 'group')}"
     if moment is Moment.OVER:
-        title = f"[{severity}] silence {silence.id} is over: {alerts} not told #{code}"
+        title = f"{urgency(severity)}silence {silence.id} is over: {alerts} not told #{code}"
     else:
         title = (
-            f"[{severity}] silence {silence.id} ends at {instant(silence.ends_at)}: {alerts} not told so far #{code}"
+            f"{urgency(severity)}silence {silence.id} ends at {instant(silence.ends_at)}: "
+            f"{alerts} not told so far #{code}"
         )
     lines = [
         f"Silence: {printable(' '.join(show_match(silence.match)), 300)}",

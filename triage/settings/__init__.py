@@ -21,6 +21,7 @@ from triage.settings.fields import (
     WatchdogSettings,
     WebSettings,
 )
+from triage.settings.links import LinkSettings
 from triage.settings.load import Loaded, load, load_settings
 from triage.settings.outbound import OutboundSettings
 from triage.settings.reruns import RerunSettings
@@ -33,6 +34,7 @@ __all__ = [
     "Duration",
     "FcSettings",
     "LabelSettings",
+    "LinkSettings",
     "Loaded",
     "LocalSource",
     "LogSettings",

@@ -21,7 +21,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from triage.alerts.wording import Format
 from triage.settings.group import Group
+from triage.settings.links import LinkSettings
 from triage.settings.outbound import OutboundSettings
 from triage.settings.reruns import RerunSettings
 from triage.settings.sources import LocalSource, ReconcileSource, SourceSettings
@@ -103,6 +105,9 @@ class ReceiverSettings(Group):
     so they are never shown."""
     timeout: Positive = timedelta(seconds=15)
     """Time limit of one delivery; after it the delivery has failed and is tried again."""
+    format: Annotated[Format | None, BeforeValidator(lower_case)] = None
+    """``text``, ``markdown`` or ``html``: what is sent to those of its services that can show it. Unset = what each
+    service shows best. ``?format=`` in an address counts more."""
 
 
 def _function_pattern(value: str) -> str:
@@ -281,6 +286,7 @@ class Settings(BaseSettings):
     outbound: OutboundSettings = OutboundSettings()
     web: WebSettings = WebSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
+    links: LinkSettings = LinkSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

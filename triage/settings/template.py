@@ -21,7 +21,7 @@ _HEAD = """\
 ## A setting can also come from the environment, TRIAGE_QUEUE__NAME for `name` in [queue], or from a
 ## file named like queue__name in the folder $TRIAGE_SECRETS_DIR. `triage config show` tells what is in force.
 """
-_EXAMPLES: Final = {"endpoint": "https://1234567890.cn-hangzhou.fc.aliyuncs.com"}
+_EXAMPLES: Final = {"endpoint": "https://1234567890.cn-hangzhou.fc.aliyuncs.com", "format": "markdown"}
 """For settings without a default."""
 
 

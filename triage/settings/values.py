@@ -58,6 +58,11 @@ def _url(value: str) -> str:
     return value.rstrip("/")
 
 
+def optional_url(value: str) -> str:
+    """A web address, or nothing."""
+    return _url(value) if value else ""
+
+
 def text_lines(value: Any) -> Any:
     """One text, or one per line (a secret file), or JSON (an environment variable)."""
     if not isinstance(value, str):

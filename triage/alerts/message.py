@@ -1,0 +1,151 @@
+"""A message as a value: all that there is to say of a group of alerts. What it looks like is `render`'s business. Pure.
+
+Everything that comes from outside is flattened to printable text and cut here, so that no receiver can be broken,
+flooded or misled by an error message, whatever draws the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from triage.alerts.links import DEFAULT_SITES, Link, Sites, links_of
+from triage.alerts.steps import Step, steps_of
+from triage.alerts.wording import printable
+from triage.changes import GroupView
+from triage.rules.model import Cause, Severity
+
+OWN: Final = "labels."
+"""Begins the names of labels that the configuration gives to a function, or a rule file to a rule."""
+
+_ENDINGS: Final[Mapping[Cause, tuple[str, str]]] = {
+    Cause.FAILED: ("failed", "told at once, as the rule wants"),
+    Cause.EXHAUSTED: ("failed", "re-run without success, no attempt or time is left"),
+    Cause.REFUSED: ("failed", "the re-run was refused"),
+    Cause.UNKNOWN: ("failed", "it cannot be found out whether the re-run was taken; it is held for you"),
+    Cause.OVERDUE: ("failed", "re-run, but no result came back"),
+    Cause.HELD: ("failed", "held until a person decides"),
+    Cause.MATCHED: ("ended", "a rule wants you to know"),
+    Cause.QUARANTINED: ("could not be read", "kept in the quarantine"),
+    Cause.RULES_REFUSED: ("could not be used", "the last good rules stay in force"),
+    Cause.PLAN_STOPPED: ("stopped", "nothing more is run again until somebody resumes it"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How so many of the alerts came about: what happened, and what was tried with which result."""
+
+    cause: str
+    count: int
+    ended: str
+    tried: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One of the alerts."""
+
+    request_id: str
+    at: datetime
+    attempts: int
+    detail: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a person is told of a group.
+
+    Attributes:
+        code: six characters that are the same when a crash sends it twice.
+        what: what broke, in a line.
+        count: alerts that it tells of; ``outcomes`` says how they came about, ``samples`` are the newest few.
+        sums: of the same group before, by what became of them (told, silenced ...); nothing that is zero.
+        labels: of the function and of the rule, by the names that their owners gave them.
+        steps: commands to copy.
+    """
+
+    code: str
+    severity: str
+    what: str
+    count: int
+    outcomes: tuple[Outcome, ...]
+    first_at: datetime | None
+    last_at: datetime | None
+    sums: Mapping[str, int]
+    function: str
+    region: str
+    condition: str
+    error_type: str
+    error: str
+    rule: str
+    owner: str
+    runbook: str
+    samples: tuple[Sample, ...]
+    steps: tuple[Step, ...]
+    links: tuple[Link, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """One line for a lock screen: what is worst first, what broke, how often, short code."""
+        times = "" if self.count == 1 else f" × {self.count:,}"
+        return f"{urgency(self.severity)}{self.what}{times} #{self.code}"
+
+
+def urgency(severity: str) -> str:
+    """What a title begins with. Few see more of it than forty characters, so only what is critical takes some."""
+    return f"[{severity}] " if severity == Severity.CRITICAL else ""
+
+
+def message_of(view: GroupView, code: str, *, sites: Sites = DEFAULT_SITES) -> Message:
+    """What there is to say of the alerts that wait in a group."""
+    labels = view.group.labels
+    causes = sorted(view.causes.items())
+    return Message(
+        code=code,
+        severity=view.group.severity,
+        what=_what(view),
+        count=sum(view.causes.values()),
+        outcomes=tuple(Outcome(str(cause), count, *_ENDINGS[cause]) for cause, count in causes),
+        first_at=view.first_at,
+        last_at=view.last_at,
+        sums={name: count for name, count in (("told", view.told), ("silenced", view.silenced)) if count},
+        function=printable(labels["function"], 128),
+        region=printable(labels.get("region", ""), 32),
+        condition=printable(labels["condition"], 80),
+        error_type=printable(labels["error_type"], 80),
+        error=printable(labels["error_message"], 500),
+        rule=printable(labels["rule"], 80),
+        owner=printable(labels["owner"], 80),
+        runbook=printable(labels["runbook"], 300),
+        samples=tuple(
+            Sample(
+                printable(each.request_id, 128), each.at, each.attempts, printable(each.detail, 200), str(each.cause)
+            )
+            for each in view.samples
+        ),
+        steps=steps_of(view),
+        links=links_of(view, sites),
+        labels={name.removeprefix(OWN): printable(text, 200) for name, text in labels.items() if name.startswith(OWN)},
+    )
+
+
+def _what(view: GroupView) -> str:
+    labels = view.group.labels
+    if Cause.QUARANTINED in view.causes:
+        messages = "messages" if sum(view.causes.values()) > 1 else "message"
+        return f"{messages} could not be read: {printable(labels['error_type'], 60)}"
+    if Cause.RULES_REFUSED in view.causes:
+        return f"rule files cannot be used: {printable(labels['error_message'], 160)}"
+    if Cause.PLAN_STOPPED in view.causes:
+        return f"plan of re-runs stopped: {printable(labels['error_message'], 160)}"
+    function = printable(labels["function"], 48)
+    if set(view.causes) == {Cause.MATCHED}:
+        return f"{function} ended as rule {printable(labels['rule'], 40)} says"
+    kind = labels["error_type"] or labels["condition"] or "error"
+    held = " and is held" if set(view.causes) == {Cause.HELD} else ""
+    return f"{function} failed{held}: {printable(kind, 60)}"
