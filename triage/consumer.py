@@ -20,12 +20,13 @@ from triage.decide import Decision, Reason, decide_batch
 from triage.effects import decided, quarantine_alert
 from triage.envelope import RECONSTRUCTED, Destination, Envelope, parse_body
 from triage.errors import InvalidEnvelope, Permanent, StoreConflict, StoreUnavailable, Temporary
-from triage.facts import NEED_RATES, NO_LABELS, Arrival, arrival
+from triage.facts import NO_LABELS, Arrival, arrival
 from triage.progress import LIMIT, Progress, Receiving, Work
 from triage.rules.model import AlertPolicy, RuleSet
 from triage.settings import show_duration
 from triage.sources import Delivery, Source
 from triage.stores import Store
+from triage.subject import NEED_RATES
 
 log = logging.getLogger(__name__)
 

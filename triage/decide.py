@@ -11,12 +11,13 @@ from datetime import datetime
 from enum import StrEnum
 
 from triage.envelope import RECONSTRUCTED, Outcome, RequestId
-from triage.facts import Arrival, Facts, Lineage, Snapshot, Subject, first_failure
+from triage.facts import Arrival, Facts, Lineage, Snapshot, first_failure
 from triage.reruns.backoff import next_delay, spread_of
 from triage.reruns.lineage import TaskId, task_id
 from triage.rules.match import matching
 from triage.rules.model import AlertPolicy, Cause, Clause, HoldPolicy, Match, RerunPolicy, Rule, RuleSet
 from triage.states import Event, State, advance
+from triage.subject import Subject
 
 
 class Reason(StrEnum):

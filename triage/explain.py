@@ -12,11 +12,12 @@ from triage.changes import NewAlert
 from triage.decide import DEFAULT_ALERT, Alert, Decision, Reason, Rerun, decide, rerun_due
 from triage.effects import decided
 from triage.envelope import Outcome
-from triage.facts import Arrival, Facts, Lineage, Subject
+from triage.facts import Arrival, Facts, Lineage
 from triage.rules.match import Step, Verdict, judge, trace
 from triage.rules.model import ABOUT_FAILURES, Cause, Rule, RuleSet
 from triage.silence import Silence
 from triage.states import State
+from triage.subject import Subject
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,10 @@ from typing import Any, Final
 from triage.changes import Changes, Deed, Link, NewRow, RowKind
 from triage.effects import MANUAL, alert_plan, hold_key, rerun_plan
 from triage.envelope import Envelope
-from triage.facts import MAX_EVENT, Arrival, Lineage
+from triage.facts import Arrival, Lineage
 from triage.reruns.lineage import Origin, Stored, TaskId, task_id
 from triage.states import Event, State, advance
+from triage.subject import MAX_EVENT
 
 
 @dataclass(frozen=True, slots=True)

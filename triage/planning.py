@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from triage.clock import Clock, token
 from triage.errors import PlanRefused
-from triage.facts import NEED_RATES, Facts, Subject
+from triage.facts import Facts
 from triage.orders import Limits, Order, payload_problem, refusal
 from triage.plans import Say, planned
 from triage.reruns.lineage import Origin
@@ -22,6 +22,7 @@ from triage.reruns.plan import ItemState, Plan, PlanHash, PlanItem, PlanState
 from triage.rules.expression import CelExpression
 from triage.stores import FailureFilter
 from triage.stores.planning import Candidate, Candidates, Plans
+from triage.subject import NEED_RATES, Subject
 
 WINDOW: Final = 2000
 """Stored envelopes that are looked at in one go."""

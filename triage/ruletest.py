@@ -15,7 +15,6 @@ from triage.alerts.silences import by_receiver
 from triage.changes import Changes, GroupView, NewAlert, OutboxRow, RowFacts, RowKind, WaitingAlert
 from triage.decide import Decision, Hold, Rerun, decide
 from triage.effects import decided
-from triage.facts import Subject
 from triage.reruns.backoff import next_delay
 from triage.reruns.gate import GateFacts, Safeguards
 from triage.rules.cases import Case, ExpectedAlert, ExpectedRerun
@@ -24,6 +23,7 @@ from triage.rules.mistakes import did_you_mean
 from triage.rules.model import Mode, Rule, RuleSet
 from triage.rules.readers import show_duration
 from triage.states import RowState
+from triage.subject import Subject
 
 
 @dataclass(frozen=True, slots=True)

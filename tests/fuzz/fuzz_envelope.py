@@ -17,13 +17,14 @@ with atheris.instrument_imports(include=["triage"]):
     from triage.effects import decided
     from triage.envelope import REASONS, Destination, parse_body
     from triage.errors import InvalidEnvelope
-    from triage.facts import Facts, Subject
+    from triage.facts import Facts
     from triage.fingerprint import mask
     from triage.rulefiles import default_rules_dir, read_rules
     from triage.rules.match import trace
     from triage.rules.model import SourceText
     from triage.rules.source import load_rules
     from triage.stores.records import envelope_record
+    from triage.subject import Subject
 
 import make  # the rest of the tests is not instrumented
 

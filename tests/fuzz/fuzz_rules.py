@@ -13,10 +13,11 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 with atheris.instrument_imports(include=["triage"]):
     from triage.errors import RulesInvalid
-    from triage.facts import Facts, Subject
+    from triage.facts import Facts
     from triage.rules.match import matching, trace
     from triage.rules.model import SourceText
     from triage.rules.source import load_rules
+    from triage.subject import Subject
 
 import make  # the rest of the tests is not instrumented
 

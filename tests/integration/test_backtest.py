@@ -23,10 +23,11 @@ from triage.backtest.report import Report, as_json
 from triage.backtest.run import Backtest, RulesUsed, run
 from triage.decide import decide, decide_by
 from triage.errors import Permanent, RulesInvalid, StoreUnavailable
-from triage.facts import VOCABULARY, Subject, Unrecorded
+from triage.facts import Unrecorded
 from triage.rules.match import matching_of
 from triage.rules.model import Mode, RuleSet
 from triage.stores import decisions, records
+from triage.subject import VOCABULARY, Subject
 
 AGAIN = """
   - id: again

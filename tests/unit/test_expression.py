@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triage.facts import VOCABULARY
 from triage.rules.expression import MAX_TEXT, compile_expression
 from triage.rules.mistakes import Mistakes
+from triage.subject import VOCABULARY
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SUBJECT = {

@@ -7,22 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triage.facts import (
-    GROUP_STATES,
-    NEED_RATES,
-    VOCABULARY,
-    Facts,
-    GroupFacts,
-    Lineage,
-    Subject,
-    first_failure,
-    group_state,
-    has_regressed,
-    recent_of,
-)
+from triage.facts import GROUP_STATES, Facts, GroupFacts, Lineage, first_failure, group_state, has_regressed, recent_of
 from triage.rules.expression import compile_expression
 from triage.rules.match import matching
 from triage.states import State
+from triage.subject import NEED_RATES, VOCABULARY, Subject
 
 NOW = make.NOW
 MINUTE = int(NOW.timestamp() // 60)

@@ -24,7 +24,7 @@ from triage.decide import decide
 from triage.effects import decided
 from triage.envelope import REASONS, parse_body
 from triage.errors import InvalidEnvelope, RulesInvalid
-from triage.facts import MAX_VALUES, PAYLOAD_PROBLEM, Arrival, Facts, Subject, parse_payload, read_payload
+from triage.facts import Arrival, Facts
 from triage.log import configure
 from triage.rulefiles import default_rules_dir, read_rules
 from triage.rules.expression import compile_expression
@@ -35,6 +35,7 @@ from triage.rules.model import Cause, SourceText
 from triage.rules.regex import compile_regex
 from triage.rules.source import load_rules
 from triage.settings import LogSettings
+from triage.subject import MAX_VALUES, PAYLOAD_PROBLEM, Subject, parse_payload, read_payload
 
 SHIPPED = load_rules(read_rules(default_rules_dir()))
 HEAD = "version: 1\nrules:\n"
@@ -393,7 +394,8 @@ import hostile, make
 from triage.decide import decide
 from triage.envelope import parse_body, MAX_BODY
 from triage.errors import InvalidEnvelope, RulesInvalid
-from triage.facts import Facts, Subject
+from triage.facts import Facts
+from triage.subject import Subject
 from triage.rules.model import SourceText
 from triage.rules.source import load_rules
 from triage.rules.expression import compile_expression

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from triage.changes import RowKind
 from triage.decide import decide
 from triage.effects import decided, hold_key
-from triage.facts import MAX_EVENT, Facts, Lineage
+from triage.facts import Facts, Lineage
 from triage.orders import Limits, Order, Ordered, Refusal, Refused, Stored, place
 from triage.reactions import function_of
 from triage.reruns.lineage import Origin, task_id
 from triage.rules.model import HoldPolicy
 from triage.states import State
+from triage.subject import MAX_EVENT
 
 NOW = make.NOW
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)

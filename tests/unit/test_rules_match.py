@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make import NOW, arrived, envelope
 
-from triage.facts import VOCABULARY, Facts, Subject
+from triage.facts import Facts
 from triage.rules.match import Verdict, matching, trace
 from triage.rules.matchers import FIELDS, compile_match
 from triage.rules.mistakes import Mistakes
 from triage.rules.model import KIND, Place, Rule, RuleSet, SourceText
 from triage.rules.source import load_rules
+from triage.subject import VOCABULARY, Subject
 
 SUBJECT = {
     "fn": "media/img-resize",

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triage.errors import RulesInvalid
-from triage.facts import Facts, Subject
+from triage.facts import Facts
 from triage.rules.match import Verdict, matching, trace
 from triage.rules.model import SourceText
 from triage.rules.source import load_rules
+from triage.subject import Subject
 
 SHARED = """\
 version: 1

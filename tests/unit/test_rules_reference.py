@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from triage.errors import RulesInvalid
-from triage.facts import VOCABULARY
 from triage.rulefiles import default_rules_dir, read_cases, read_rules
 from triage.rules import keys
 from triage.rules.case_schema import cases_schema
@@ -17,6 +16,7 @@ from triage.rules.matchers import ERROR_FIELDS, KEYS
 from triage.rules.model import SourceText
 from triage.rules.schema import rules_schema
 from triage.rules.source import load_rules
+from triage.subject import VOCABULARY
 
 PAGE = Path(__file__).parents[2].joinpath("docs", "reference", "rules.md").read_text(encoding="utf-8")
 SECTIONS = dict(zip(*[iter(re.split(r"^## (.*)$", PAGE, flags=re.MULTILINE)[1:])] * 2, strict=True))

@@ -15,10 +15,11 @@ from pydantic_core import from_json
 
 from triage.decide import Decision
 from triage.envelope import Destination, Outcome, RequestId, parse_body
-from triage.facts import NO_LABELS, Arrival, Facts, Subject, bounded, known_value, parse_payload
+from triage.facts import NO_LABELS, Arrival, Facts
 from triage.rules.model import KIND, Cause
 from triage.stores.decisions import also_json, effects_json, facts_of, shadow_json
 from triage.stores.records import MESSAGE_LIMIT, instant_of
+from triage.subject import Subject, bounded, known_value, parse_payload
 
 
 class Ruling(NamedTuple):
@@ -204,7 +205,7 @@ def _is_large(value: int | None) -> bool:
 
 
 class Values(dict[str, Any]):
-    """What rules may look at, as `triage.facts.Subject` has it, when the result is decided ``shift`` later."""
+    """What rules may look at, as `triage.subject.Subject` has it, when the result is decided ``shift`` later."""
 
     __slots__ = ("_item", "_shift")
 

@@ -226,7 +226,8 @@ def _as_json(question: _Question, explanation: Explanation, ruling: Ruling) -> d
 
 def _seen(subject: Subject) -> Iterator[tuple[str, Any]]:
     """The values of all names that were known; of the event only when a rule has looked into it."""
-    from triage.facts import VOCABULARY, Unrecorded  # noqa: PLC0415
+    from triage.facts import Unrecorded  # noqa: PLC0415
+    from triage.subject import VOCABULARY  # noqa: PLC0415
 
     for name in VOCABULARY:
         if name != "payload" or name in subject:

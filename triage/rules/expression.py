@@ -15,12 +15,13 @@ from typing import Any, Final
 
 from cel_expr_python import cel
 
-from triage.facts import VOCABULARY, Unrecorded
+from triage.facts import Unrecorded
 from triage.rules.mistakes import Mistake, Mistakes, did_you_mean, wrong
 from triage.rules.model import Subject
 from triage.rules.regex import compile_regex, steps_of
 from triage.rules.syntax import Call, Tree, read_tree
 from triage.rules.windows import Window
+from triage.subject import VOCABULARY
 
 MAX_TEXT: Final = 4_000
 """Characters of one expression."""

@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from triage.facts import Arrival, parse_payload
+from triage.facts import Arrival
 from triage.fingerprint import fingerprint_of, mask
 from triage.rules.mistakes import did_you_mean, kind_of, wrong
 from triage.rules.readers import read_text
+from triage.subject import parse_payload
 
 _VALUES: Final[Mapping[str, Callable[[Arrival], object]]] = {
     "function": lambda arrival: arrival.envelope.function.label,

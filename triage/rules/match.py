@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from triage.facts import PAYLOAD_PROBLEM
 from triage.rules.model import COMBINED, Candidate, Clause, Match, Matcher, Mode, Rule, RuleSet, Subject, Test, kind_of
+from triage.subject import PAYLOAD_PROBLEM
 
 
 def matching(rules: RuleSet, subject: Subject) -> Match:

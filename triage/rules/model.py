@@ -114,7 +114,7 @@ class Clause:
 
 
 Subject = Mapping[str, Any]
-"""The flat set of dotted names a rule may mention, with their values (see ``triage.facts.VOCABULARY``)."""
+"""The flat set of dotted names a rule may mention, with their values (see ``triage.subject.VOCABULARY``)."""
 
 
 class Expression(Protocol):

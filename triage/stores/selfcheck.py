@@ -18,7 +18,8 @@ from triage.clock import monotonic
 from triage.envelope import RequestId
 from triage.errors import StoreUnavailable
 from triage.reruns.lineage import task_id
-from triage.stores.laws import FILE, LAWS, Law
+from triage.stores.law import Law
+from triage.stores.laws import FILE, LAWS
 from triage.stores.migrations import refuse_other_versions
 from triage.stores.records import instant
 from triage.stores.worker import unavailable

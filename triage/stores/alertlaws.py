@@ -1,0 +1,95 @@
+"""The laws about alerts: from the failure that is to be told to the notification, and what silences keep from whom."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from triage.stores.law import DEFECT, GONE, LOOK, OPEN, Law
+
+_NOTIFY: Final = "o.key >= 'notify:' AND o.key < 'notify;'"  # by the index of keys
+_FLUSH_OF: Final = "o.group_key, json_extract(o.payload, '$.flush')"
+
+ALERTS: Final = (
+    Law(
+        "alerting",
+        "Whatever is being told has an alert that waits, or is being delivered, or could not be.",
+        "SELECT count(*) AS alerting FROM lineages WHERE state = 'alerting'",
+        "{alerting:,} are being told",
+        f"""SELECT root, 'is alerting, but no alert of it is under way' FROM lineages
+        WHERE state = 'alerting' AND root NOT IN (
+            SELECT root FROM alerts WHERE root IS NOT NULL AND (flush IS NULL OR (group_key, flush) IN (
+                SELECT {_FLUSH_OF} FROM outbox o WHERE {_NOTIFY} AND o.state != 'done')))""",
+        "Nobody will be told of these: tell them yourself. " + LOOK,
+    ),
+    Law(
+        "alerted",
+        "A receiver has taken an alert of everything that counts as alerted.",
+        "SELECT count(*) AS alerted FROM lineages WHERE state = 'alerted'",
+        "{alerted:,} were told",
+        f"""SELECT root, 'counts as alerted, but no receiver has taken an alert of it' FROM lineages
+        WHERE state = 'alerted' AND root NOT IN (
+            SELECT root FROM alerts WHERE root IS NOT NULL AND (group_key, flush) IN (
+                SELECT {_FLUSH_OF} FROM outbox o WHERE {_NOTIFY}
+                AND (o.state = 'done' OR json_array_length(o.payload, '$.sent') > 0)))""",
+        "Nobody was told of these: tell them yourself. " + LOOK,
+    ),
+    Law(
+        "flush",
+        "Alerts that wait for their group have an unfinished row that flushes it.",
+        "SELECT count(*) AS waiting FROM alerts WHERE flush IS NULL",
+        "{waiting:,} alerts wait",
+        f"""SELECT g.group_key, g.waiting || ' alerts wait, and no unfinished outbox row is flush:' || g.group_key
+        FROM (SELECT group_key, count(*) AS waiting FROM alerts WHERE flush IS NULL GROUP BY group_key) g
+        LEFT JOIN outbox o ON o.key = 'flush:' || g.group_key AND o.state IN ({OPEN}) WHERE o.id IS NULL""",
+        "The next failure of the group flushes it. " + DEFECT,
+    ),
+    Law(
+        "notified",
+        "Every flush made a notification for every receiver of its group, unless a silence kept it from one.",
+        "SELECT coalesce(sum(flushes), 0) AS flushes, count(*) AS groups FROM alert_groups",
+        "{flushes:,} flushes of {groups:,} groups",
+        """SELECT f.group_key, 'flush ' || f.flush || ' made no notification for ' || r.value
+        FROM (SELECT DISTINCT group_key, flush FROM alerts WHERE flush IS NOT NULL) f
+        JOIN alert_groups g ON g.key = f.group_key, json_each(g.receivers) r
+        WHERE 'notify:' || f.group_key || ':' || f.flush || ':' || r.value NOT IN (SELECT key FROM outbox)
+            AND (f.group_key, r.value) NOT IN (SELECT group_key, receiver FROM silenced)""",
+        "This receiver was not told. " + DEFECT,
+    ),
+    Law(
+        "told",
+        "An alert group counts its flushes, and the alerts that went into them, told and silenced.",
+        "SELECT coalesce(sum(told), 0) AS told, coalesce(sum(silenced), 0) AS silenced FROM alert_groups",
+        "{told:,} alerts were told, {silenced:,} silenced",
+        f"""SELECT g.key, 'counts ' || g.told || ' alerts told and ' || g.silenced || ' silenced in ' || g.flushes
+            || ' flushes, stored are ' || coalesce(a.told, 0) || ' and ' || coalesce(a.silenced, 0) || ' in '
+            || coalesce(a.flushes, 0)
+        FROM alert_groups g LEFT JOIN (
+            SELECT group_key, count(*) - count(silence) AS told, count(silence) AS silenced, max(flush) AS flushes
+            FROM alerts WHERE flush IS NOT NULL GROUP BY group_key) a ON a.group_key = g.key
+        WHERE g.told < coalesce(a.told, 0) OR g.silenced < coalesce(a.silenced, 0) OR g.flushes < coalesce(a.flushes, 0)
+        UNION ALL
+        SELECT 'counters', counted || ' alerts are counted as flushed, ' || stored || ' are stored or removed' FROM (
+            SELECT (SELECT coalesce(sum(told + silenced), 0) FROM alert_groups) AS counted,
+            (SELECT count(*) FROM alerts WHERE flush IS NOT NULL) + (SELECT alerts FROM (SELECT {GONE})) AS stored)
+        WHERE counted != stored""",
+        "The counts in messages of this group are wrong. " + DEFECT,
+    ),
+    Law(
+        "silenced",
+        "A silence kept an alert of whatever counts as silenced; every silence ends, and then tells of it.",
+        "SELECT (SELECT count(*) FROM lineages WHERE state = 'silenced') AS silenced,"
+        " (SELECT count(*) FROM silences WHERE ended_at IS NULL) AS silences",
+        "{silenced:,} are silenced, {silences:,} silences in force",
+        f"""SELECT root, 'counts as silenced, but no silence kept an alert of it' FROM lineages
+        WHERE state = 'silenced' AND root NOT IN (
+            SELECT root FROM alerts WHERE silence IS NOT NULL AND root IS NOT NULL)
+        UNION ALL
+        SELECT 'silence ' || s.id, 'no unfinished outbox row ends it' FROM silences s
+        WHERE s.ended_at IS NULL AND 'silence:' || s.id NOT IN (SELECT key FROM outbox WHERE state IN ({OPEN}))
+        UNION ALL
+        SELECT 'silence ' || s.id, 'has ended, and did not tell ' || t.receiver || ' what it kept quiet'
+        FROM silences s JOIN silenced t ON t.silence = s.id WHERE s.ended_at IS NOT NULL
+            AND 'notify:silence:' || s.id || ':over:' || t.receiver NOT IN (SELECT key FROM outbox)""",
+        "Nobody will be told of these: `triage silence show` tells what they are. " + DEFECT,
+    ),
+)
