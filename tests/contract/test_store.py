@@ -1157,7 +1157,7 @@ def test_a_completed_success_is_run_again_without_becoming_a_failure(run):
         assert (detail.lineage["function"], detail.lineage["failures"]) == ("job", 0)
         assert [member["request_id"] for member in detail.lineage["members"]] == ["s-1"]
         assert await store.failures(FailureFilter()) == []
-        await claim_one(store, now=NOW + MINUTE)
+        await let_through(store, now=NOW + MINUTE)
         await ingest(store, arrive("c-1"), now=NOW + 2 * MINUTE)  # it overtakes the answer to its submit
         assert (await store.failure("c-1")).row.root == "s-1"
         totals = await store.totals()
@@ -1299,8 +1299,24 @@ def test_the_first_link_of_a_key_stays(run):
     run(scenario)
 
 
-async def claimed_rerun(store):
-    return await claim_one(store)
+async def let_through(store, *, now=NOW):
+    """Claim re-runs and let them pass the gates."""
+    for claimed in await claim(store, now=now):
+        assert await store.admit(claimed, lambda _facts: Settle.go(), now=now)
+
+
+async def rerun_let_through(store):
+    await let_through(store)
+
+
+async def rerun_claimed(store):
+    await claim_one(store)
+
+
+async def rerun_kept_waiting(store):
+    claimed = await claim_one(store)
+    at_switch = Settle.wait(Gate.SWITCH, due_at=NOW + SECOND, note="off")
+    assert not await store.admit(claimed, lambda _facts: at_switch, now=NOW)
 
 
 async def rerun_without_answer(store):
@@ -1310,6 +1326,7 @@ async def rerun_without_answer(store):
 
 async def rerun_postponed(store):
     claimed = await claim_one(store)
+    assert await store.admit(claimed, lambda _facts: Settle.go(), now=NOW)
     await store.settle(claimed, lambda _facts: Settle.retry(due_at=NOW + SECOND, note="429"), now=NOW)
 
 
@@ -1325,15 +1342,27 @@ async def rerun_planned(_store):
 @pytest.mark.parametrize(
     ("step", "asked", "joins"),
     [
-        (claimed_rerun, {}, True),
+        (rerun_let_through, {}, True),
         (rerun_without_answer, {}, True),
         (rerun_planned, {}, False),
+        (rerun_claimed, {}, False),
+        (rerun_kept_waiting, {}, False),
         (rerun_postponed, {}, False),
         (rerun_refused, {}, False),
-        (claimed_rerun, {"payload": "[]"}, False),
-        (claimed_rerun, {"function": "other"}, False),
+        (rerun_let_through, {"payload": "[]"}, False),
+        (rerun_let_through, {"function": "other"}, False),
     ],
-    ids=["under way", "no answer", "not tried", "told to wait", "refused", "other payload", "other function"],
+    ids=[
+        "under way",
+        "no answer",
+        "not tried",
+        "not let through",
+        "at a gate",
+        "told to wait",
+        "refused",
+        "other payload",
+        "other function",
+    ],
 )
 def test_a_result_that_overtook_the_answer_joins_by_function_and_payload(run, step, asked, joins):
     async def scenario(store):
@@ -1348,7 +1377,7 @@ def test_a_result_that_overtook_the_answer_joins_by_function_and_payload(run, st
 def test_a_submit_under_way_draws_no_result_of_another(run):
     async def scenario(store):
         await ingest(store, arrive("r-1"), rules=RERUN)
-        assert len(await claim(store)) == 1
+        await let_through(store)
         await ingest(store, arrive("r-2", payload="[2]"), rules=RERUN)
         assert list((await store.load_facts([arrive("a"), arrive("b", payload="[2]")])).lineages) == ["a"]
 
@@ -1358,7 +1387,7 @@ def test_a_submit_under_way_draws_no_result_of_another(run):
 def test_two_overtaking_results_join_two_lineages(run):
     async def scenario(store):
         await ingest(store, arrive("r-1"), arrive("r-2"), rules=RERUN)
-        assert len(await claim(store)) == 2
+        await let_through(store)
         facts = await store.load_facts([arrive("a"), arrive("b"), arrive("c"), arrive("r-1")])
         assert sorted(lineage.root for lineage in facts.lineages.values()) == ["r-1", "r-2"]
         assert list(facts.lineages) == ["a", "b"]

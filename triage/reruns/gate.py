@@ -22,6 +22,7 @@ class Gate(StrEnum):
     BUDGET = "budget"  # the function has no re-run left
     FUNCTION_RATE = "function_rate"  # others of this function go first
     RATE = "rate"  # others go first
+    PASSED = "passed"  # nowhere: it is let through, and its submit may be under way
 
 
 AWAITED: Final = (Gate.BREAKER, Gate.BUDGET)

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from triage.changes import AlertKind, GroupView, OutboxRow, RowFacts, RowKind, Settle, WaitingAlert
+from triage.reruns.gate import Gate
 from triage.rules.model import Cause
 from triage.states import RowState, advance_row
 from triage.stores import Places, React, ReactNow, gating, planview, records, silences
@@ -35,7 +36,7 @@ _SETTLE: Final = """
     UPDATE outbox SET state = ?, due_at = coalesce(?, due_at), note = ?, payload = coalesce(?, payload),
         settled_at = ?, token = NULL, lease_until = NULL, gate = ?, attempts = attempts - ?
     WHERE id = ?"""
-_GO: Final = "UPDATE outbox SET gate = '', note = '' WHERE id = ?"
+_GO: Final = f"UPDATE outbox SET gate = '{Gate.PASSED.value}', note = '' WHERE id = ?"
 _BY_KEY: Final = f"SELECT {', '.join(_CLAIM)} FROM outbox WHERE key = ? AND {records.IS_OPEN}"
 _WAITING: Final = "FROM alerts WHERE group_key = ? AND flush IS NULL"
 _DELIVERY: Final = insert("deliveries", records.DELIVERY)

@@ -13,6 +13,7 @@ from sqlite_utils import Database
 
 from triage.envelope import RequestId, event_of
 from triage.facts import RATES, Arrival, GroupFacts, Lineage, Snapshot, recent_of
+from triage.reruns.gate import Gate
 from triage.reruns.lineage import payload_key
 from triage.rules.model import SourceText
 from triage.states import CLOSED
@@ -45,18 +46,18 @@ _GROUPS: Final = f"""
 _MINUTES: Final = """
     SELECT fingerprint, minute, count FROM group_minutes
     WHERE fingerprint IN (SELECT value FROM json_each(?)) AND minute BETWEEN ? AND ?"""
-# A submit is under way while its row is claimed, or when it had no answer, even if it waits to be repeated. One that
-# was answered by "later" is not.
-_ANY_UNDER_WAY: Final = """
-    SELECT EXISTS (SELECT 1 FROM outbox WHERE kind = 'rerun' AND (lease_until IS NOT NULL OR state = 'unknown'))
+# A submit is under way from when its row has passed the gates until it is settled, or when it had no answer, even if
+# it waits to be repeated. One that was answered by "later" is not.
+_ANY_UNDER_WAY: Final = f"""
+    SELECT EXISTS (SELECT 1 FROM outbox WHERE gate = '{Gate.PASSED.value}' AND gate != '' AND kind = 'rerun')
         OR EXISTS (SELECT 1 FROM lineages WHERE state = 'unknown')"""
 _UNDER_WAY: Final = f"""
     SELECT l.payload_key, {_LINEAGE} FROM lineages l
     WHERE l.state = 'unknown' AND l.payload_key IN (SELECT value FROM json_each(:keys))
     UNION
     SELECT l.payload_key, {_LINEAGE} FROM outbox o JOIN lineages l USING (root)
-    WHERE o.kind = 'rerun' AND o.lease_until IS NOT NULL AND l.state IN ('rerun_pending', 'unknown')
-        AND l.payload_key IN (SELECT value FROM json_each(:keys))
+    WHERE o.kind = 'rerun' AND o.gate = '{Gate.PASSED.value}' AND o.gate != ''
+        AND l.state IN ('rerun_pending', 'unknown') AND l.payload_key IN (SELECT value FROM json_each(:keys))
     ORDER BY started_at, root"""
 
 

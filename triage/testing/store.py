@@ -24,6 +24,7 @@ from triage.envelope import event_of
 from triage.errors import Problem, StoreUnavailable
 from triage.facts import Arrival, Snapshot, recent_of
 from triage.orders import Limits, Order, Ordered, Refused, place
+from triage.reruns.gate import Gate
 from triage.reruns.lineage import payload_key
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
@@ -83,7 +84,7 @@ class MemoryStore(MemoryPlans):
 
     def _join_overtaking(self, arrivals: Sequence[Arrival], snapshot: Snapshot) -> None:
         reruns = [row for row in self.tables.outbox.values() if row["kind"] == "rerun"]
-        submitting = {row["root"] for row in reruns if row["lease_until"]}
+        submitting = {row["root"] for row in reruns if row["gate"] == Gate.PASSED}
         candidates = [
             row
             for row in self.tables.lineages.values()

@@ -21,6 +21,7 @@ from triage.changes import Changes, Commit, Decided, NewAlert, NewRow, OutboxRow
 from triage.envelope import RequestId
 from triage.errors import StoreConflict
 from triage.facts import RATES, SILENCE, Arrival, Lineage
+from triage.reruns.gate import Gate
 from triage.reruns.lineage import Stored, payload_key
 from triage.reruns.plan import Plan, PlanChange
 from triage.rules.model import SourceText
@@ -130,7 +131,7 @@ class Tables(Gates):
         stored = self.outbox[row.key]
         state = advance_row(RowState(stored["state"]), outcome.event)
         if outcome.goes:
-            self.outbox[row.key] = {**stored, "gate": "", "note": ""}
+            self.outbox[row.key] = {**stored, "gate": Gate.PASSED, "note": ""}
             self.apply(outcome.changes, now=now)
             return
         self.outbox[row.key] = {
