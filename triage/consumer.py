@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from triage import journal
 from triage.changes import Commit, NewAlert, Quarantined
 from triage.clock import Clock
 from triage.decide import Decision, Reason, decide_batch
@@ -235,7 +236,7 @@ class Consumer:
                 pause = min(pause * 2, _SLOW_RETRY)
             else:
                 self._count(commit, len(batch), self._clock.steady() - began)
-                _report(commit)
+                journal.batch(commit)
                 return
 
     def _count(self, commit: Commit, messages: int, took: timedelta) -> None:
@@ -367,20 +368,3 @@ async def _unless(stop: asyncio.Event, receive: Awaitable[list[Delivery]]) -> li
 
 def _with(reason: Reason, arrivals: Sequence[Arrival], decisions: Sequence[Decision]) -> tuple[Arrival, ...]:
     return tuple(a for a, d in zip(arrivals, decisions, strict=True) if d.reason is reason)
-
-
-def _report(commit: Commit) -> None:
-    for decision in (item.decision for item in commit.decided):
-        for clause in decision.errors:
-            log.warning("rule %s: %s could not be evaluated: %s", clause.rule_id, clause.clause, clause.actual)
-    for item in commit.quarantined:
-        log.warning("%s: message %s quarantined: %s %s", item.source, item.message_id, item.reason, item.where)
-    for conflict in commit.conflicts:
-        log.warning("request %s came again with another body; both are kept", conflict.envelope.request_id)
-    log.info(
-        "batch: %d decided, %d duplicate, %d conflicting, %d quarantined",
-        len(commit.decided),
-        len(commit.duplicates),
-        len(commit.conflicts),
-        len(commit.quarantined),
-    )

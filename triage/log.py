@@ -6,10 +6,14 @@ import json
 import logging
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from triage.repeats import CountingHandler, message_of
 
 if TYPE_CHECKING:  # the command line needs only `printable`, and pydantic is slow to import
     from triage.settings import LogSettings, Settings
@@ -90,14 +94,43 @@ def _escape(char: str) -> str:
 
 
 def configure(settings: LogSettings, *, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
-    """Send the log to ``stream`` (standard error), and nowhere else. Replaces what was configured before."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    """Send the log to ``stream`` (standard error), and nowhere else. Replaces what was configured before.
+
+    What would go around it goes through it as well: warnings of Python, and exceptions that nobody caught.
+    """
+    from triage.clock import monotonic  # noqa: PLC0415 - only the daemon writes a log, and this brings asyncio
+
+    handler = CountingHandler(stream or sys.stderr, now=monotonic)
     handler.setFormatter((_Json if settings.format == "json" else _Text)())
     handler.addFilter(_Redact(redactor(secrets)))
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
     # Below WARNING the first two write whole addresses with their tokens, and the others what tells nobody anything.
     for name in ("apprise", "urllib3", "watchfiles", "apscheduler"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def tell_repeats() -> None:
+    """Say how often what was left out, so that the last line can be the last word."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, CountingHandler):
+            handler.tell()
+
+
+def _uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if error is None or not issubclass(kind, Exception):
+        sys.__excepthook__(kind, error or kind(), trace)
+    else:
+        logging.getLogger("triage").critical("a defect of triage", exc_info=(kind, error, trace))
+
+
+def about(root: str, request_id: str = "") -> dict[str, str]:
+    """The ``extra`` of a line about one envelope: ``lineage``, by which all lines about a task are found, and
+    ``request`` where that is another one.
+    """
+    return {"lineage": root, "request": request_id} if request_id and request_id != root else {"lineage": root}
 
 
 class _Redact(logging.Filter):
@@ -108,7 +141,7 @@ class _Redact(logging.Filter):
         self._redact = redact
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = self._redact(record.getMessage()), None
+        record.msg, record.args = self._redact(message_of(record)), None
         if record.exc_info:
             record.exc_text = self._redact(logging.Formatter().formatException(record.exc_info))
         if record.stack_info:

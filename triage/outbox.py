@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
+from triage import journal
 from triage.admission import admitted, concluded, counted, throttled, woken
 from triage.alerts.compose import Compose, built_in
 from triage.alerts.grouping import flush
@@ -22,6 +23,7 @@ from triage.clock import Clock
 from triage.cloud.fc_answers import AsyncConfig, Submitted, Task
 from triage.envelope import FunctionRef
 from triage.errors import Misconfigured, OutcomeUnknown, Permanent, StoreUnavailable, Temporary
+from triage.log import about
 from triage.notify import Notification, Notifier, Result
 from triage.orders import Limits
 from triage.plans import plan_step
@@ -171,14 +173,20 @@ class Outbox:
                 return settled[0]
 
             if not await self._store.settle(row, last, now=self._clock.now()):
-                log.info("%s %s: settled by somebody else, or no longer needed", row.kind, row.key)
-            elif result := rerun_result(row, settled[0]):
+                log.info(
+                    "%s %s: settled by somebody else, or no longer needed", row.kind, row.key, extra=about(row.root)
+                )
+                return
+            result = rerun_result(row, settled[0])
+            if result:
                 self._work.reruns[result] += 1
+            journal.act(row, settled[0], result)
         except StoreUnavailable as error:
-            log.error("%s %s: acted, but the store fails: %s", row.kind, row.key, error)  # noqa: TRY400
+            log.error("%s %s: acted, but the store fails: %s", row.kind, row.key, error, extra=about(row.root))  # noqa: TRY400
         except Exception:
             # The task boundary. The row stays under its lease, is claimed again as interrupted, and shows in the log.
-            log.exception("%s %s: a defect of triage; the row is tried again when its lease ends", row.kind, row.key)
+            text = "%s %s: a defect of triage; the row is tried again when its lease ends"
+            log.exception(text, row.kind, row.key, extra=about(row.root))
 
     async def react(self, row: OutboxRow) -> React | None:
         """Carry out one claimed row; what it answers decides, inside the settling transaction, how it goes on. None:

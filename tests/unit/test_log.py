@@ -3,12 +3,15 @@
 import io
 import json
 import logging
+import sys
+import threading
+import warnings
 from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
 
-from triage.log import configure, printable, redactor, secrets_of
+from triage.log import about, configure, printable, redactor, secrets_of
 from triage.settings import Settings, load_settings
 
 ADDRESSES = (
@@ -48,9 +51,11 @@ def fail(why: str) -> None:
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
     root = logging.getLogger()
-    before, level = root.handlers[:], root.level
+    before, level, hooks = root.handlers[:], root.level, (sys.excepthook, threading.excepthook)
     yield
     root.handlers[:], root.level = before, level
+    sys.excepthook, threading.excepthook = hooks
+    logging.captureWarnings(capture=False)
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
@@ -123,6 +128,82 @@ def test_libraries_that_log_addresses_are_kept_to_warnings_even_at_debug():
     logging.getLogger("triage").debug("seen")
     assert "loaded" not in out.getvalue()
     assert "seen" in out.getvalue()
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_libraries_that_somebody_sets_to_debug_show_no_secret_either(log_format: str):
+    out = io.StringIO()
+    given = settings(log_format, "debug")
+    configured(given, out)
+    address, secret = ADDRESSES[0], SECRETS[8]
+    levels = {
+        name: logging.getLogger(name).level
+        for name in ("apprise", "aiohttp.client", "urllib3.connectionpool", "asyncio")
+    }
+    try:
+        for name in levels:
+            library = logging.getLogger(name)
+            library.setLevel(logging.DEBUG)
+            library.debug("POST %s", address, stack_info=True)
+            library.debug({"headers": {"Authorization": secret}})
+            try:
+                try:
+                    fail(f"refused for {secret}")
+                except ConnectionError as error:
+                    error.add_note(f"while asking {address}")
+                    raise RuntimeError(address) from error
+            except RuntimeError:
+                library.exception("Unhandled exception in %r", {address})
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+    written = out.getvalue()
+    assert written.count("RuntimeError: ***") == len(levels)
+    for text in (address, secret, json.dumps(secret)[1:-1], *SECRETS[:3]):
+        assert text not in written
+
+
+def test_what_nobody_catches_is_told_in_the_log_without_secrets():
+    out = io.StringIO()
+    configured(settings("json"), out)
+    try:
+        fail(f"cannot reach {ADDRESSES[0]}")
+    except ConnectionError as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    thread = threading.Thread(target=fail, args=(ADDRESSES[0],))
+    thread.start()
+    thread.join()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(capture=True)
+        warnings.warn(f"{ADDRESSES[0]} is old", stacklevel=1)
+    first, second, third = (json.loads(line) for line in out.getvalue().splitlines())
+    assert (first["level"], first["message"]) == ("critical", "a defect of triage")
+    assert first["exception"].endswith("ConnectionError: cannot reach ***")
+    assert second["exception"].endswith("ConnectionError: ***")
+    assert third["logger"] == "py.warnings"
+    assert "Token" not in out.getvalue()
+
+
+def test_lines_about_one_envelope_carry_its_lineage():
+    assert about("root") == about("root", "root") == {"lineage": "root"}
+    assert about("root", "child") == {"lineage": "root", "request": "child"}
+    out = io.StringIO()
+    configured(settings("text"), out)
+    logging.getLogger("triage").info("done", extra=about("root", "child"))
+    assert out.getvalue().endswith("INFO triage: done lineage=root request=child\n")
+
+
+def test_what_repeats_itself_is_counted_when_the_log_ends():
+    out = io.StringIO()
+    configured(settings("text"), out)
+    for number in range(20):
+        logging.getLogger("triage").warning("%s told %d times", SECRETS[0], number, extra={"lineage": "r"})
+    configured(settings("text"), io.StringIO())
+    assert [line.partition("triage: ")[2] for line in out.getvalue().splitlines()] == [
+        *(f"*** told {number} times lineage=r" for number in range(5)),
+        "repeated 15 times in 0 s; the last: *** told 19 times",
+    ]
 
 
 @pytest.mark.parametrize(

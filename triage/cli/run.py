@@ -92,6 +92,7 @@ async def _run(settings: Settings, stopping: Stopping, reread: Callable[[], Sett
     # These take most of the time of a start, in which signals come, too.
     from triage.app import build  # noqa: PLC0415
     from triage.clock import SystemClock  # noqa: PLC0415
+    from triage.log import tell_repeats  # noqa: PLC0415
     from triage.sdnotify import Supervisor  # noqa: PLC0415
 
     with ExitStack() as until_the_end:  # closing may hang as well
@@ -116,6 +117,7 @@ async def _run(settings: Settings, stopping: Stopping, reread: Callable[[], Sett
             )
             until_the_end.enter_context(_watched(app, settings))
             await app.run(stop, reload=reload, halt=halt)
+    tell_repeats()
     log.info("stopped")
 
 
