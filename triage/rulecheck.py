@@ -38,7 +38,7 @@ def read_rule_set(path: Path, *, receivers: Collection[str], today: date) -> Rul
         problems += error.problems
     else:
         if rules is not None:
-            problems += _failed(run_cases(rules, cases), texts)
+            problems += failed_cases(run_cases(rules, cases), texts)
     if rules is None or problems:
         raise RulesInvalid([located(problem, path) for problem in problems])
     return rules
@@ -62,7 +62,8 @@ def check_rules(sources: Sequence[SourceText], *, receivers: Collection[str], to
     return rules
 
 
-def _failed(results: Sequence[CaseResult], texts: Sequence[SourceText]) -> Iterator[Problem]:
+def failed_cases(results: Sequence[CaseResult], texts: Sequence[SourceText]) -> Iterator[Problem]:
+    """The cases that failed as problems with a place; ``texts`` are the files they were read from."""
     by_name = {text.name: text for text in texts}
     for result in results:
         if result.passed:

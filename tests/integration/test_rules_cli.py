@@ -98,7 +98,14 @@ def test_check_of_one_file_names_that_file(folder):
 def test_receivers_are_checked_with_a_configuration(folder):
     path = write(folder, GOOD)
 
-    assert triage("check", path).exit_code == 0
+    result = triage("check", path)
+    assert (result.exit_code, "Receivers are not checked" in result.stderr, "): media\n" in result.stderr) == (
+        0,
+        True,
+        True,
+    )
+    assert triage("check", path, TRIAGE_RECEIVERS='{"oncall": {"urls": ["json://localhost:1/"]}}').exit_code == 1
+    assert triage("check", TRIAGE_RULES=str(path)).stdout == "a.yaml: 2 rules, valid\n"
     result = triage("check", "--config", folder / "triage.toml")
     assert result.exit_code == 1, "the rules that the configuration names are checked"
     assert (
@@ -152,6 +159,21 @@ def test_check_annotates_pull_requests(folder):
     (line,) = triage("check", path, "--format", "github").stdout.splitlines()
     assert line.startswith(f"::error file={path}/a.yaml,title=triage rules check,line=3,col=10::'50%25")
     assert "\n" not in line
+
+
+def test_check_runs_the_cases_as_a_reload_does(folder):
+    write(folder, CASES.replace("to: default", "to: night"), "a.test.yaml")
+    path = write(folder, WARNED.replace(", status_code: 200", ""))
+    result = triage("check", path)
+    assert (result.exit_code, result.stderr.startswith("Receivers are not")) == (1, True)
+    assert result.stdout.startswith(
+        f"{path}/a.test.yaml:6:5: the case 'the rest is not' fails: alert.to is default, expected night\n"
+    )
+    told = json.loads(triage("check", path, "--json").stdout)
+    assert (told["valid"], [each["line"] for each in told["problems"]]) == (False, [6])
+    assert triage("check", path, "--format", "github").stdout.startswith(f"::error file={path}/a.test.yaml,")
+    write(folder, CASES, "a.test.yaml")
+    assert triage("check", path).exit_code == 0
 
 
 def test_mistakes_in_cases_are_found_by_check(folder):

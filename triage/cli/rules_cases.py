@@ -35,7 +35,7 @@ def test(*, path: Path | None, wanted: bool, junit: Path | None, as_json: bool, 
     from triage.rulefiles import default_rules_dir  # noqa: PLC0415
     from triage.ruletest import coverage, run_cases  # noqa: PLC0415
 
-    path = path or (read_settings(config).rules if config else None) or default_rules_dir()
+    path = path or read_settings(config).rules or default_rules_dir()
     rules, cases = _load(path)
     if not cases:
         raise click.ClickException(f"no cases at {path}: they stand in *.test.yaml beside the rules.")

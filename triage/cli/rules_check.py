@@ -36,18 +36,21 @@ def check(*, path: Path | None, form: str, as_json: bool, strict: bool, config: 
     """Check the rules at PATH, a folder or one file (those configured, or the shipped ones, when not given).
 
     Mistakes keep rules from being used; all of all files are shown at once, each with file, line and column. When there
-    is none, lint looks for what is valid and yet hardly meant: its errors and warnings have codes, which
-    docs/reference/lint.md explains. The exit code is 1 for mistakes and errors.
+    is none, the test cases beside the rules are run, and lint looks for what is valid and yet hardly meant: its errors
+    and warnings have codes, which docs/reference/lint.md explains. The exit code is 1 for mistakes, errors and failed
+    cases: for all that keeps a running daemon from taking such rules.
+
+    Receivers are checked where some are configured.
     """
     from triage.clock import SystemClock  # noqa: PLC0415
     from triage.rulefiles import default_rules_dir, located  # noqa: PLC0415
 
-    settings = read_settings(config) if config else None
-    path = path or (settings.rules if settings else None) or default_rules_dir()
-    receivers = settings.receivers if settings else None
+    settings = read_settings(config)
+    path = path or settings.rules or default_rules_dir()
+    receivers = settings.receivers if config or settings.receivers.keys() > {"default"} else None
     form = "json" if as_json else form
     try:
-        loaded = _load(path)
+        loaded, failed = _load(path)
     except RulesInvalid as error:
         problems = [located(problem, path) for problem in error.problems]
         if form == "text":
@@ -56,6 +59,11 @@ def check(*, path: Path | None, form: str, as_json: bool, strict: bool, config: 
         raise SystemExit(1) from None
     from triage.rules.lint import lint  # noqa: PLC0415
 
+    if receivers is None and (
+        named := {to for rule in loaded.rules if rule.alert for to in rule.alert.to} - {"default"}
+    ):
+        names = ", ".join(map(show, sorted(named)))
+        click.echo(f"Receivers are not checked, as none are configured (--config FILE names them): {names}", err=True)
     findings = lint(loaded, today=SystemClock().now().date(), receivers=receivers)
     # Of one file only what is found in it: whether what it includes is of use, other files decide.
     findings = [
@@ -63,34 +71,38 @@ def check(*, path: Path | None, form: str, as_json: bool, strict: bool, config: 
         for each in findings
         if path.is_dir() or each.problem.file == path.name
     ]
-    {"text": _tell_text, "json": _tell_json, "github": _tell_github}[form](loaded, findings, path)
-    if findings and (strict or any(each.level == "error" for each in findings)):
+    failed = [located(problem, path) for problem in failed]
+    {"text": _tell_text, "json": _tell_json, "github": _tell_github}[form](loaded, findings, failed, path)
+    if failed or (findings and (strict or any(each.level == "error" for each in findings))):
         raise SystemExit(1)
 
 
-def _load(path: Path) -> RuleSet:
-    """The rules; what is wrong with their cases is told, too.
+def _load(path: Path) -> tuple[RuleSet, list[Problem]]:
+    """The rules, and what is wrong with what their cases expect.
 
     Raises:
-        RulesInvalid: with every problem.
+        RulesInvalid: with every problem of the rules, and of how the cases are written.
     """
+    from triage.rulecheck import failed_cases  # noqa: PLC0415
     from triage.rulefiles import read_cases, read_rules  # noqa: PLC0415
     from triage.rules.cases import load_cases  # noqa: PLC0415
     from triage.rules.source import load_rules  # noqa: PLC0415 - loads the expression evaluator
+    from triage.ruletest import run_cases  # noqa: PLC0415
 
     problems: list[Problem] = []
-    loaded = None
+    loaded, texts, cases = None, [], []
     try:
         loaded = load_rules(read_rules(path))
     except RulesInvalid as error:
         problems += error.problems
     try:
-        load_cases(read_cases(path))
+        texts = read_cases(path)
+        cases = load_cases(texts)
     except RulesInvalid as error:
         problems += error.problems
     if loaded is None or problems:
         raise RulesInvalid(problems)
-    return loaded
+    return loaded, list(failed_cases(run_cases(loaded, cases), texts))
 
 
 def _tell_problems(problems: Sequence[Problem], path: Path, form: str) -> None:
@@ -102,9 +114,10 @@ def _tell_problems(problems: Sequence[Problem], path: Path, form: str) -> None:
         _annotate("error", problem, "triage rules check")
 
 
-def _tell_json(rules: RuleSet, findings: Sequence[Finding], path: Path) -> None:
+def _tell_json(rules: RuleSet, findings: Sequence[Finding], failed: Sequence[Problem], path: Path) -> None:
     files = [{"file": source.name, "rules": count} for source, count in _counts(rules)]
-    told = {"valid": True, "path": path, "digest": rules.digest, "files": files, "problems": []}
+    problems = [asdict(each) for each in failed]
+    told = {"valid": not failed, "path": path, "digest": rules.digest, "files": files, "problems": problems}
     print_json({**told, "findings": [_plain(each) for each in findings]})
 
 
@@ -122,7 +135,9 @@ def _plain(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _tell_text(rules: RuleSet, findings: Sequence[Finding], path: Path) -> None:  # noqa: ARG001
+def _tell_text(rules: RuleSet, findings: Sequence[Finding], failed: Sequence[Problem], path: Path) -> None:  # noqa: ARG001
+    for problem in failed:
+        click.echo("\n".join(map(show, str(problem).split("\n"))))
     for finding in findings:
         rule = f"rule {finding.rule_id}: " if finding.rule_id else ""
         message = f"{finding.level} {finding.code} {finding.name}: {rule}{finding.problem.message}"
@@ -137,7 +152,9 @@ def _tell_text(rules: RuleSet, findings: Sequence[Finding], path: Path) -> None:
         click.echo(f"{told}; what each code means: {PAGE}")
 
 
-def _tell_github(rules: RuleSet, findings: Sequence[Finding], path: Path) -> None:  # noqa: ARG001
+def _tell_github(rules: RuleSet, findings: Sequence[Finding], failed: Sequence[Problem], path: Path) -> None:  # noqa: ARG001
+    for problem in failed:
+        _annotate("error", problem, "triage rules check")
     for finding in findings:
         _annotate(str(finding.level), finding.problem, f"{finding.code} {finding.name}")
 
