@@ -14,6 +14,7 @@ from triage.notify import Result
 from triage.outbox import Outbox
 from triage.rules.model import RuleSet, SourceText
 from triage.rules.source import load_rules
+from triage.sealing import Seal
 from triage.stores.sqlite import SqliteStore
 from triage.testing import FakeFunctions, FakeSource, ManualClock
 
@@ -41,8 +42,8 @@ class Past:
         self._outbox = Outbox(store=store, invoker=self.functions, notifier=_Told(), clock=self.clock)
 
     @classmethod
-    async def open(cls, path: Path, rules: RuleSet, *, outcomes: Sequence[bool] = (True,)) -> Past:
-        past = cls(await SqliteStore.open(path), rules, outcomes)
+    async def open(cls, path: Path, rules: RuleSet, *, outcomes: Sequence[bool] = (True,), seal: Seal = Seal()) -> Past:
+        past = cls(await SqliteStore.open(path, seal=seal), rules, outcomes)
         await past.use(rules)
         return past
 

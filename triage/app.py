@@ -218,7 +218,7 @@ async def build(
         notifier = await asyncio.to_thread(
             AppriseNotifier.load, receivers_of(settings), write=write, clock=clock, limit=limit, guard=guard
         )
-        store = await SqliteStore.open(settings.store.path)
+        store = await SqliteStore.open(settings.store.path, seal=settings.encryption.seal)
         stack.push_async_callback(store.close)
         receivers = set(settings.receivers)  # those of the moment, as rules are checked against
         rules = await RuleBook.open(

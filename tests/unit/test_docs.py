@@ -84,6 +84,7 @@ def test_every_setting_is_described_as_in_the_code(title: str, group: type[BaseM
         "quarantine",
         "retention",
         "outbound",
+        "encryption",
         "web",
         "watchdog",
         "links",

@@ -15,6 +15,7 @@ from triage.backtest.recorded import COLUMNS, Recorded
 from triage.envelope import Outcome
 from triage.errors import StoreUnavailable
 from triage.rules.model import SourceText
+from triage.sealing import Seal
 from triage.stores.records import instant, sources_of
 from triage.stores.worker import unavailable
 
@@ -49,15 +50,17 @@ class Choice:
         return " AND ".join(parts), values
 
 
+_READ: Final = ", ".join("opened(e.body)" if column == "e.body" else column for column in COLUMNS)
 _ROOTS: Final = f"""
-    SELECT {", ".join(COLUMNS)} FROM envelopes e JOIN decisions d USING (id)
+    SELECT {_READ} FROM envelopes e JOIN decisions d USING (id)
     WHERE e.id BETWEEN ? AND ? AND"""
 _MEMBERS: Final = f"""
-    SELECT {", ".join(COLUMNS)}, e.root FROM envelopes e JOIN decisions d USING (id)
+    SELECT {_READ}, e.root FROM envelopes e JOIN decisions d USING (id)
     WHERE e.attempt > 0 AND e.id <= ? AND e.root IN (SELECT value FROM json_each(?)) ORDER BY e.id"""
 _LATER: Final = "SELECT request_id, cause FROM alerts WHERE root IN (SELECT value FROM json_each(?)) ORDER BY id"
 
 
+_UNSEALED: Final = Seal()
 _SILENCED: Final = """
     SELECT count(*) FROM alerts a CROSS JOIN envelopes e ON e.request_id = a.root JOIN decisions d ON d.id = e.id
     WHERE a.silence IS NOT NULL AND"""
@@ -66,15 +69,18 @@ _SILENCED: Final = """
 class History:
     """The stored stories, for reading only. Close it."""
 
-    def __init__(self, path: Path, choice: Choice) -> None:
+    def __init__(self, path: Path, choice: Choice, seal: Seal = _UNSEALED) -> None:
         """Open the file.
 
         Raises:
             StoreUnavailable: it cannot be opened.
+            Misconfigured: ``seal`` has not all keys that are needed.
         """
         self._choice = choice
         try:
             self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            seal.attach(self._connection)
+            seal.check(self._connection)
         except sqlite3.Error as error:
             raise StoreUnavailable(f"{path}: {unavailable(error)}") from error
 

@@ -19,6 +19,7 @@ from triage.backtest.report import Report
 from triage.errors import RulesInvalid, StoreUnavailable
 from triage.rules.model import Mode, RuleSet, SourceText
 from triage.rules.source import load_rules
+from triage.sealing import Seal
 
 CHUNK: Final = 4096
 """Stored envelopes that are read, and reported, at a time."""
@@ -55,6 +56,7 @@ class Backtest:
         after: the rules to try.
         before: the rules to compare with; None: those that each stored decision was made by.
         limit: most changes that are reported one by one.
+        seal: opens the stored messages.
     """
 
     store: Path
@@ -62,6 +64,7 @@ class Backtest:
     before: RulesUsed | None = None
     choice: Choice = field(default_factory=Choice)
     limit: int = 20
+    seal: Seal = field(default_factory=Seal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ class _Comparison:
         self._pool: dict[tuple[int, ...], Asked] = {}
         self.after = Shortlist(backtest.after.load(), self._pool)
         self.before = self._shortlist(backtest.before.load()) if backtest.before else None
-        self.history = History(backtest.store, backtest.choice)
+        self.history = History(backtest.store, backtest.choice, backtest.seal)
         self._kept: dict[str, Shortlist | None] = {self.after.rules.digest: self.after}
 
     def __enter__(self) -> Self:

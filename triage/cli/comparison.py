@@ -87,7 +87,7 @@ def compare(
     """
     from triage.backtest.run import Backtest  # noqa: PLC0415
 
-    backtest = Backtest(settings.store.path, after, before, choice, limit)
+    backtest = Backtest(settings.store.path, after, before, choice, limit, settings.encryption.seal)
     return ask(settings, lambda store: _watch(store, backtest, jobs or _processors()))
 
 

@@ -111,6 +111,23 @@ def migrate(*, settings: Settings, dry_run: bool) -> None:
         click.echo("The schema is up to date.")
 
 
+@db.command()
+@settings_option
+def rekey(*, settings: Settings) -> None:
+    """Seal all stored messages with the first key of `encryption.keys`. The daemon goes on meanwhile.
+
+    Also those that were stored without a key, or with another one, which must still be among the keys; it can be taken
+    out afterwards. A daemon at work must know the new key already: restart it first.
+    """
+    from triage.stores import maintenance  # noqa: PLC0415
+
+    if not settings.store.path.exists():
+        raise click.ClickException(f"there is none at {settings.store.path}")
+    seal = settings.encryption.seal
+    number = sum(maintenance.rekey(settings.store.path, seal))
+    click.echo(f"messages sealed with the key {seal.names[0]}: {number:,}; no other key is needed any more.")
+
+
 def _exit_if(problems: Sequence[str], verdict: str) -> None:
     for text in problems:
         click.echo(f"triage: {show(text)}", err=True)

@@ -30,7 +30,7 @@ async def _ask(settings: Settings, question: Callable[[SqliteStore], Awaitable[A
     path = settings.store.path
     if not path.exists():
         raise StoreUnavailable(f"there is none yet at {path}. Has `triage run` run with these settings?")
-    store = await SqliteStore.open(path)
+    store = await SqliteStore.open(path, seal=settings.encryption.seal)
     try:
         return await question(store)
     finally:

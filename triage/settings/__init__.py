@@ -24,6 +24,7 @@ from triage.settings.fields import (
 from triage.settings.links import LinkSettings
 from triage.settings.load import Loaded, load, load_settings
 from triage.settings.outbound import OutboundSettings
+from triage.settings.privacy import EncryptionSettings
 from triage.settings.reruns import RerunSettings
 from triage.settings.sources import LocalSource, ReconcileSource, SmqSource, SourceSettings
 from triage.settings.values import Duration, parse_duration, show_duration
@@ -32,6 +33,7 @@ __all__ = [
     "ConsumerSettings",
     "CredentialSettings",
     "Duration",
+    "EncryptionSettings",
     "FcSettings",
     "LabelSettings",
     "LinkSettings",

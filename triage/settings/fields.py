@@ -25,6 +25,7 @@ from triage.alerts.wording import Format
 from triage.settings.group import Group
 from triage.settings.links import LinkSettings
 from triage.settings.outbound import OutboundSettings
+from triage.settings.privacy import EncryptionSettings
 from triage.settings.reruns import RerunSettings
 from triage.settings.sources import LocalSource, ReconcileSource, SourceSettings
 from triage.settings.values import (
@@ -283,6 +284,7 @@ class Settings(BaseSettings):
     consumer: ConsumerSettings = ConsumerSettings()
     quarantine: QuarantineSettings = QuarantineSettings()
     retention: RetentionSettings = RetentionSettings()
+    encryption: EncryptionSettings = EncryptionSettings()
     outbound: OutboundSettings = OutboundSettings()
     web: WebSettings = WebSettings()
     watchdog: WatchdogSettings = WatchdogSettings()

@@ -15,10 +15,9 @@ from triage.stores.planning import Candidate
 from triage.stores.records import instant_of
 
 _LINEAGE: Final = tuple(f"l.{column}" for column in decisions.LINEAGE_FACTS)
-_ENVELOPE: Final = tuple(f"e.{column}" for column in records.ENVELOPE)
 # The newest failure of each lineage: of those before it the story is over.
 _CANDIDATES: Final = f"""
-    SELECT d.facts, {", ".join(_LINEAGE)}, {", ".join(_ENVELOPE)}
+    SELECT d.facts, {", ".join(_LINEAGE)}, {records.read(records.ENVELOPE, "e.")}
     FROM envelopes e JOIN decisions d USING (id) JOIN lineages l ON l.root = e.root
     WHERE e.id BETWEEN :low AND :high AND length(e.body) > 0 AND NOT EXISTS (
         SELECT 1 FROM envelopes later
@@ -26,7 +25,7 @@ _CANDIDATES: Final = f"""
             AND later.outcome = 'failed'
     )"""
 _ROOTS: Final = f"""
-    SELECT {", ".join(records.ENVELOPE)} FROM envelopes
+    SELECT {records.read(records.ENVELOPE)} FROM envelopes
     WHERE length(body) > 0 AND request_id IN (SELECT value FROM json_each(?))"""
 _TOOK: Final = """
     SELECT o.settled_at, e.received_at

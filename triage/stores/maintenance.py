@@ -16,6 +16,7 @@ from typing import Final
 from sqlite_utils import Database
 
 from triage.errors import StoreUnavailable
+from triage.sealing import Seal
 from triage.stores.laws import FILE, REFERENCES, SUMS
 from triage.stores.migrations import applied, known, migrate, refuse_newer
 from triage.stores.records import instant
@@ -209,6 +210,23 @@ def upgrade(path: Path) -> list[str]:
     except sqlite3.Error as error:
         raise StoreUnavailable(f"{path}: {unavailable(error)}") from error
     return steps
+
+
+def rekey(path: Path, seal: Seal) -> Iterator[int]:
+    """Seal every stored message with the newest key, beside a daemon at work; gives how many, step by step.
+
+    Raises:
+        StoreUnavailable: it cannot be read or written.
+        Misconfigured: there is no key, or one that is needed is missing.
+    """
+    try:
+        with closing(sqlite3.connect(path, timeout=_BUSY, isolation_level=None)) as connection:
+            migrate(connection)
+            seal.attach(connection)
+            connection.execute("PRAGMA secure_delete = ON")
+            yield from seal.anew(connection)
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"{path}: {unavailable(error)}") from error
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def lineage_at(connection: sqlite3.Connection, root: str) -> Lineage | None:
 
 def payload_of(connection: sqlite3.Connection, request_id: str) -> bytes | None:
     """The event of a stored envelope, read again from its body."""
-    found = connection.execute("SELECT body FROM envelopes WHERE request_id = ?", (request_id,)).fetchone()
+    found = connection.execute("SELECT opened(body) FROM envelopes WHERE request_id = ?", (request_id,)).fetchone()
     return event_of(found[0]) if found and found[0] else None  # empty: past its retention
 
 
@@ -235,6 +235,7 @@ def failure(connection: sqlite3.Connection, request_id: str) -> FailureDetail | 
     own = {"id": found}
     listed = next(iter(db.query(f"{_LISTED} WHERE e.request_id = :id", own)))
     envelope = {name: listed[name] for name in records.ENVELOPE}
+    (envelope["body"],) = connection.execute(_BODY, own).fetchone()
     root = {"root": envelope["root"]}
     lineage = next(iter(db.query("SELECT * FROM lineages WHERE root = :root", root)), None)
     if lineage is not None:
@@ -248,10 +249,12 @@ def failure(connection: sqlite3.Connection, request_id: str) -> FailureDetail | 
         lineage=lineage,
         outbox=list(db.query("SELECT * FROM outbox WHERE root = :root ORDER BY id", root)),
         deliveries=list(db.query(_DELIVERIES, root)),
-        conflicts=list(db.query("SELECT * FROM conflicts WHERE request_id = :id ORDER BY id", own)),
+        conflicts=list(db.query(_CONFLICTS, own)),
     )
 
 
+_CONFLICTS: Final = f"SELECT id, {records.read(records.CONFLICT)} FROM conflicts WHERE request_id = :id ORDER BY id"
+_BODY: Final = "SELECT opened(body) FROM envelopes WHERE request_id = :id"
 _MEMBERS: Final = """
     SELECT request_id, attempt, outcome, received_at FROM envelopes WHERE request_id = :root
     UNION ALL
@@ -281,15 +284,18 @@ def _by_prefix(db: Database, table: str, column: str, prefix: str) -> str | None
     return found[0] if found and (len(found) == 1 or found[0] == prefix) else None
 
 
+_QUARANTINE: Final = f"SELECT id, {records.read(records.QUARANTINE)} FROM quarantine"
+
+
 def quarantined(connection: sqlite3.Connection, *, limit: int) -> list[QuarantineRow]:
     """Quarantined messages, newest first."""
-    rows = _database(connection).query("SELECT * FROM quarantine ORDER BY id DESC LIMIT ?", [limit])
+    rows = _database(connection).query(f"{_QUARANTINE} ORDER BY id DESC LIMIT ?", [limit])
     return [records.quarantine_row(row) for row in rows]
 
 
 def quarantine_entry(connection: sqlite3.Connection, entry: int) -> QuarantineRow | None:
     """One quarantined message."""
-    rows = _database(connection).query("SELECT * FROM quarantine WHERE id = ?", [entry])
+    rows = _database(connection).query(f"{_QUARANTINE} WHERE id = ?", [entry])
     return next(map(records.quarantine_row, rows), None)
 
 

@@ -55,9 +55,14 @@ IS_OPEN: Final = f"state IN ({', '.join(f'{state.value!r}' for state in UNFINISH
 """The same in SQL, word for word as the indexes have it."""
 
 
+def read(columns: Sequence[str], prefix: str = "") -> str:
+    """Columns to be selected, with their own names, each with ``prefix`` before it."""
+    return ", ".join(f"opened({prefix}body) AS body" if name == "body" else prefix + name for name in columns)
+
+
 def insert(table: str, columns: Sequence[str], conflict: str = "") -> str:
     """The statement that inserts one row."""
-    marks = ", ".join("?" * len(columns))
+    marks = ", ".join("sealed(?)" if column == "body" else "?" for column in columns)
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) {conflict}"
 
 

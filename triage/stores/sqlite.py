@@ -17,12 +17,13 @@ from typing import Any, Final
 
 from triage import clock
 from triage.changes import Changes, Commit, NewAlert, OutboxRow, SilenceView
-from triage.errors import Problem, StoreUnavailable
+from triage.errors import Misconfigured, Problem, StoreUnavailable
 from triage.facts import Arrival, Snapshot
 from triage.orders import Limits, Order, Ordered, Refused
 from triage.reruns.plan import ItemState, Plan, PlanItem
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
+from triage.sealing import Seal
 from triage.silence import Silence
 from triage.stores import (
     FailureDetail,
@@ -61,6 +62,8 @@ _BUSY: Final = timedelta(seconds=10)
 """How long to wait for another process that holds the database locked."""
 
 
+_UNSEALED: Final = Seal()
+
 _REMOVED: Final = 200
 """Rows that are let go in one transaction. More would keep those waiting who write what came in."""
 
@@ -72,19 +75,25 @@ class SqliteStore:
         self._writer, self._reader = writer, reader
 
     @classmethod
-    async def open(cls, path: Path, *, busy: timedelta = _BUSY) -> SqliteStore:
+    async def open(cls, path: Path, *, busy: timedelta = _BUSY, seal: Seal = _UNSEALED) -> SqliteStore:
         """Open the file, or create it with its directory; bring its schema up to date.
 
         Args:
             path: the database file. Its directory must allow files beside it (``-wal``, ``-shm``).
             busy: how long to wait for another process that holds the database locked.
+            seal: seals and opens the stored messages.
 
         Raises:
             StoreUnavailable: it cannot be opened or written, is no database, or is of a newer version.
+            Misconfigured: ``seal`` has not all keys that are needed.
         """
-        writer = await Worker.start("triage-store-writer", partial(_connect, path, busy=busy), begin="BEGIN IMMEDIATE")
+        writer = await Worker.start(
+            "triage-store-writer", partial(_connect, path, seal, busy=busy), begin="BEGIN IMMEDIATE"
+        )
         try:
-            reader = await Worker.start("triage-store-reader", partial(_connect_reader, path, busy=busy), begin="BEGIN")
+            reader = await Worker.start(
+                "triage-store-reader", partial(_connect_reader, path, seal, busy=busy), begin="BEGIN"
+            )
         except BaseException:
             await writer.close()
             raise
@@ -264,17 +273,21 @@ class SqliteStore:
         await self._writer.close()
 
 
-def _connect(path: Path, *, busy: timedelta) -> sqlite3.Connection:
+def _connect(path: Path, seal: Seal, *, busy: timedelta) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)  # events may be confidential; the files beside it inherit the mode
     except OSError as error:
         raise StoreUnavailable(f"{path}: the database cannot be created or written: {error.strerror}") from error
-    return _opened(path, _prepare_writer, busy=busy)
+    return _opened(path, partial(_prepare_writer, seal=seal), busy=busy)
 
 
-def _connect_reader(path: Path, *, busy: timedelta) -> sqlite3.Connection:
-    return _opened(path, lambda connection: connection.execute("PRAGMA query_only = ON"), busy=busy)
+def _connect_reader(path: Path, seal: Seal, *, busy: timedelta) -> sqlite3.Connection:
+    def prepare(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA query_only = ON")
+        seal.attach(connection)
+
+    return _opened(path, prepare, busy=busy)
 
 
 def _opened(path: Path, prepare: Callable[[sqlite3.Connection], object], *, busy: timedelta) -> sqlite3.Connection:
@@ -284,15 +297,17 @@ def _opened(path: Path, prepare: Callable[[sqlite3.Connection], object], *, busy
             path, timeout=busy.total_seconds(), isolation_level=None, check_same_thread=False, cached_statements=256
         )
         prepare(connection)
-    except (sqlite3.Error, StoreUnavailable) as error:
+    except (sqlite3.Error, StoreUnavailable, Misconfigured) as error:
         if connection is not None:
             connection.close()
+        if isinstance(error, Misconfigured):
+            raise
         reason = unavailable(error) if isinstance(error, sqlite3.Error) else error
         raise StoreUnavailable(f"{path}: {reason}") from error
     return connection
 
 
-def _prepare_writer(connection: sqlite3.Connection) -> None:
+def _prepare_writer(connection: sqlite3.Connection, *, seal: Seal) -> None:
     _use_wal(connection)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA temp_store = MEMORY")
@@ -300,6 +315,9 @@ def _prepare_writer(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_size_limit = 67108864")  # bytes kept of a log that a long reader made grow
     connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages: a page changed in several commits is copied once
     migrate(connection)
+    seal.attach(connection)
+    seal.check(connection)
+    seal.begin(connection)
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
