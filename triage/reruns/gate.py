@@ -36,7 +36,7 @@ class Safeguards:
     rate: Rate = Rate(50, timedelta(minutes=1))
     """Of all re-runs together."""
     function_rate: Rate = Rate(10, timedelta(minutes=1))
-    budget: Allowance = Allowance(share=0.1, floor=10, cap=1000)
+    budget: Allowance = Allowance(share=0.1, floor=10, cap=100)
     breaker: Tripping = Tripping(failures=10, share=0.5, pause=timedelta(seconds=30), longest=timedelta(minutes=10))
 
 

@@ -39,7 +39,7 @@ class RerunSettings(Group):
     budget_floor: Annotated[float, Field(ge=0, le=1_000_000)] = 10.0
     """Re-runs a minute that every function may have, whatever its successes. It is all there is for a function whose
     destination gets failures only. A very high one switches the budget off."""
-    budget_cap: Annotated[float, Field(ge=0, le=1_000_000)] = 1000.0
+    budget_cap: Annotated[float, Field(ge=0, le=1_000_000)] = 100.0
     """Re-runs that a function can save up by its successes."""
     breaker_failures: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     """After so many re-runs of a function that failed in a row none is submitted for ``breaker_pause``. A very high one
