@@ -13,8 +13,10 @@ ARG PIP_NO_INDEX
 ARG PIP_FIND_LINKS
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python3 -m venv --without-pip /opt/triage
-COPY requirements.txt ./
-RUN python3 -m pip --python /opt/triage/bin/python install --require-hashes -r requirements.txt
+# requirements-otel.txt for an image that can send traces.
+ARG REQUIREMENTS=requirements.txt
+COPY $REQUIREMENTS ./
+RUN python3 -m pip --python /opt/triage/bin/python install --require-hashes -r "$REQUIREMENTS"
 COPY pyproject.toml README.md LICENSE ./
 COPY rules ./rules
 COPY triage ./triage

@@ -44,13 +44,13 @@ from triage.stores import Store
 from triage.stores.retention import STAGES
 from triage.stores.sqlite import SqliteStore
 from triage.supervision import Supervision
+from triage.traces import tracing
 from triage.web.ops import Ops, serve_ops
 
 log = logging.getLogger(__name__)
 
 _HTTP_LIMIT: Final = 100
 """Connections at a time, over all hosts: the receivers' long polls and the outbox's calls."""
-
 
 _TURN: Final = timedelta(milliseconds=500)
 """Between two signs of life of the event loop."""
@@ -222,12 +222,7 @@ async def build(
         stack.push_async_callback(store.close)
         receivers = set(settings.receivers)  # those of the moment, as rules are checked against
         rules = await RuleBook.open(
-            settings.rules or default_rules_dir(),
-            receivers=receivers,
-            store=store,
-            clock=clock,
-            limit=limit,
-            work=work,
+            settings.rules or default_rules_dir(), receivers=receivers, store=store, clock=clock, limit=limit, work=work
         )
         session = await stack.enter_async_context(session_of(guard, limit=_HTTP_LIMIT))
         credentials = credentials_of(settings, clock)
@@ -241,6 +236,7 @@ async def build(
             timeout=settings.fc.timeout,
         )
         composer = Composer(forms=notifier.forms, sites=settings.links.sites)
+        traces = await stack.enter_async_context(tracing(settings.traces, guard=guard))
         outbox = Outbox(
             store=store,
             invoker=functions,
@@ -259,6 +255,7 @@ async def build(
             orders=settings.reruns.limits,
             work=work,
             compose=composer,
+            traces=traces,
         )
         kill_switch = KillSwitch(
             store=store, path=settings.reruns.stop_file, clock=clock, changed=outbox.poke, limit=limit
@@ -287,6 +284,7 @@ async def build(
             labels=labels_of(settings.labels),
             limit=limit,
             work=work,
+            traces=traces,
         )
         configuration = Configuration(settings, read=reread)
 

@@ -28,6 +28,7 @@ from triage.settings import show_duration
 from triage.sources import Delivery, Source
 from triage.stores import Store
 from triage.subject import NEED_RATES
+from triage.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +86,13 @@ class Consumer:
         labels: Labels = lambda _function: NO_LABELS,
         limit: timedelta = LIMIT,
         work: Work | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """``rules`` gives the set in force, ``batch`` bounds what is committed at once (and what waits for that, once
         more), ``committed`` is called after each commit (it wakes the outbox), ``limit`` is how long a stage may stand
         still, ``work`` is counted up.
         """
-        self._work = work or Work()
+        self._work, self._traces = work or Work(), traces
         self._intakes, self._store, self._rules, self._clock = intakes, store, rules, clock
         self._quarantine, self._committed, self._labels = quarantine, committed, labels
         self._group = min(_GROUP, batch)
@@ -237,6 +239,8 @@ class Consumer:
             else:
                 self._count(commit, len(batch), self._clock.steady() - began)
                 journal.batch(commit)
+                if self._traces:
+                    self._traces.batch(commit, began=now, ended=self._clock.now())
                 return
 
     def _count(self, commit: Commit, messages: int, took: timedelta) -> None:

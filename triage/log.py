@@ -31,6 +31,7 @@ def secrets_of(settings: Settings) -> frozenset[str]:
     """Every text that must not be seen: the keys, and the receivers' addresses with the parts that may be tokens."""
     keys = settings.credentials
     texts = {key.get_secret_value() for key in (keys.access_key_secret, keys.security_token, settings.web.token)}
+    texts.update(header.get_secret_value().partition(":")[2].strip() for header in settings.traces.headers)
     for receiver in settings.receivers.values():
         for address in receiver.urls:
             texts.update(_address_parts(address.get_secret_value()))

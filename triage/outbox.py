@@ -33,6 +33,7 @@ from triage.reruns.backoff import next_delay, spread_of
 from triage.reruns.gate import Safeguards
 from triage.states import RowEvent, RowState, State
 from triage.stores import Places, React, Store
+from triage.traces import LINEAGES, Traces
 
 log = logging.getLogger(__name__)
 
@@ -85,11 +86,12 @@ class Outbox:
         orders: Limits = _LIMITS,
         work: Work | None = None,
         compose: Compose = built_in,
+        traces: Traces | None = None,
     ) -> None:
         """``limit`` is how long a stage may stand still; an act may always take a lease. ``orders`` is for plans,
         ``work`` is counted up, ``compose`` writes messages.
         """
-        self._work, self._compose = work or Work(), compose
+        self._work, self._compose, self._traces = work or Work(), compose, traces
         self._store, self._invoker, self._notifier, self._clock = store, invoker, notifier, clock
         self._lease, self._concurrency, self._retries, self._orders = lease, concurrency, retries, orders
         self._guards = guards
@@ -162,6 +164,7 @@ class Outbox:
         return Places(max(1, self._concurrency // 2), under_way)
 
     async def _act(self, row: OutboxRow) -> None:
+        began = self._clock.now()
         try:
             react = await self.react(row)
             if react is None:
@@ -181,12 +184,21 @@ class Outbox:
             if result:
                 self._work.reruns[result] += 1
             journal.act(row, settled[0], result)
+            if self._traces:
+                await self._trace(self._traces, row, settled[0], result, began=began)
         except StoreUnavailable as error:
             log.error("%s %s: acted, but the store fails: %s", row.kind, row.key, error, extra=about(row.root))  # noqa: TRY400
         except Exception:
             # The task boundary. The row stays under its lease, is claimed again as interrupted, and shows in the log.
             text = "%s %s: a defect of triage; the row is tried again when its lease ends"
             log.exception(text, row.kind, row.key, extra=about(row.root))
+
+    async def _trace(self, traces: Traces, row: OutboxRow, settle: Settle, result: str, *, began: datetime) -> None:
+        ended = self._clock.now()
+        lineages: list[str] = []
+        if row.kind is RowKind.NOTIFY and row.group:
+            lineages = await self._store.lineages_in(row.group, row.payload["flush"], limit=LINEAGES)
+        traces.act(row, settle, result, began=began, ended=ended, lineages=lineages)
 
     async def react(self, row: OutboxRow) -> React | None:
         """Carry out one claimed row; what it answers decides, inside the settling transaction, how it goes on. None:

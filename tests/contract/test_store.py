@@ -959,6 +959,19 @@ def test_a_flush_takes_what_it_saw_and_the_group_adds_up_what_was_told(run):
     run(scenario)
 
 
+def test_it_is_known_which_lineages_went_into_a_flush(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-2"), arrive("r-1"), arrive("r-3"))
+        group = await flush_once(store, now=NOW + WAIT)
+        await ingest(store, arrive("r-4"), now=NOW + WAIT)
+        assert await store.lineages_in(group, 1, limit=10) == ["r-1", "r-2", "r-3"]
+        assert await store.lineages_in(group, 1, limit=2) == ["r-1", "r-2"]
+        assert await store.lineages_in(group, 2, limit=10) == []
+        assert await store.lineages_in("other", 1, limit=10) == []
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
     ("quiet_for", "due_after"),
     [(SECOND, INTERVAL), (INTERVAL, INTERVAL + WAIT)],

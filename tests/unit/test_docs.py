@@ -89,6 +89,7 @@ def test_every_setting_is_described_as_in_the_code(title: str, group: type[BaseM
         "watchdog",
         "links",
         "log",
+        "traces",
         "sources",
         "receivers",
         "labels",
@@ -148,7 +149,10 @@ def test_every_dependency_has_a_reason_and_a_licence():
     assert all(len(reason.split(" | ")) == 2 for reason in listed.values())
 
 
-@pytest.mark.parametrize(("file", "extras"), [("requirements.txt", []), ("requirements-dev.txt", ["dev"])])
+@pytest.mark.parametrize(
+    ("file", "extras"),
+    [("requirements.txt", []), ("requirements-dev.txt", ["dev", "fast", "otel"]), ("requirements-otel.txt", ["otel"])],
+)
 def test_the_lock_file_is_complete_hashed_and_names_no_index(file: str, extras: list[str]):
     text = read(file)
     assert not re.search(r"https?:|file:|--(extra-)?index|find-links|/home|/opt|/tmp|/work|@ ", text)
@@ -161,6 +165,12 @@ def test_the_lock_file_is_complete_hashed_and_names_no_index(file: str, extras: 
         versions = locked.get(canonicalize_name(requirement.name), [])
         assert versions, f"{requirement} is not locked"
         assert all(requirement.specifier.contains(version) for version in versions), f"{requirement}: {versions}"
+
+
+def test_the_base_installation_has_nothing_of_the_extras():
+    assert "opentelemetry" not in read("requirements.txt")
+    common = set(re.findall(r"^\S+==\S+", read("requirements.txt"), re.MULTILINE))
+    assert common < set(re.findall(r"^\S+==\S+", read("requirements-otel.txt"), re.MULTILINE)), "other versions"
 
 
 def test_the_service_s_configuration_is_valid():
@@ -200,7 +210,8 @@ def test_the_service_is_not_started_again_when_that_would_not_mend_it():
 def test_the_image_is_not_root_gets_signals_and_is_locked():
     text = read("Dockerfile")
     assert re.search(r'^ENTRYPOINT \["', text, re.MULTILINE), "the shell form would swallow SIGTERM"
-    assert "--require-hashes -r requirements.txt" in text
+    assert "ARG REQUIREMENTS=requirements.txt\n" in text
+    assert '--require-hashes -r "$REQUIREMENTS"' in text
     assert re.findall(r"^USER (\S+)", text, re.MULTILINE)[-1] not in ("root", "0")
     assert re.search(r'^HEALTHCHECK .*\\\n\s*CMD \["triage", "health"\]', text, re.MULTILINE)
 

@@ -28,6 +28,7 @@ from triage.settings.outbound import OutboundSettings
 from triage.settings.privacy import EncryptionSettings
 from triage.settings.reruns import RerunSettings
 from triage.settings.sources import LocalSource, ReconcileSource, SourceSettings
+from triage.settings.traces import TracesSettings
 from triage.settings.values import (
     Address,
     Duration,
@@ -290,6 +291,7 @@ class Settings(BaseSettings):
     watchdog: WatchdogSettings = WatchdogSettings()
     links: LinkSettings = LinkSettings()
     log: LogSettings = LogSettings()
+    traces: TracesSettings = TracesSettings()
 
     @classmethod
     def settings_customise_sources(

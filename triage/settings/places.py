@@ -12,7 +12,7 @@ _BARE = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
 _KEY = rf"{_BARE}(?:\s*\.\s*{_BARE})*"
 _TABLE = re.compile(rf"\s*(\[\[?)\s*({_KEY})\s*\]")
 _ASSIGNMENT = re.compile(rf"\s*({_KEY})\s*=")
-_SECRET = re.compile(r"secret|token|password|urls|://|@", re.IGNORECASE)
+_SECRET = re.compile(r"secret|token|password|urls|headers|://|@", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -300,6 +300,10 @@ class Store(Protocol):
         """The event of a stored envelope, byte for byte; None when it is not stored, or its message did not tell it."""
         ...
 
+    async def lineages_in(self, group: str, flush: int, *, limit: int) -> list[str]:
+        """Roots of some of the lineages whose alerts went into this flush of a group, in order."""
+        ...
+
     async def known(self, request_ids: Sequence[str]) -> frozenset[str]:
         """Which of these requests have an envelope that is stored."""
         ...

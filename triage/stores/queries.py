@@ -135,6 +135,13 @@ def payload_of(connection: sqlite3.Connection, request_id: str) -> bytes | None:
     return event_of(found[0]) if found and found[0] else None  # empty: past its retention
 
 
+def lineages_in(connection: sqlite3.Connection, *, group: str, flush: int, limit: int) -> list[str]:
+    """Roots of lineages whose alerts went into a flush."""
+    sql = """
+        SELECT DISTINCT root FROM alerts WHERE group_key = ? AND flush = ? AND root IS NOT NULL ORDER BY root LIMIT ?"""
+    return [root for (root,) in connection.execute(sql, (group, flush, limit))]
+
+
 def known(connection: sqlite3.Connection, request_ids: Sequence[str]) -> frozenset[str]:
     """Which of them are stored."""
     return frozenset(request_id for request_id, _ in connection.execute(_SEEN, (_json(request_ids),)))

@@ -198,6 +198,9 @@ class SqliteStore:
     async def payload_of(self, request_id: str) -> bytes | None:
         return await self._writer.run(partial(queries.payload_of, request_id=request_id))
 
+    async def lineages_in(self, group: str, flush: int, *, limit: int) -> list[str]:
+        return await self._reader.run(partial(queries.lineages_in, group=group, flush=flush, limit=limit))
+
     async def known(self, request_ids: Sequence[str]) -> frozenset[str]:
         return await self._reader.run(partial(queries.known, request_ids=request_ids))
 

@@ -206,6 +206,13 @@ class MemoryStore(MemoryPlans):
         stored = self._open().envelopes.get(request_id)
         return event_of(stored["body"]) if stored else None
 
+    async def lineages_in(self, group: str, flush: int, *, limit: int) -> list[str]:
+        alerts = self.tables.alerts.values()
+        roots = {
+            each["root"] for each in alerts if (each["group_key"], each["flush"]) == (group, flush) and each["root"]
+        }
+        return sorted(roots)[:limit]
+
     async def known(self, request_ids: Sequence[str]) -> frozenset[str]:
         return frozenset(request_ids) & self._open().envelopes.keys()
 
