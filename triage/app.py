@@ -17,7 +17,7 @@ from triage.cloud.credentials import ChainCredentials, CredentialsProvider, Stat
 from triage.cloud.fc import FcClient
 from triage.cloud.signing import Credentials
 from triage.composing import Composer
-from triage.configuration import Configuration, cutoffs_at, labels_of, quarantine_policy, receivers_of
+from triage.configuration import Configuration, cutoffs_at, labels_of, quarantine_policy, receivers_of, templates_of
 from triage.consumer import Consumer, Intake
 from triage.envelope import FunctionRef
 from triage.errors import StoreUnavailable
@@ -235,7 +235,13 @@ async def build(
             account=settings.fc.account,
             timeout=settings.fc.timeout,
         )
-        composer = Composer(forms=notifier.forms, sites=settings.links.sites)
+        composer = Composer(
+            forms=notifier.forms,
+            rules=rules.current,
+            templates=templates_of(settings),
+            sites=settings.links.sites,
+            work=work,
+        )
         traces = await stack.enter_async_context(tracing(settings.traces, guard=guard))
         outbox = Outbox(
             store=store,
@@ -290,7 +296,7 @@ async def build(
 
         async def take(new: Settings) -> None:
             notifier.adopt(await asyncio.to_thread(AppriseNotifier.load, receivers_of(new), write=write))
-            composer.use(sites=new.links.sites)
+            composer.use(sites=new.links.sites, templates=templates_of(new))
             receivers.clear()
             receivers.update(new.receivers)
             consumer.use(labels=labels_of(new.labels), quarantine=quarantine_policy(new))

@@ -108,6 +108,11 @@ def receivers_of(settings: Settings) -> dict[str, ReceiverConfig]:
     }
 
 
+def templates_of(settings: Settings) -> dict[str, str]:
+    """The templates that receivers want, by their names."""
+    return {name: receiver.template for name, receiver in settings.receivers.items() if receiver.template}
+
+
 def quarantine_policy(settings: Settings) -> AlertPolicy | None:
     """Who hears of messages that cannot be read; None when nobody does."""
     if not settings.quarantine.alert:

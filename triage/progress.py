@@ -125,6 +125,7 @@ class Work:
         rule_errors: clauses that could not be evaluated, by rule.
         rules_read: readings of the rule files after the start, by ``taken``, ``same`` and ``refused``.
         notified: tries to tell, by receiver and ``sent``, ``failed``, ``dead``.
+        templates: messages for which a template could not be used, by its name.
         reruns: steps of re-runs: what the provider said of a submit, and what came of it.
     """
 
@@ -136,3 +137,4 @@ class Work:
     rules_read: Counter[str] = field(default_factory=Counter)
     notified: Counter[tuple[str, str]] = field(default_factory=Counter)
     reruns: Counter[str] = field(default_factory=Counter)
+    templates: Counter[str] = field(default_factory=Counter)

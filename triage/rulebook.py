@@ -94,7 +94,7 @@ class RuleBook:
             book = cls(path, rules, read=read_now, store=store, clock=clock, seen=seen, limit=limit, work=work)
             await book._refuse(error.problems)
             return book
-        await store.save_rule_set(rules.digest, rules.sources, now=clock.now())
+        await store.save_rule_set(rules.digest, rules.texts, now=clock.now())
         return cls(path, rules, read=read_now, store=store, clock=clock, seen=seen, limit=limit, work=work)
 
     def current(self) -> RuleSet:
@@ -141,7 +141,7 @@ class RuleBook:
             await self._refuse(error.problems)
             return False
         self.problems = ()
-        await self._store.save_rule_set(rules.digest, rules.sources, now=self._clock.now())
+        await self._store.save_rule_set(rules.digest, rules.texts, now=self._clock.now())
         self._work.rules_read["same" if rules.digest == self._rules.digest else "taken"] += 1
         if rules.digest == self._rules.digest:
             log.info("rules read again: nothing new, %s stays in force", rules.digest[:12])

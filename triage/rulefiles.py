@@ -15,6 +15,8 @@ from triage.rules.model import SourceText
 SUFFIXES: Final = (".yaml", ".yml")
 CASE_SUFFIXES: Final = (".test.yaml", ".test.yml")
 """Beside the rules stand their test cases, which are no rules."""
+TEMPLATE_SUFFIXES: Final = (".j2",)
+"""So do templates of messages."""
 
 
 def default_rules_dir() -> Path:
@@ -25,7 +27,7 @@ def default_rules_dir() -> Path:
 
 def read_rules(path: Path) -> list[SourceText]:
     """Read one rule file, with those beside it that it includes, or the ``*.yaml`` and ``*.yml`` of a folder, by name:
-    not of its folders, no hidden ones, no ``*.test.yaml``.
+    not of its folders, no hidden ones, no ``*.test.yaml``. With them come the templates beside them, ``*.j2``.
 
     Raises:
         ConfigInvalid: there is nothing to read at ``path``.
@@ -33,13 +35,14 @@ def read_rules(path: Path) -> list[SourceText]:
     """
     if path.is_dir():
         files = [file for file in _listed(path, SUFFIXES) if not file.name.endswith(CASE_SUFFIXES)]
+        templates = _listed(path, TEMPLATE_SUFFIXES)
         if not files:
             raise _invalid(path, "no rule files in this folder", "their names end in .yaml")
     elif path.exists():
-        return with_included(path.name, partial(_beside, path))
+        return with_included(path.name, partial(_beside, path)) + _read_all(_listed(path.parent, TEMPLATE_SUFFIXES))
     else:
         raise _invalid(path, "no such file or folder", "the shipped rules are used when no rules are configured")
-    return _read_all(files)
+    return _read_all([*files, *templates])
 
 
 def read_cases(path: Path) -> list[SourceText]:

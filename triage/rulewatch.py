@@ -18,12 +18,12 @@ from watchfiles import watch
 
 from triage.clock import Clock
 from triage.progress import Progress
-from triage.rulefiles import SUFFIXES
+from triage.rulefiles import SUFFIXES, TEMPLATE_SUFFIXES
 
 log = logging.getLogger(__name__)
 
-_READ: Final = (*SUFFIXES, ".json")
-"""Rules, their cases, and the messages that cases name."""
+_READ: Final = (*SUFFIXES, *TEMPLATE_SUFFIXES, ".json")
+"""Rules, their templates and cases, and the messages that cases name."""
 
 _LOOK: Final = timedelta(milliseconds=500)
 _QUIET: Final = timedelta(milliseconds=200)

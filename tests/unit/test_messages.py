@@ -270,7 +270,7 @@ def test_a_note_goes_below_the_message_in_every_form():
     more = extended(payload, "Meant for <ops>, * not you")
     assert more["body"] == payload["body"] + "\n\nMeant for <ops>, * not you"
     assert more["forms"]["html"].endswith("\n\nMeant for &lt;ops&gt;, * not you<br>")
-    assert more["forms"]["markdown"].endswith("\n\nMeant for \\<ops\\>, \\* not you  ")
+    assert more["forms"]["markdown"].endswith("\n\nMeant for \\<ops\\>, \\* not you")
     assert extended({"body": "x"}, "y") == {"body": "x\n\ny"}
 
 

@@ -36,6 +36,7 @@ LAGGING = {"local": Receiving(messages=1, received_at=NOW, lag=timedelta(seconds
 BUSY = Work(2, 30, 0.25)
 BUSY.decisions.update({("retry", "matched"): 3, ("", "no_rule"): 1})
 BUSY.rule_errors["retry"] = 2
+BUSY.templates["oncall"] = 6
 BUSY.rules_read["refused"] = 1
 BUSY.notified["oncall", "failed"] = 4
 BUSY.reruns["submitted"] = 5
@@ -121,6 +122,7 @@ def test_what_was_done_since_the_start_is_told():
     assert samples["triage_rules_reloads_total", (("result", "refused"),)] == 1
     assert samples["triage_rules_reloads_total", (("result", "taken"),)] == 0
     assert samples["triage_notifications_total", (("receiver", "oncall"), ("result", "failed"))] == 4
+    assert samples["triage_template_failures_total", (("template", "oncall"),)] == 6
     overdue = {labels[0][1]: n for (name, labels), n in samples.items() if name == "triage_outbox_overdue_seconds"}
     assert overdue == {kind.value: 0 for kind in RowKind} | {"notify": 90}
 

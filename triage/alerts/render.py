@@ -7,7 +7,6 @@ them sees marks, links or names to call, and nothing has to be escaped.
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +16,7 @@ from triage.alerts.message import Message, Sample, message_of
 from triage.alerts.wording import Format, instant, printable
 from triage.changes import GroupView
 from triage.rules.model import Severity
+from triage.templating.marks import bare_link, code_span, escaped
 
 __all__ = ["Format", "body", "converted", "fitting", "instant", "lines", "printable", "render", "title"]
 
@@ -113,32 +113,13 @@ def _markdown(_message: Message, drawn: Sequence[Line]) -> str:
 
 
 def _markdown_line(line: Line) -> str:
-    said = f"{code_span(line.code)}{escaped(line.text)}" if line.kind is not Kind.LINK else _bare(line.text)
+    said = f"{code_span(line.code)}{escaped(line.text)}" if line.kind is not Kind.LINK else bare_link(line.text)
     match line.kind:
         case Kind.QUOTE:
             return f"> {said}\n"
         case Kind.ITEM:
             return f"    - {said}"
     return f"- **{line.label}:** {said}".rstrip()
-
-
-def code_span(text: str) -> str:
-    """Text from outside as code. Fences of several backticks are unknown to some services, so it has none."""
-    return f"`{text.replace('`', chr(39))}`" if text else ""
-
-
-def escaped(text: str) -> str:
-    """Text with what Markdown gives a meaning to taken out of it, and nobody called who is called all, or here."""
-    marked = re.sub(r"([\\`*_\[\]<>~&#|])", r"\\\1", text)
-    return re.sub(r"@(?=\w)", "@\u200b", marked)
-
-
-def _bare(url: str) -> str:
-    """An address that every dialect makes a link of, and no character of which can end it."""
-    return f"<{_MARKS.sub(lambda found: f'%{ord(found[0]):02X}', url)}>"
-
-
-_MARKS: Final = re.compile(r"[<>()*_`\s\\|]")
 
 
 _PAGE: Final = "font-family:-apple-system,'Segoe UI',Roboto,sans-serif;font-size:15px;line-height:1.5;padding-left:12px"
@@ -179,7 +160,10 @@ _DRAW: Final[Mapping[Format, Callable[[Message, Sequence[Line]], str]]] = {
 
 def converted(text: str, form: Format) -> str:
     """Plain text in another form, line by line."""
-    return "".join(_convert(each, form) for each in text.split("\n")).rstrip("\n")
+    return "".join(_convert(each, form) for each in text.split("\n")).rstrip(_ENDS[form])
+
+
+_ENDS: Final = {Format.TEXT: "\n", Format.MARKDOWN: " \n", Format.HTML: "\n"}
 
 
 def _convert(line: str, form: Format) -> str:
@@ -203,4 +187,4 @@ def fitting(text: str, form: Format, limit: int) -> str:
             break
         kept.append(line)
         room -= len(line)
-    return f"{''.join(kept)}{tail}".rstrip("\n")
+    return f"{''.join(kept)}{tail}".rstrip(_ENDS[form])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from triage.errors import Problem, RulesInvalid
-from triage.rulefiles import CASE_SUFFIXES, SUFFIXES, with_included
+from triage.rulefiles import CASE_SUFFIXES, SUFFIXES, TEMPLATE_SUFFIXES, with_included
 from triage.rules.model import SourceText
 
 _PATIENCE: Final = 60
@@ -34,6 +34,9 @@ def read_revision(path: Path, revision: str) -> list[SourceText]:
         found = [source for name in listed if _is_rules(name) and (source := read(name)) is not None]
     else:
         found = with_included(path.name, read)
+    if found:
+        templates = (name for name in listed if name.endswith(TEMPLATE_SUFFIXES) and not name.startswith("."))
+        found += [source for name in templates if (source := read(name)) is not None]
     if not found:
         raise _invalid(revision, f"no rule files at {path} then")
     return found

@@ -34,7 +34,9 @@ from triage.rules.readers import (
     read_text,
     whole,
 )
+from triage.rules.templates import read_template
 from triage.rules.windows import DAYS, read_days, read_hours, read_moment, read_zone
+from triage.templating.sandbox import FORMS
 
 Schema = Mapping[str, Any]
 
@@ -210,6 +212,22 @@ ALERT: Final[Mapping[str, Key]] = {
         "How long the first alert of a group waits for more. Default: 30s.", parse_duration, DURATION_SCHEMA
     ),
     "group_interval": Key("How long a group stays silent after it was told. Default: 5m.", positive, DURATION_SCHEMA),
+    "template": Key(
+        "What its messages look like, in Jinja2: the name of a template beside the rules (NAME.txt.j2, NAME.md.j2, "
+        "NAME.html.j2), or the templates themselves, by text, markdown and html. Default: as the receiver wants it.",
+        read_template,
+        {
+            "anyOf": [
+                _REASON_SCHEMA,
+                {
+                    "type": "object",
+                    "properties": dict.fromkeys(FORMS, _REASON_SCHEMA),
+                    "additionalProperties": False,
+                    "minProperties": 1,
+                },
+            ]
+        },
+    ),
 }
 
 _ABOUT: Final[Mapping[str, Key]] = {

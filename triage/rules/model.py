@@ -77,6 +77,8 @@ class AlertPolicy:
     group_by: tuple[str, ...] = ("function", "fingerprint")
     group_wait: timedelta = timedelta(seconds=30)
     group_interval: timedelta = timedelta(minutes=5)
+    template: str | tuple[tuple[str, str], ...] = ""
+    """What its messages look like: the name of a template beside the rules, or forms with a template each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +212,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class SourceText:
-    """One rule file as read. ``name`` is its path relative to the rules folder."""
+    """One rule file, or template, as read. ``name`` is its path relative to the rules folder."""
 
     name: str
     text: str
@@ -246,6 +248,10 @@ class RuleSet:
     rules: tuple[Rule, ...]
     digest: str
     sources: tuple[SourceText, ...] = ()
+    templates: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Templates of messages beside the rules, by name and form."""
+    beside: tuple[SourceText, ...] = ()
+    """The files of those templates."""
     of_failures: tuple[Rule, ...] = field(init=False, compare=False, repr=False)
     of_successes: tuple[Rule, ...] = field(init=False, compare=False, repr=False)
     names: frozenset[str] = field(init=False, compare=False, repr=False)
@@ -259,6 +265,11 @@ class RuleSet:
         object.__setattr__(self, "names", frozenset().union(*(rule.names for rule in asked)))
         object.__setattr__(self, "of_failures", asked)
         object.__setattr__(self, "of_successes", tuple(rule for rule in asked if rule.successes))
+
+    @property
+    def texts(self) -> tuple[SourceText, ...]:
+        """Everything that `triage.rules.source.load_rules` needs to make it again."""
+        return (*self.sources, *self.beside)
 
     def candidates(self, kind: tuple[Any, ...], subject: Subject) -> tuple[Candidate, ...]:
         """The rules that may match a subject of this kind, in order.

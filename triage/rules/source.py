@@ -12,7 +12,7 @@ from triage.rules.definitions import RuleFile, define
 from triage.rules.document import Document, read_document
 from triage.rules.keys import ALERT, FILE, RULE, Key
 from triage.rules.matchers import NO_NAMES, Names
-from triage.rules.mistakes import MAX_TOLD, Mistake, Path
+from triage.rules.mistakes import MAX_TOLD, Mistake, Path, did_you_mean
 from triage.rules.model import (
     ABOUT_FAILURES,
     AlertPolicy,
@@ -26,6 +26,7 @@ from triage.rules.model import (
     SourceText,
 )
 from triage.rules.section import read_section
+from triage.rules.templates import SUFFIX, read_templates
 
 GIVE_UP_AFTER: Final = timedelta(hours=6)
 
@@ -36,18 +37,21 @@ def load_rules(sources: Sequence[SourceText]) -> RuleSet:
     Raises:
         RulesInvalid: with every problem of all files, of each file the first hundred.
     """
-    ordered = sorted(sources, key=lambda source: source.name)
+    every = sorted(sources, key=lambda source: source.name)
+    beside = tuple(source for source in every if source.name.endswith(SUFFIX))
+    ordered = [source for source in every if not source.name.endswith(SUFFIX)]
     loader = _Loader()
+    loader.templates, loader.problems = read_templates(beside)
     files = loader.files(ordered)
     rules = tuple(rule for file in files for rule in loader.rules(file))
     if loader.problems:
         raise RulesInvalid(_told(loader.problems))
     digest = hashlib.sha256()
-    for source in ordered:
+    for source in (*ordered, *beside):
         for text in (source.name, source.text):
             data = text.encode("utf-8", "replace")
             digest.update(b"%d:%b" % (len(data), data))
-    return RuleSet(rules, digest.hexdigest(), tuple(ordered))
+    return RuleSet(rules, digest.hexdigest(), tuple(ordered), loader.templates, beside)
 
 
 def _told(problems: Sequence[Problem]) -> list[Problem]:
@@ -69,6 +73,7 @@ class _Loader:
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self.ids: dict[str, Place] = {}
+        self.templates: dict[str, dict[str, str]] = {}
 
     def files(self, sources: Sequence[SourceText]) -> list[RuleFile]:
         files: list[RuleFile] = []
@@ -80,6 +85,7 @@ class _Loader:
             values = self.section(document, (), FILE)
             if isinstance(document.root, dict) and not {"rules", "conditions", "windows"} & document.root.keys():
                 self.report(document, (), Mistake("the key 'rules' is missing", FILE["rules"].doc))
+            self.known_template(document, ("defaults",), values.get("defaults", {}))
             files.append(RuleFile(document, values))
         unread = {source.name for source in sources} - {file.document.source.name for file in files}
         self.problems += define(files, unread)
@@ -104,6 +110,7 @@ class _Loader:
         self.unique(document, path, values.get("id"), place)
         for mistake in (*_action_mistakes(written), *_rerun_mistakes(values), *_cause_mistakes(written, values)):
             self.report(document, path, mistake)
+        self.known_template(document, path, values)
         if "fingerprint" in written and "fingerprint" not in _grouped_by(written, values, defaults):
             message = "no alert of this rule is grouped by its fingerprint"
             self.report(document, path, Mistake(message, "", ("fingerprint",), key=True))
@@ -129,6 +136,13 @@ class _Loader:
             review_by=values.get("review_by"),
             fingerprint=values.get("fingerprint", ()),
         )
+
+    def known_template(self, document: Document, path: Path, values: Mapping[str, Any]) -> None:
+        name = values.get("alert", {}).get("template", "")
+        if isinstance(name, str) and name and name not in self.templates:
+            close = did_you_mean(name, self.templates, listed=True)
+            hint = close or f"{name}.txt.j2, {name}.md.j2 or {name}.html.j2 beside the rules"
+            self.report(document, path, Mistake(f"there is no template {name!r}", hint, ("alert", "template")))
 
     def unique(self, document: Document, path: Path, rule_id: str | None, place: Place) -> None:
         if rule_id is None:

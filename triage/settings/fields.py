@@ -110,6 +110,8 @@ class ReceiverSettings(Group):
     format: Annotated[Format | None, BeforeValidator(lower_case)] = None
     """``text``, ``markdown`` or ``html``: what is sent to those of its services that can show it. Unset = what each
     service shows best. ``?format=`` in an address counts more."""
+    template: Name | Literal[""] = ""
+    """Name of a template beside the rules, for messages whose rule has none of its own. Empty = the built-in text."""
 
 
 def _function_pattern(value: str) -> str:

@@ -152,6 +152,12 @@ NOTIFIED: Final = Metric(
     "Notifications since the start, by receiver and result: sent, a try that failed, given up.",
     {"receiver": (), "result": ("sent", "failed", "dead")},
 )
+TEMPLATES: Final = Metric(
+    "triage_template_failures_total",
+    "counter",
+    "Messages since the start for which a template could not be used, by its name; they were sent all the same.",
+    {"template": ()},
+)
 RERUNS: Final = Metric(
     "triage_reruns_total",
     "counter",
@@ -183,6 +189,7 @@ METRICS: Final = (
     RULE_ERRORS,
     RULES_READ,
     NOTIFIED,
+    TEMPLATES,
     RERUNS,
 )
 """All of them, in the order in which they are written."""
@@ -236,6 +243,7 @@ def _values(view: View) -> dict[str, _Samples]:
         RULE_ERRORS.name: [((rule,), number) for rule, number in work.rule_errors.items()],
         RULES_READ.name: [((result,), work.rules_read[result]) for result in RULES_READ.labels["result"]],
         NOTIFIED.name: [*work.notified.items()],
+        TEMPLATES.name: [((name,), number) for name, number in work.templates.items()],
         RERUNS.name: [((result,), work.reruns[result]) for result in RERUNS.labels["result"]],
     }
     if (sums := view.totals) is not None:
