@@ -18,6 +18,7 @@ import make
 from triage.consumer import Consumer, Intake
 from triage.notify import Result
 from triage.outbox import Outbox
+from triage.reruns.gate import Safeguards
 from triage.rules.model import AlertPolicy, RuleSet
 from triage.stores.selfcheck import check, view
 from triage.stores.sqlite import SqliteStore
@@ -80,8 +81,18 @@ Person = Callable[[Any, ManualClock], Awaitable[bool]]
 class World:
     """One queue, one store, one set of functions, on one clock that only moves in `live`."""
 
-    def __init__(self, shelf: Shelf, rules: RuleSet, *, clock: ManualClock, invoker: Any, source: FakeSource) -> None:
+    def __init__(
+        self,
+        shelf: Shelf,
+        rules: RuleSet,
+        *,
+        clock: ManualClock,
+        invoker: Any,
+        source: FakeSource,
+        guards: Safeguards = Safeguards(),
+    ) -> None:
         self.shelf, self.rules, self.clock, self.invoker, self.source = shelf, rules, clock, invoker, source
+        self.guards = guards
         self.bell = Bell()
 
     async def live(self, crashes: Crashes, *, until: timedelta, person: Person | None = None) -> None:
@@ -95,6 +106,7 @@ class World:
                 notifier=crashes.wrap(self.bell),
                 clock=self.clock,
                 lease=LEASE,
+                guards=self.guards,
             )
             intake = Intake(crashes.wrap(self.source, waits=("receive",)), receivers=1, wait=timedelta(hours=1))
             consumer = Consumer(

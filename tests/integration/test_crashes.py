@@ -7,7 +7,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,7 +17,11 @@ from world import LEASE, SHELVES, Person, World, message
 
 from triage.errors import OutcomeUnknown, Temporary
 from triage.orders import Limits, Order, Ordered, Refusal
+from triage.reruns.breaker import Tripping
+from triage.reruns.budget import Allowance
+from triage.reruns.gate import Safeguards
 from triage.reruns.lineage import Origin
+from triage.reruns.switches import Scope, Switch
 from triage.rules.model import AlertPolicy, HoldPolicy, RerunPolicy
 from triage.testing import Crashes, FakeFunctions, FakeSource, ManualClock
 
@@ -35,6 +39,15 @@ async def approve(store, clock):
     order = Order(Origin.APPROVAL, "ann", "it was paid", clock.now())
     (answer,) = await store.order(["1-held"], order, limits=Limits(), now=clock.now())
     return isinstance(answer, Ordered) or answer.why is Refusal.UNDER_WAY
+
+
+async def stop_and_go(store, clock):
+    """Switches re-runs off, and half a minute later on again."""
+    if clock.now() < make.NOW + timedelta(seconds=30):
+        await store.switch_off(Switch(Scope.ALL, "", "ann", "a deploy", clock.now()))
+        return False
+    await store.switch_on(Scope.ALL, "", by="ann", reason="it is over", now=clock.now())
+    return not await store.switches()
 
 
 @dataclass(frozen=True)
@@ -56,11 +69,15 @@ class Scenario:
     life: timedelta = timedelta(seconds=100)
     at_most: bool = False
     delay: timedelta = timedelta(seconds=10)
+    guards: Safeguards = Safeguards()
 
 
 AGAIN = (message("again", "1-again"),)
+TWO = (*AGAIN, message("again", "2-again"))
 HELD = (message("held", "1-held"),)
 NO_ANSWER = OutcomeUnknown("no_answer", "connection lost")
+POOR = replace(Safeguards(), budget=Allowance(share=0, floor=1, cap=0))
+WARY = replace(Safeguards(), breaker=Tripping(failures=1, share=1, pause=GROUPED, longest=GROUPED))
 
 SCENARIOS = {
     "the first re-run fails, the second one heals": Scenario(AGAIN, {"healed": 2}, 2, outcomes=(False, True)),
@@ -77,6 +94,13 @@ SCENARIOS = {
     ),
     "held, and nobody decides": Scenario(HELD, {"alerted": 1}, 0, 1),
     "held, and approved": Scenario(HELD, {"healed": 1}, 1, person=approve),
+    "the budget is for one, then for the other": Scenario(
+        TWO, {"healed": 2}, 2, guards=POOR, life=timedelta(minutes=4)
+    ),
+    "the breaker opens, and a probe closes it": Scenario(
+        TWO, {"healed": 3}, 3, outcomes=(True, False, True), guards=WARY
+    ),
+    "switched off, and on again": Scenario(AGAIN, {"healed": 1}, 1, person=stop_and_go),
     "told, with garbage and a repetition": Scenario(
         (message("broken", "1-a"), message("broken", "1-b"), b"garbage", message("broken", "1-a")), {"alerted": 2}, 0, 2
     ),
@@ -96,7 +120,7 @@ def make_world(scenario: Scenario, folder: Path, shelf: str) -> World:
         delay=scenario.delay,
     )
     source.put(*scenario.bodies)
-    return World(SHELVES[shelf](folder), RULES, clock=clock, invoker=functions, source=source)
+    return World(SHELVES[shelf](folder), RULES, clock=clock, invoker=functions, source=source, guards=scenario.guards)
 
 
 async def one_life(world: World, scenario: Scenario, at: int) -> Crashes:

@@ -10,6 +10,8 @@ from typing import Final
 from triage.changes import RowKind
 from triage.decide import Reason
 from triage.envelope import Outcome
+from triage.reruns.breaker import BreakerState
+from triage.reruns.gate import AWAITED, Gate
 from triage.reruns.plan import ItemState, PlanState
 from triage.rules.model import Cause
 from triage.states import ACCOUNTED, ACCOUNTS, WAITING, RowState, State
@@ -160,6 +162,18 @@ ENDS: Final = (
         "When it is due it finds that the failure has moved on. " + DEFECT,
     ),
     Law(
+        "gates",
+        "Whoever waits for a breaker or a budget has an unfinished row that lets it go; who waits at a switch has one.",
+        "SELECT count(*) AS waiting, count(DISTINCT function) AS functions FROM outbox WHERE gate != ''",
+        "{waiting:,} re-runs of {functions:,} functions wait at a gate",
+        f"""SELECT key, 'waits for the ' || gate || ' of ' || function || ', and no unfinished row lets go what waits'
+        FROM outbox o WHERE gate IN ({texts(AWAITED)}) AND NOT EXISTS (
+            SELECT 1 FROM outbox w WHERE w.key = 'wake:' || o.function AND w.state IN ({OPEN}))
+        UNION ALL SELECT key, 'waits at a switch, and nothing is switched off' FROM outbox
+        WHERE gate = '{Gate.SWITCH}' AND NOT EXISTS (SELECT 1 FROM switches WHERE on_at IS NULL)""",
+        "Each waits until it is given up, and is told then. " + DEFECT,
+    ),
+    Law(
         "effects",
         "Every effect of a decision has its row: a re-run, a question, a hold, an alert.",
         "SELECT count(*) AS decisions FROM decisions WHERE effects != '[]'",
@@ -222,7 +236,7 @@ ONCE: Final = (
 FORMS: Final = (
     Law(
         "legal",
-        "Every state, kind, outcome, reason and cause is a known one; no count or version is below the least there is.",
+        "Every state, kind, gate, outcome, reason and cause is known; no count or version is below the least there is.",
         "SELECT count(*) AS lineages FROM lineages",
         "lineages {lineages:,}",
         " UNION ALL ".join(
@@ -231,6 +245,8 @@ FORMS: Final = (
                 ("lineages", "root", "state", set(State) - {State.NEW}),
                 ("outbox", "key", "state", RowState),
                 ("outbox", "key", "kind", RowKind),
+                ("outbox", "key", "gate", {"", *Gate}),
+                ("functions", "function", "breaker", BreakerState),
                 ("envelopes", "request_id", "outcome", Outcome),
                 ("decisions", "request_id", "reason", set(Reason) - {Reason.DUPLICATE, Reason.CONFLICT}),
                 ("alerts", "request_id", "cause", Cause),

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from triage.changes import OutboxRow, RowKind
 from triage.reruns.gate import AWAITED, Gate, GateFacts, Heard, Standing
 from triage.reruns.rate import slowed
 from triage.reruns.switches import Scope, Switch
-from triage.stores import records
+from triage.stores import records, standings
 from triage.stores.records import instant
 
 Row = Mapping[str, Any]
+
+_SWITCH: Final = records.insert("switches", records.SWITCH_ROW)
 
 
 @dataclass(slots=True)
@@ -87,6 +90,13 @@ class Gates:
                 heard=breaker.heard or heard.successes > 0 or heard.ok > 0,
             ),
         )
+
+    def write_gates(self, connection: sqlite3.Connection) -> None:
+        """Put switches and standings into an SQLite database."""
+        standings.save(connection, self.standings.values())
+        for switch in self.switches:
+            ended = (switch.on_at and instant(switch.on_at), switch.on_by, switch.on_reason)
+            connection.execute(_SWITCH, (*records.switch_record(switch), *ended))
 
     def off(self) -> list[Switch]:
         """What is switched off, the newest first."""

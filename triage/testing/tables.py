@@ -81,6 +81,7 @@ class Tables(Gates):
             for row in getattr(self, ours).values():
                 numbered = {"id": numbers[row["request_id"]], **row} if ours in ("envelopes", "decisions") else row
                 _insert(connection, name, numbered)
+        self.write_gates(connection)
         return connection
 
     def waiting(self, group: str) -> list[Row]:
