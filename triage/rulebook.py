@@ -146,13 +146,13 @@ class RuleBook:
         if rules.digest == self._rules.digest:
             log.info("rules read again: nothing new, %s stays in force", rules.digest[:12])
         else:
-            log.info("rules in force: %s, %d rules; before: %s", *_named(rules), self._rules.digest[:12])
+            log.info("rules in force: %s, %s; before: %s", *_named(rules), self._rules.digest[:12])
             self._rules = rules
         return True
 
     async def _refuse(self, problems: Sequence[Problem]) -> None:
         self.problems = problems
-        log.error("the rule files cannot be used; %s with its %d rules stays in force", *_named(self._rules))
+        log.error("the rule files cannot be used; %s, %s, stays in force", *_named(self._rules))
         for problem in problems[:_TOLD]:
             for line in str(problem).splitlines():  # one record a line, so that the caret stands where it points to
                 log.error("%s", line)
@@ -187,5 +187,6 @@ async def _last_good(store: Store, error: ProblemsError, *, receivers: Collectio
         raise RulesInvalid([*error.problems, advice, *old]) from worse
 
 
-def _named(rules: RuleSet) -> tuple[str, int]:
-    return rules.digest[:12], len(rules.rules)
+def _named(rules: RuleSet) -> tuple[str, str]:
+    count = len(rules.rules)
+    return rules.digest[:12], f"{count} {'rule' if count == 1 else 'rules'}"

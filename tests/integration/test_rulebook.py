@@ -431,7 +431,7 @@ def test_a_restart_with_bad_rules_uses_the_last_good_set_and_says_so_once(folder
         damage(folder)
         for _ in range(2):
             book = await opened(folder, store)
-            assert (await log.until("the rule files cannot be used"))[-1].endswith("with its 1 rules stays in force")
+            assert (await log.until("the rule files cannot be used"))[-1].endswith("1 rule, stays in force")
             assert (await log.until(str(folder)))[-1]
             assert book.current().digest == before.digest
             assert [rule.id for rule in book.current().rules] == ["first"]

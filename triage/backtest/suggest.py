@@ -120,7 +120,12 @@ def _group(key: str, lines: Sequence[str]) -> list[str]:
 
 def _common_piece(messages: Sequence[str]) -> str:
     """The longest text without variable parts that is in every message; empty when there is none worth having."""
-    pieces = {piece.strip() for message in messages[:1] for piece in re.split(r"<[a-z]+>| \.\.\. ", mask(message))}
+    # Half of a word says less than it seems to: "bucket b" of "bucket b-77" is in "bucket basement", too.
+    return _longest_of(messages, r"\S*<[a-z]+>\S*| \.\.\. ") or _longest_of(messages, r"<[a-z]+>| \.\.\. ")
+
+
+def _longest_of(messages: Sequence[str], between: str) -> str:
+    pieces = {piece.strip() for message in messages[:1] for piece in re.split(between, mask(message))}
     for piece in sorted(pieces, key=lambda piece: (-len(piece), piece)):
         short = piece if len(piece) <= _LONGEST else piece[:_LONGEST].rpartition(" ")[0] or piece[:_LONGEST]
         short = short.strip(" /:,;=-")

@@ -144,12 +144,10 @@ def _tell_text(rules: RuleSet, findings: Sequence[Finding], failed: Sequence[Pro
         click.echo("\n".join(map(show, str(replace(finding.problem, message=message)).split("\n"))))
     for source, count in _counts(rules):
         click.echo(f"{show(source.name)}: {count} {'rule' if count == 1 else 'rules'}, valid")
-    if findings:
-        levels = Counter(str(each.level) for each in findings)
-        told = ", ".join(
-            f"{levels[level]} {level}{'s' * (levels[level] > 1)}" for level in ("error", "warning") if levels[level]
-        )
-        click.echo(f"{told}; what each code means: {PAGE}")
+    levels = Counter(str(each.level) for each in findings)
+    counts = {"failed case": len(failed), "error": levels["error"], "warning": levels["warning"]}
+    if told := ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items() if count):
+        click.echo(f"{told}; what each code means: {PAGE}" if findings else told)
 
 
 def _tell_github(rules: RuleSet, findings: Sequence[Finding], failed: Sequence[Problem], path: Path) -> None:  # noqa: ARG001
