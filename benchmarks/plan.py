@@ -20,11 +20,11 @@ from pathlib import Path
 
 from store import NOW, arrivals
 
+from triage.alerts.delivery import Answer, Result
 from triage.changes import Commit
 from triage.consumer import Consumer, Intake
 from triage.decide import decide_batch
 from triage.effects import decided
-from triage.notify import Result
 from triage.outbox import Outbox
 from triage.planning import Selection, make_plan
 from triage.plans import Say, applied
@@ -44,7 +44,7 @@ class Silent:
     """A notifier that nobody hears."""
 
     async def send(self, note, *, skip=frozenset()):  # noqa: ARG002 - as notifiers are called
-        return {0: Result.SENT}
+        return {"0": Answer(Result.SENT)}
 
 
 async def fill(store, count):

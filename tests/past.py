@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from make import NOW
 
+from triage.alerts.delivery import Answer, Result
 from triage.consumer import Consumer, Intake
-from triage.notify import Result
 from triage.outbox import Outbox
 from triage.rules.model import RuleSet, SourceText
 from triage.rules.source import load_rules
@@ -28,22 +29,30 @@ def rule_set(text: str, *, name: str = "rules.yaml") -> RuleSet:
 
 class _Told:
     async def send(self, note, *, skip=frozenset()):
-        return {0: Result.SENT}
+        return {"0": Answer(Result.SENT)}
 
 
 class Past:
     """Made by `open`; `receive`, `pass_time` and `use` let it happen; close it."""
 
-    def __init__(self, store: SqliteStore, rules: RuleSet, outcomes: Sequence[bool]) -> None:
+    def __init__(self, store: SqliteStore, rules: RuleSet, outcomes: Sequence[bool], notifier: Any) -> None:
         self.store, self.rules = store, rules
         self.clock = ManualClock(NOW)
         self.source = FakeSource(clock=self.clock)
         self.functions = FakeFunctions(self.clock, self.source, outcomes=outcomes)
-        self._outbox = Outbox(store=store, invoker=self.functions, notifier=_Told(), clock=self.clock)
+        self._outbox = Outbox(store=store, invoker=self.functions, notifier=notifier, clock=self.clock)
 
     @classmethod
-    async def open(cls, path: Path, rules: RuleSet, *, outcomes: Sequence[bool] = (True,), seal: Seal = Seal()) -> Past:
-        past = cls(await SqliteStore.open(path, seal=seal), rules, outcomes)
+    async def open(
+        cls,
+        path: Path,
+        rules: RuleSet,
+        *,
+        outcomes: Sequence[bool] = (True,),
+        seal: Seal = Seal(),
+        notifier: Any = None,
+    ) -> Past:
+        past = cls(await SqliteStore.open(path, seal=seal), rules, outcomes, notifier or _Told())
         await past.use(rules)
         return past
 
@@ -63,7 +72,8 @@ class Past:
         while (due := await self._due()) is not None and due <= end:
             await self.clock.advance(max(due - self.clock.now(), timedelta(0)))
             for row in await self.store.claim_due(now=self.clock.now(), lease=SHUT, limit=100):
-                await self.store.settle(row, await self._outbox.react(row), now=self.clock.now())
+                if (react := await self._outbox.react(row)) is not None:
+                    await self.store.settle(row, react, now=self.clock.now())
             await self._consume()
         await self.clock.advance(end - self.clock.now())
         await self._consume()

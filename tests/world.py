@@ -15,8 +15,8 @@ from typing import Any
 
 import make
 
+from triage.alerts.delivery import Answer, Result
 from triage.consumer import Consumer, Intake
-from triage.notify import Result
 from triage.outbox import Outbox
 from triage.reruns.gate import Safeguards
 from triage.rules.model import AlertPolicy, RuleSet
@@ -35,7 +35,7 @@ class Bell:
 
     async def send(self, note, *, skip=frozenset()):
         self.rung.append(note.title)
-        return {0: Result.SENT}
+        return {"0": Answer(Result.SENT)}
 
 
 class InMemory:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from triage.alerts.delivery import Result
 from triage.clock import Clock
 from triage.log import printable
-from triage.notify import Notification, Notifier, Result
+from triage.notify import Notification, Notifier
 from triage.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class StoreAlarm:
         text = "\n".join(printable(self._redact(line)) for line in body.splitlines())
         notes = [Notification(receiver, f"[{severity}] {what}", text, severity) for receiver in self._to]
         answers = await asyncio.gather(*map(self._notifier.send, notes))
-        sent = any(Result.SENT in results.values() for results in answers)
+        sent = any(answer.result is Result.SENT for each in answers for answer in each.values())
         if not sent:
             log.warning("no receiver was told: %s", what)
         return sent

@@ -17,7 +17,15 @@ from triage.cloud.credentials import ChainCredentials, CredentialsProvider, Stat
 from triage.cloud.fc import FcClient
 from triage.cloud.signing import Credentials
 from triage.composing import Composer
-from triage.configuration import Configuration, cutoffs_at, labels_of, quarantine_policy, receivers_of, templates_of
+from triage.configuration import (
+    Configuration,
+    cutoffs_at,
+    labels_of,
+    quarantine_policy,
+    receivers_of,
+    routes_of,
+    templates_of,
+)
 from triage.consumer import Consumer, Intake
 from triage.envelope import FunctionRef
 from triage.errors import StoreUnavailable
@@ -25,7 +33,7 @@ from triage.killswitch import KillSwitch
 from triage.notify import AppriseNotifier
 from triage.outbound import Guard
 from triage.outbound import session as session_of
-from triage.outbox import Outbox, Retries
+from triage.outbox import Outbox
 from triage.progress import LIMIT, Progress, Stage, Work, stalled
 from triage.retention import Retention
 from triage.rulebook import RuleBook
@@ -221,6 +229,7 @@ async def build(
         store = await SqliteStore.open(settings.store.path, seal=settings.encryption.seal)
         stack.push_async_callback(store.close)
         receivers = set(settings.receivers)  # those of the moment, as rules are checked against
+        routes = routes_of(settings)
         rules = await RuleBook.open(
             settings.rules or default_rules_dir(), receivers=receivers, store=store, clock=clock, limit=limit, work=work
         )
@@ -250,15 +259,11 @@ async def build(
             clock=clock,
             lease=settings.outbox.lease,
             concurrency=settings.outbox.concurrency,
-            retries=Retries(
-                settings.outbox.retry_first,
-                settings.outbox.retry_factor,
-                settings.outbox.retry_max,
-                settings.outbox.give_up_after,
-            ),
+            retries=settings.outbox.retries,
             guards=settings.reruns.guards,
             limit=limit,
             orders=settings.reruns.limits,
+            routes=routes.get,
             work=work,
             compose=composer,
             traces=traces,
@@ -299,6 +304,8 @@ async def build(
             composer.use(sites=new.links.sites, templates=templates_of(new))
             receivers.clear()
             receivers.update(new.receivers)
+            routes.clear()
+            routes.update(routes_of(new))
             consumer.use(labels=labels_of(new.labels), quarantine=quarantine_policy(new))
             configured(new)
 

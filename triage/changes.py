@@ -15,6 +15,7 @@ from typing import Any
 from triage.decide import Decision
 from triage.envelope import RequestId
 from triage.facts import Arrival, Lineage
+from triage.line import Line
 from triage.reruns.gate import Gate, GateFacts, Standing
 from triage.reruns.lineage import Origin
 from triage.reruns.plan import PlanChange, PlanView
@@ -119,6 +120,7 @@ class Changes:
         ended: (silence, how): it is over.
         standings: how functions stand with their re-runs now; only when a row is settled.
         wake: (function, number): so many of its re-runs that wait are let go, the oldest first; only then, too.
+        along: keys of notifications that have gone to their receiver as part of this one: they are done, and told.
     """
 
     lineages: tuple[Lineage, ...] = ()
@@ -134,6 +136,7 @@ class Changes:
     ended: tuple[int, str] | None = None
     standings: tuple[Standing, ...] = ()
     wake: tuple[str, int] | None = None
+    along: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +163,16 @@ class OutboxRow:
     token: str
     function: str = ""
     gate: Gate | None = None
+
+    @property
+    def place(self) -> str:
+        """What may be slow about it (`place_of`)."""
+        return place_of(self.kind, self.function, self.payload)
+
+
+def place_of(kind: str, function: str, payload: Mapping[str, Any]) -> str:
+    """The function that a row is about, or its receiver: what may make acting on it slow."""
+    return f"to {payload.get('receiver', '')}" if kind == RowKind.NOTIFY else function
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +249,7 @@ class SilenceView:
 @dataclass(frozen=True, slots=True)
 class RowFacts:
     """What is known about a claimed row at the moment of settling, inside the transaction: its lineage, its group with
-    all silences that have not ended, its plan, or its silence.
+    all silences that have not ended, its plan, its silence, or what else its receiver is told.
 
     ``gates`` is there for rows that are about a function.
     """
@@ -247,6 +260,7 @@ class RowFacts:
     plan: PlanView | None = None
     silences: tuple[Silence, ...] = ()
     silence: SilenceView | None = None
+    line: Line | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +313,7 @@ class Settle:
     payload: Mapping[str, Any] | None = None
     changes: Changes = Changes()
     delivery: str = ""
-    """For a notification: ``sent`` or ``failed``, kept in the audit of deliveries."""
+    """For a notification: what came of the try (`triage.line.DELIVERIES`), kept in the audit of deliveries."""
     gate: Gate | None = None
     """Where it waits; the claim that asked there does not count as an attempt."""
 
@@ -314,9 +328,9 @@ class Settle:
         return self.event is RowEvent.WENT
 
     @classmethod
-    def go(cls, *, changes: Changes = Changes()) -> Settle:
-        """It has passed all gates."""
-        return cls(RowEvent.WENT, changes=changes)
+    def go(cls, *, payload: Mapping[str, Any] | None = None, changes: Changes = Changes()) -> Settle:
+        """It has passed all gates; with ``payload`` instead of the present one if given."""
+        return cls(RowEvent.WENT, payload=payload, changes=changes)
 
     @classmethod
     def wait(

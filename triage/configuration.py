@@ -13,6 +13,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
+from triage.alerts.routing import Route
 from triage.consumer import Labels
 from triage.errors import ConfigInvalid, Problem
 from triage.log import redactor, secrets_of
@@ -130,3 +131,8 @@ def cutoffs_at(now: datetime, kept: RetentionSettings) -> Cutoffs:
     return Cutoffs(
         **{name: now - age if (age := getattr(kept, name)) else None for name in RetentionSettings.model_fields}
     )
+
+
+def routes_of(settings: Settings) -> dict[str, Route]:
+    """How messages go to the receivers, by name."""
+    return {name: receiver.route for name, receiver in settings.receivers.items()}

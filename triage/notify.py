@@ -1,22 +1,25 @@
-"""The apprise adapter: receivers by name, each a list of targets, with a result per target.
+"""The apprise adapter: receivers by name, each a list of targets, with an answer per target.
 
-A target's URL is the operator's secret. It is never built from a rule or an envelope and never appears in a result.
+A target's URL is the operator's secret. It is never built from a rule or an envelope and never appears in an answer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import partial
 from threading import Thread
 from typing import Any, Final, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
+from triage.alerts.delivery import Answer, Result
 from triage.alerts.render import Format
 from triage.clock import Clock, SystemClock
 from triage.errors import ConfigInvalid, Problem
@@ -31,14 +34,6 @@ CONSOLE: Final = "console:"
 
 _CLOCK: Final = SystemClock()
 _ANYWHERE: Final = Guard()
-
-
-class Result(StrEnum):
-    """How one target took a notification. ``TIMEOUT``: it may still arrive."""
-
-    SENT = "sent"
-    FAILED = "failed"
-    TIMEOUT = "timeout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +58,30 @@ class ReceiverConfig:
     form: Format | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One address of a receiver.
+
+    Attributes:
+        key: a digest of the address, too short to find it by: it stays the same when others come and go.
+        name: its place in the list and its service, for people.
+        shown: the address without what may be secret.
+        service: what sends; None is the console.
+    """
+
+    key: str
+    name: str
+    shown: str
+    service: Any
+
+
 class Notifier(Protocol):
     """Delivers notifications; the outbox decides about retries."""
 
-    async def send(self, note: Notification, *, skip: frozenset[int] = frozenset()) -> Mapping[int, Result]:
-        """Deliver to every target of the receiver except those in ``skip`` (by position); the result of each.
+    async def send(self, note: Notification, *, skip: frozenset[str] = frozenset()) -> Mapping[str, Answer]:
+        """Deliver to every target of the receiver except those in ``skip`` (by key); the answer of each.
 
-        An empty answer means that the receiver is not configured.
+        None at all means that the receiver is not configured, or has no other targets.
         """
         ...
 
@@ -77,7 +89,7 @@ class Notifier(Protocol):
 class _Hung(NamedTuple):
     """A call that was given up and has not come back: to which target, and since when, if a restart would free it."""
 
-    target: tuple[str, int]
+    target: tuple[str, str]
     since: datetime | None
 
 
@@ -86,7 +98,7 @@ class AppriseNotifier:
 
     def __init__(
         self,
-        targets: Mapping[str, Sequence[Any]],
+        targets: Mapping[str, Sequence[Target]],
         timeouts: Mapping[str, timedelta],
         write: Callable[[str], None],
         clock: Clock,
@@ -97,7 +109,7 @@ class AppriseNotifier:
     ) -> None:
         self._guard, self._forms = guard, forms
         self._targets, self._timeouts, self._write, self._clock = targets, timeouts, write, clock
-        self._hung: dict[Future[Result], _Hung] = {}
+        self._hung: dict[Future[Answer], _Hung] = {}
         self._hanging = Progress(limit)
 
     @property
@@ -131,71 +143,118 @@ class AppriseNotifier:
         forms = {name: config.form for name, config in receivers.items()}
         return cls(targets, timeouts, write or _to_stdout, clock, limit, guard=guard, forms=forms)
 
+    def targets(self, receiver: str) -> Sequence[Target]:
+        """The addresses of a receiver; none when it is not configured."""
+        return self._targets.get(receiver, ())
+
     def adopt(self, other: AppriseNotifier) -> None:
         """Take the receivers of another one from now on. What is under way ends as it began."""
         self._targets, self._timeouts, self._forms = other._targets, other._timeouts, other._forms
 
     def forms(self, receiver: str) -> frozenset[Format]:
         """What the targets of a receiver are sent, beside plain text."""
-        services = [next(iter(target)) for target in self._targets.get(receiver, ()) if target is not None]
+        services = [next(iter(target.service)) for target in self.targets(receiver) if target.service is not None]
         return frozenset(form_of(service, self._forms.get(receiver)) for service in services) - {Format.TEXT}
 
-    async def send(self, note: Notification, *, skip: frozenset[int] = frozenset()) -> Mapping[int, Result]:
-        targets = self._targets.get(note.receiver, ())
-        wanted = [position for position in range(len(targets)) if position not in skip]
+    async def send(self, note: Notification, *, skip: frozenset[str] = frozenset()) -> Mapping[str, Answer]:
+        wanted = [target for target in self.targets(note.receiver) if target.key not in skip]
         timeout = self._timeouts.get(note.receiver, timedelta())
-        sends = (self._send_one((note.receiver, position), targets[position], note, timeout) for position in wanted)
-        return dict(zip(wanted, await asyncio.gather(*sends), strict=True))
+        answers = await asyncio.gather(*(self._send_one(target, note, timeout) for target in wanted))
+        return {target.key: answer for target, answer in zip(wanted, answers, strict=True)}
 
-    async def _send_one(self, key: tuple[str, int], target: Any, note: Notification, timeout: timedelta) -> Result:  # noqa: ASYNC109
+    async def _send_one(self, target: Target, note: Notification, timeout: timedelta) -> Answer:  # noqa: ASYNC109
+        key = (note.receiver, target.key)
         if any(hung.target == key for hung in list(self._hung.values())):
-            return Result.TIMEOUT  # one thread is enough to hang in it
+            # One thread is enough to hang in it, and this message has not been sent.
+            return Answer(Result.FAILED, target.name, "an earlier call has not come back yet")
         began = self._clock.steady()
-        call = _in_thread(partial(self._print if target is None else partial(self._notify, target), note))
+        call = _in_thread(partial(self._print if target.service is None else self._notify, target, note))
         try:
             async with asyncio.timeout(timeout.total_seconds()):
                 return await asyncio.wrap_future(call)
         except TimeoutError:
             # Whoever does not read the console will not do so after a restart either.
-            self._gave_up(call, _Hung(key, None if target is None else began))
-            return Result.TIMEOUT
+            self._gave_up(call, _Hung(key, None if target.service is None else began))
+            return Answer(Result.UNKNOWN, target.name, f"no answer within {timeout.total_seconds():g} s")
 
-    def _gave_up(self, call: Future[Result], hung: _Hung) -> None:
+    def _gave_up(self, call: Future[Answer], hung: _Hung) -> None:
         self._hung[call] = hung
         self._mark()
         call.add_done_callback(self._came_back)
 
-    def _came_back(self, call: Future[Result]) -> None:
+    def _came_back(self, call: Future[Answer]) -> None:
         self._hung.pop(call, None)
         self._mark()
 
     def _mark(self) -> None:
         self._hanging.oldest(sorted(hung.since for hung in list(self._hung.values()) if hung.since is not None))
 
-    def _print(self, note: Notification) -> Result:
+    def _print(self, target: Target, note: Notification) -> Answer:
         try:
             self._write(f"{note.title}\n{note.body}\n\n")
         except (OSError, ValueError) as error:  # the other end of the pipe, or the stream itself, is closed
             log.warning("the console takes no notification: %s", error)
-            return Result.FAILED
-        return Result.SENT
+            return Answer(Result.FAILED, target.name, "the console is closed")
+        return Answer(Result.SENT, target.name)
 
-    def _notify(self, target: Any, note: Notification) -> Result:
+    def _notify(self, target: Target, note: Notification) -> Answer:
         from apprise import AppriseResultStatus, NotifyType  # noqa: PLC0415 - 150 ms, and only where it is used
+
+        from triage.listening import listening  # noqa: PLC0415
 
         kinds = {"info": NotifyType.INFO, "warning": NotifyType.WARNING, "critical": NotifyType.FAILURE}
         kind, wanted = kinds.get(note.severity, NotifyType.WARNING), self._forms.get(note.receiver)
-        text, form = shown(next(iter(target)), note.title, note.body, note.forms, wanted)
-        with guarding(self._guard) as refused:
-            answer = target.notify(title=note.title, body=text, notify_type=kind, body_format=str(form))
+        text, form = shown(next(iter(target.service)), note.title, note.body, note.forms, wanted)
+        began = self._clock.steady()
+        with guarding(self._guard) as refused, listening() as heard:
+            answer = target.service.notify(title=note.title, body=text, notify_type=kind, body_format=str(form))
+        status = answer.status
         for reason in dict.fromkeys(refused):
             log.warning("receiver %s: %s", note.receiver, reason)
-        return Result.SENT if answer.status == AppriseResultStatus.SUCCESS else Result.FAILED
+        if status == AppriseResultStatus.SUCCESS:
+            return Answer(Result.SENT, target.name)
+        if refused:
+            return Answer(Result.FAILED, target.name, "its address is not allowed")
+        if status == AppriseResultStatus.NOMATCH:
+            return Answer(Result.FAILED, target.name, "the address names nobody")
+        if heard.status is not None:
+            after = _retry_after(heard.retry_after, self._clock.now()) if heard.status in _LATER else None
+            return Answer(Result.FAILED, target.name, f"HTTP {heard.status}", after)
+        if heard.refused:
+            return Answer(Result.FAILED, target.name, "no connection")
+        # Of what does not speak HTTP only the time tells whether something ran out of it.
+        if heard.lost or self._clock.steady() - began >= _patience(target.service):
+            return Answer(Result.UNKNOWN, target.name, "sent, but not answered")
+        return Answer(Result.FAILED, target.name, "not taken")
 
 
-def _in_thread(call: Callable[[], Result]) -> Future[Result]:
+_LATER: Final = (429, 503)
+
+_LONGEST: Final = timedelta(hours=24)
+"""A far side that wants to be left alone for longer is asked again after that."""
+
+
+def _retry_after(text: str, now: datetime) -> timedelta | None:
+    """Read the header: seconds, or a date. None when it is neither."""
+    if text.strip().isdecimal():
+        seconds = float(text)
+    else:
+        try:
+            at = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        seconds = (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds()
+    return min(timedelta(seconds=min(max(seconds, 0), 1e9)), _LONGEST)
+
+
+def _patience(service: Any) -> timedelta:
+    """How long the service waits for the far side at the least."""
+    return timedelta(seconds=min(min(each.socket_connect_timeout, each.socket_read_timeout) for each in service))
+
+
+def _in_thread(call: Callable[[], Answer]) -> Future[Answer]:
     """Run in a thread of its own, which nobody has to wait for: not the next call, and not the end of the process."""
-    future: Future[Result] = Future()
+    future: Future[Answer] = Future()
     future.set_running_or_notify_cancel()
 
     def work() -> None:
@@ -208,20 +267,33 @@ def _in_thread(call: Callable[[], Result]) -> Future[Result]:
     return future
 
 
-def _target(receiver: str, position: int, url: str, problems: list[Problem]) -> Any:
-    """One apprise object per target, so that a retry does not repeat to those that got it. None is the console."""
+def _target(receiver: str, position: int, url: str, problems: list[Problem]) -> Target:
+    """One apprise object per target, so that a retry does not repeat to those that got it."""
+    key = hashlib.sha256(url.encode()).hexdigest()[:8]
     if url.rstrip("/") == CONSOLE:
-        return None
+        return Target(key, f"target {position + 1} (console)", CONSOLE, None)
     from apprise import Apprise, AppriseAsset  # noqa: PLC0415 - 150 ms, and only where it is used
 
     # In the thread that calls, not in the pool of apprise: what hangs in it starves all, and is waited for at exit.
-    target = Apprise(asset=AppriseAsset(async_mode=False, service_timeout=0))
+    service = Apprise(asset=AppriseAsset(async_mode=False, service_timeout=0))
     where = f"receivers.{receiver}.urls[{position}]"
-    if not target.add(url):
+    if not service.add(url):
         problems.append(Problem(where, 0, 0, "not a target that apprise understands", "see the apprise documentation"))
-    elif len(target) != 1:
+    elif len(service) != 1:
         problems.append(Problem(where, 0, 0, "several targets in one text", "give each an entry of its own"))
-    return target
+    own: Any = next(iter(service), None)
+    masked = _masked(own.url(privacy=True)) if own else ""
+    return Target(key, f"target {position + 1} ({masked.partition(':')[0]})", masked, service)
+
+
+def _masked(url: str) -> str:
+    """An address that apprise has masked, without what it does not mask: a path may be a token, too."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets, or what masking made of them
+        return f"{url.partition(':')[0]}://…"
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{'/…' if parts.path.strip('/') or parts.query else ''}"
 
 
 def _to_stdout(text: str) -> None:

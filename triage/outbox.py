@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from triage import journal
 from triage.admission import admitted, concluded, counted, throttled, woken
 from triage.alerts.compose import Compose, built_in
+from triage.alerts.delivery import Retries, notified
 from triage.alerts.grouping import flush
+from triage.alerts.routing import Routes, everywhere, fallback_of, routed
 from triage.alerts.silences import look
 from triage.changes import Changes, OutboxRow, RowFacts, RowKind, Settle
 from triage.clock import Clock
@@ -24,13 +26,12 @@ from triage.cloud.fc_answers import AsyncConfig, Submitted, Task
 from triage.envelope import FunctionRef
 from triage.errors import Misconfigured, OutcomeUnknown, Permanent, StoreUnavailable, Temporary
 from triage.log import about
-from triage.notify import Notification, Notifier, Result
+from triage.notify import Notification, Notifier
 from triage.orders import Limits
 from triage.plans import plan_step
 from triage.progress import LIMIT, Progress, Work
 from triage.reactions import function_of, lost, not_found, postponed, refused, resolved, submitted, unanswered
-from triage.reruns.backoff import next_delay, spread_of
-from triage.reruns.gate import Safeguards
+from triage.reruns.gate import Gate, Safeguards
 from triage.states import RowEvent, RowState, State
 from triage.stores import Places, React, Store
 from triage.traces import LINEAGES, Traces
@@ -43,6 +44,7 @@ _IDLE: Final = timedelta(seconds=1)
 _STORE_FAILS: Final = timedelta(seconds=5)
 
 _LIMITS: Final = Limits()
+_RETRIES: Final = Retries()
 
 _UNREACHABLE: Final = timedelta(minutes=15)
 """How long the provider may be out of reach before an overdue result is told without having asked."""
@@ -58,16 +60,6 @@ class Invoker(Protocol):
     async def async_config(self, function: FunctionRef) -> AsyncConfig | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Retries:
-    """When a notification is tried again: back-off, and how long at all."""
-
-    first: timedelta = timedelta(seconds=5)
-    factor: float = 2.0
-    longest: timedelta = timedelta(minutes=10)
-    give_up_after: timedelta = timedelta(hours=24)
-
-
 class Outbox:
     """Owns the loop over due rows. ``lease`` must be longer than the slowest act."""
 
@@ -80,24 +72,25 @@ class Outbox:
         clock: Clock,
         lease: timedelta = timedelta(minutes=2),
         concurrency: int = 16,
-        retries: Retries = Retries(),
+        retries: Retries = _RETRIES,
         guards: Safeguards = Safeguards(),
         limit: timedelta = LIMIT,
         orders: Limits = _LIMITS,
         work: Work | None = None,
         compose: Compose = built_in,
         traces: Traces | None = None,
+        routes: Routes = everywhere,
     ) -> None:
         """``limit`` is how long a stage may stand still; an act may always take a lease. ``orders`` is for plans,
-        ``work`` is counted up, ``compose`` writes messages.
+        ``work`` is counted up, ``compose`` writes messages, ``routes`` says how they go to a receiver at that moment.
         """
-        self._work, self._compose, self._traces = work or Work(), compose, traces
+        self._work, self._compose, self._traces, self._routes = work or Work(), compose, traces, routes
         self._store, self._invoker, self._notifier, self._clock = store, invoker, notifier, clock
         self._lease, self._concurrency, self._retries, self._orders = lease, concurrency, retries, orders
         self._guards = guards
         self._wake = asyncio.Event()
         self._running: dict[asyncio.Task[None], datetime] = {}
-        self._functions: dict[asyncio.Task[None], str] = {}
+        self._at: dict[asyncio.Task[None], str] = {}
         # Claiming waits for an act when all places are taken. What an act does after its lease is settled by nobody.
         self.progress, self._acting = Progress(max(lease, limit)), Progress(max(lease, limit))
 
@@ -140,14 +133,14 @@ class Outbox:
         rows = await self._store.claim_due(now=now, lease=self._lease, limit=free, places=self._places())
         for row in rows:
             task = tasks.create_task(self._act(row), name=f"act {row.kind} {row.id}")
-            self._running[task], self._functions[task] = self._clock.steady(), row.function
+            self._running[task], self._at[task] = self._clock.steady(), row.place
             task.add_done_callback(self._finished)
         self._acting.oldest(self._running.values())
         return len(rows)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
-        self._functions.pop(task, None)
+        self._at.pop(task, None)
         self._acting.oldest(self._running.values())
         self.progress.rest()
         self._wake.set()
@@ -159,9 +152,8 @@ class Outbox:
         return _IDLE if due is None else min(max(due - self._clock.now(), timedelta(0)), _IDLE)
 
     def _places(self) -> Places:
-        """One function may take half of the places: another one is not to wait while its calls run into time-outs."""
-        under_way = Counter(function for function in self._functions.values() if function)
-        return Places(max(1, self._concurrency // 2), under_way)
+        """A function, or a receiver, may take a quarter of the places: the others are not to wait for its time-outs."""
+        return Places(max(1, self._concurrency // 4), Counter(place for place in self._at.values() if place))
 
     async def _act(self, row: OutboxRow) -> None:
         began = self._clock.now()
@@ -280,17 +272,26 @@ class Outbox:
         status, now = task.status if task else None, self._clock.now()
         return lambda facts: concluded(resolved(row, facts, status=status, now=now), facts)
 
-    async def _notify(self, row: OutboxRow) -> React:
+    async def _notify(self, row: OutboxRow) -> React | None:
+        receiver = row.payload["receiver"]
+        route = self._routes(receiver)
+        if route is not None and not (route.open and row.gate in (None, Gate.PASSED)):
+            now = self._clock.now()
+            let = await self._store.admit(row, lambda facts: routed(row, facts, route=route, now=now), now=now)
+            if let is None:
+                return None
+            row = let
         payload = row.payload
-        note = Notification(
-            payload["receiver"], payload["title"], payload["body"], payload["severity"], payload.get("forms", {})
-        )
-        sent = frozenset(payload.get("sent", ()))
-        results = await self._notifier.send(note, skip=sent)
+        note = Notification(receiver, payload["title"], payload["body"], payload["severity"], payload.get("forms", {}))
+        sent = frozenset(map(str, payload.get("sent", ())))
+        answers = await self._notifier.send(note, skip=sent)
         now = self._clock.now()
-        settle = notified(row, results, retries=self._retries, now=now)
-        if results or settle.delivery == "sent":  # a receiver that is not configured any more gets no series
-            self._work.notified[note.receiver, settle.delivery] += 1
+        settle = notified(row, answers, retries=self._retries, fallback=fallback_of(receiver, route), now=now)
+        if settle.delivery != "sent":
+            level = logging.WARNING if answers else logging.ERROR
+            log.log(level, "receiver %s: #%s: %s", receiver, payload.get("code", ""), settle.note)
+        if answers or settle.delivery == "sent":  # a receiver that is not configured any more gets no series
+            self._work.notified[receiver, settle.delivery] += 1
         return lambda _facts: settle
 
     def _submitted(self, row: OutboxRow, request_id: str, *, already: bool) -> React:
@@ -331,28 +332,3 @@ def rerun_result(row: OutboxRow, settle: Settle) -> str:
         healed = settle.changes.lineages[0].state is State.HEALED
         return "succeeded" if healed else "overdue" if row.kind is RowKind.EXPECT else "failed"
     return ""
-
-
-def notified(row: OutboxRow, results: Any, *, retries: Retries, now: datetime) -> Settle:
-    """How a notification goes on, by what its targets said: only those that did not take it are tried again. Pure."""
-    taken = [position for position, result in results.items() if result is Result.SENT]
-    missed = [f"target {position + 1}: {result}" for position, result in results.items() if result is not Result.SENT]
-    # What is said of a silence belongs to no group.
-    changes = Changes(told=(row.group, row.payload["flush"])) if taken and row.group else Changes()
-    sent = [*row.payload.get("sent", ()), *taken]
-    if sent and not missed:
-        return Settle.done(note=f"sent to {len(sent)}", changes=changes, delivery="sent")
-    note = ", ".join(missed) or f"receiver {row.payload['receiver']!r} is not configured"
-    due_at = now + next_delay(
-        first=retries.first,
-        factor=retries.factor,
-        longest=retries.longest,
-        jitter=0.2,
-        attempt=row.attempts,
-        spread=spread_of(f"{row.key}/{row.attempts}"),
-    )
-    if due_at > datetime.fromisoformat(row.payload["at"]) + retries.give_up_after:
-        return Settle.dead(note=note, changes=changes, delivery="dead")
-    return Settle.retry(
-        due_at=due_at, note=note, payload={**row.payload, "sent": sent}, changes=changes, delivery="failed"
-    )

@@ -136,8 +136,8 @@ class Watchdog:
 
         async def send() -> None:
             notes = [Notification(receiver, title, body, "critical") for receiver in self._to]
-            for note, result in zip(notes, await asyncio.gather(*map(self._notifier.send, notes)), strict=True):
-                log.info("receiver %s: %s", note.receiver, ", ".join(result.values()))
+            for note, answers in zip(notes, await asyncio.gather(*map(self._notifier.send, notes)), strict=True):
+                log.info("receiver %s: %s", note.receiver, "; ".join(map(str, answers.values())))
 
         asyncio.run(send())
 

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from stores import STORES
 from test_store import HOUR, INTERVAL, MINUTE, NOW, SECOND, WAIT, arrive, commit_of, ingest, success
 
+from triage.alerts.delivery import Answer, Result, Retries, notified
 from triage.alerts.grouping import flush
 from triage.alerts.silences import SETTLED, end_now, look, row_key
 from triage.changes import Changes, Link, RowKind, Settle
-from triage.notify import Result
-from triage.outbox import Retries, notified
 from triage.reactions import unanswered
 from triage.rules.model import AlertPolicy, HoldPolicy, Place, RerunPolicy, Rule, RuleSet
 from triage.silence import Silence
@@ -60,7 +59,7 @@ def reaction(row, now, result):
         case RowKind.SILENCE:
             return lambda facts: look(row, facts, now=now)
         case RowKind.NOTIFY:
-            return lambda _facts: notified(row, {0: result}, retries=Retries(), now=now)
+            return lambda _facts: notified(row, {"0": Answer(result)}, retries=Retries(), now=now)
         case RowKind.HOLD:
             return lambda facts: unanswered(row, facts)
     return lambda _facts: Settle.done()

@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 
 from triage.alarm import StoreAlarm
-from triage.notify import Result
+from triage.alerts.delivery import Answer, Result
 from triage.progress import Progress
 from triage.testing import ManualClock
 
@@ -21,7 +21,7 @@ class Told:
         result = self.results.pop(0) if self.results else Result.SENT
         if result is Result.SENT:
             self.notes.append(note)
-        return {0: result}
+        return {"0": Answer(result)}
 
 
 class Daemon:
@@ -92,7 +92,7 @@ def test_it_is_repeated_every_four_hours():
 
 def test_a_receiver_that_does_not_take_it_is_asked_again_and_hears_of_no_end_it_knows_no_begin_of(caplog):
     async def tell(daemon):
-        daemon.receiver.results = [Result.FAILED, Result.TIMEOUT]
+        daemon.receiver.results = [Result.FAILED, Result.UNKNOWN]
         daemon.fails()
         await daemon.clock.advance(3.5 * MINUTE)
         assert len(daemon.receiver.notes) == 1

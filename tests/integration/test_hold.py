@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import make
 
+from triage.alerts.delivery import Answer, Result
 from triage.consumer import Consumer, Intake
-from triage.notify import Result
 from triage.orders import Limits, Order, Ordered
 from triage.outbox import Outbox
 from triage.reruns.lineage import Origin
@@ -30,7 +30,7 @@ class Bell:
 
     async def send(self, note, *, skip=frozenset()):
         self.rung.append(note.body)
-        return {0: Result.SENT}
+        return {"0": Answer(Result.SENT)}
 
 
 class World:

@@ -10,12 +10,12 @@ import hostile
 import make
 import pytest
 
+from triage.alerts.delivery import Answer, Result
 from triage.clock import SystemClock
 from triage.consumer import Consumer, Intake
 from triage.decide import decide
 from triage.envelope import parse_body
 from triage.errors import InvalidEnvelope
-from triage.notify import Result
 from triage.outbox import Outbox
 from triage.rules.model import AlertPolicy, SourceText
 from triage.rules.source import load_rules
@@ -68,7 +68,7 @@ class Bell:
         self.told.append(note)
         if self.word in note.body:
             self.enough.set()
-        return {0: Result.SENT}
+        return {"0": Answer(Result.SENT)}
 
 
 @asynccontextmanager

@@ -9,8 +9,9 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
+from triage.alerts.delivery import Result
 from triage.clock import SystemClock
-from triage.notify import AppriseNotifier, Notification, ReceiverConfig, Result
+from triage.notify import AppriseNotifier, Notification, ReceiverConfig
 from triage.outbound import Guard, GuardedResolver, guarding, session
 
 # apprise's own imports, on Python 3.11 and 3.12.
@@ -45,7 +46,8 @@ async def hooks(*, redirect=""):
 async def told(url, guard):
     receivers = {"ops": ReceiverConfig((url,))}
     notifier = await asyncio.to_thread(AppriseNotifier.load, receivers, clock=SystemClock(), guard=guard)
-    return (await notifier.send(NOTE))[0]
+    (answer,) = (await notifier.send(NOTE)).values()
+    return answer.result
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from itertools import pairwise
 import make
 import pytest
 
+from triage.alerts.delivery import Answer, Result, Retries
 from triage.changes import Commit, RowKind
 from triage.cloud.fc_answers import Task
 from triage.consumer import Consumer, Intake
 from triage.decide import decide_batch
 from triage.effects import decided
 from triage.errors import Misconfigured, OutcomeUnknown, Permanent, StoreUnavailable, Temporary
-from triage.notify import Result
-from triage.outbox import Outbox, Retries
+from triage.outbox import Outbox
 from triage.progress import Work
 from triage.reruns.lineage import task_id
 from triage.reruns.switches import Scope, Switch
@@ -74,10 +74,12 @@ class Phone:
 
     async def send(self, note, *, skip=frozenset()):
         self.calls.append((self.clock.now(), note.receiver, sorted(skip)))
-        answer = self.answers.popleft() if self.answers else {0: Result.SENT}
+        answer = self.answers.popleft() if self.answers else {"1": Result.SENT}
         if Result.SENT in answer.values():
             self.notes.append(note)
-        return answer
+        return {
+            key: each if isinstance(each, Answer) else Answer(each, f"target {key}") for key, each in answer.items()
+        }
 
 
 class World:
@@ -532,10 +534,10 @@ def test_only_targets_that_did_not_take_a_notification_are_tried_again():
         world = World(told())
         world.phone.answers.extend(
             [
-                {0: Result.FAILED, 1: Result.TIMEOUT, 2: Result.FAILED},
-                {0: Result.FAILED, 1: Result.SENT, 2: Result.FAILED},
-                {0: Result.SENT, 2: Result.FAILED},
-                {2: Result.SENT},
+                {"1": Result.FAILED, "2": Result.UNKNOWN, "3": Result.FAILED},
+                {"1": Result.FAILED, "2": Result.SENT, "3": Result.FAILED},
+                {"1": Result.SENT, "3": Result.FAILED},
+                {"3": Result.SENT},
             ]
         )
         await world.fail("r1")
@@ -543,14 +545,16 @@ def test_only_targets_that_did_not_take_a_notification_are_tried_again():
             await w.after(15)
             assert w.state() == State.ALERTING
             (key,) = (key for key in w.store.tables.outbox if key.startswith("notify:"))
-            assert w.row(key) == ("pending", "target 1: failed, target 2: timeout, target 3: failed")
+            assert w.row(key) == ("pending", "target 1: failed; target 2: unknown; target 3: failed")
             await w.after(10)
             assert w.state() == State.ALERTED, "one target is enough to have told it"
             await w.after(150)
-            assert [skip for _, _, skip in w.phone.calls] == [[], [], [1], [0, 1]]
+            assert [skip for _, _, skip in w.phone.calls] == [[], [], ["2"], ["1", "2"]]
             assert w.row(key) == ("done", "sent to 3")
-            assert (await w.store.totals()).deliveries == {"failed": 3, "sent": 1}
-            assert w.work.notified == Counter({("default", "failed"): 3, ("default", "sent"): 1})
+            assert (await w.store.totals()).deliveries == {"failed": 2, "unknown": 1, "sent": 1}
+            assert w.work.notified == Counter(
+                {("default", "failed"): 2, ("default", "unknown"): 1, ("default", "sent"): 1}
+            )
 
     run(scenario)
 
@@ -558,11 +562,11 @@ def test_only_targets_that_did_not_take_a_notification_are_tried_again():
 def test_a_notification_is_done_when_the_targets_that_failed_were_removed():
     async def scenario():
         world = World(told())
-        world.phone.answers.extend([{0: Result.SENT, 1: Result.FAILED}, {}])
+        world.phone.answers.extend([{"1": Result.SENT, "2": Result.FAILED}, {}])
         await world.fail("r1")
         async with world.running(retries=RETRIES) as w:
             await w.after(30)
-            assert [skip for _, _, skip in w.phone.calls] == [[], [0]]
+            assert [skip for _, _, skip in w.phone.calls] == [[], ["1"]]
             assert (await w.store.totals()).deliveries == {"failed": 1, "sent": 1}
 
     run(scenario)
@@ -570,7 +574,7 @@ def test_a_notification_is_done_when_the_targets_that_failed_were_removed():
 
 @pytest.mark.parametrize(
     ("answer", "note"),
-    [({0: Result.FAILED}, "target 1: failed"), ({}, "receiver 'default' is not configured")],
+    [({"1": Result.FAILED}, "target 1: failed"), ({}, "receiver 'default' is not configured")],
     ids=["nobody takes it", "nobody is configured"],
 )
 def test_a_notification_nobody_takes_is_dead_in_the_end(answer, note):
@@ -615,11 +619,11 @@ class Busy(Phone):
 
 
 async def busy_world(number):
-    """As many notifications due at once."""
-    world = World(make.rules(make.rule("tell", alert=AlertPolicy(group_by=("fingerprint",), group_wait=timedelta(0)))))
+    """As many notifications due at once, each to a receiver of its own."""
+    receivers = tuple(f"team-{position}" for position in range(number))
+    world = World(make.rules(make.rule("tell", alert=AlertPolicy(to=receivers, group_wait=timedelta(0)))))
     world.phone = Busy(world.clock)
-    for position in range(number):
-        await world.fail(f"r{position}", error="kind " + "abcdefghijklmnop"[position])
+    await world.fail("r1")
     return world
 
 

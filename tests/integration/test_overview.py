@@ -11,6 +11,7 @@ from answering import answering
 from click.testing import CliRunner
 from make import NOW, RERUN, arrived, envelope, rule, rules, success
 
+from triage.alerts.delivery import Answer, Result, Retries, notified
 from triage.alerts.grouping import flush
 from triage.changes import Commit, RowKind
 from triage.cli import cli
@@ -18,8 +19,6 @@ from triage.cli.screen import style_of
 from triage.cli.screen_text import Style
 from triage.decide import decide_batch
 from triage.effects import decided
-from triage.notify import Result
-from triage.outbox import Retries, notified
 from triage.reruns.breaker import Breaker, BreakerState
 from triage.reruns.gate import Standing
 from triage.reruns.rate import Pace
@@ -55,7 +54,7 @@ async def fill(path: Path) -> None:
     for row in await store.claim_due(now=LATER - MINUTE, lease=2 * MINUTE, limit=100):
         if row.kind is RowKind.NOTIFY:
             result = Result.SENT if row.payload["receiver"] == "oncall" else Result.FAILED
-            settle = notified(row, {0: result}, retries=Retries(), now=LATER - MINUTE)
+            settle = notified(row, {"0": Answer(result)}, retries=Retries(), now=LATER - MINUTE)
             assert await store.settle(row, lambda _facts, settle=settle: settle, now=LATER - MINUTE)
     await store.switch_off(Switch(Scope.FUNCTION, "x", "anna", "why", NOW))
     await store.close()

@@ -9,8 +9,8 @@ from datetime import timedelta
 
 import pytest
 
+from triage.alerts.delivery import Answer, Result
 from triage.clock import SystemClock
-from triage.notify import Result
 from triage.progress import Progress
 from triage.watchdog import EXIT_STALLED, Watchdog
 
@@ -27,7 +27,7 @@ class Receivers:
         self.told.append(note)
         if note.receiver == "pager":
             await asyncio.Event().wait()
-        return {0: Result.SENT}
+        return {"0": Answer(Result.SENT)}
 
 
 class Watched:

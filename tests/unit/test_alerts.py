@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from triage.alerts.delivery import Answer, Result, Retries, notified
 from triage.alerts.grouping import flush, short_code
 from triage.alerts.render import body, printable, title
 from triage.changes import AlertGroup, GroupView, RowFacts, WaitingAlert
 from triage.effects import rules_alert
 from triage.errors import Problem
-from triage.notify import Result
-from triage.outbox import Retries, notified
 from triage.rules.model import AlertPolicy, Cause
 from triage.states import RowState
 
@@ -143,24 +142,32 @@ def test_any_labels_give_a_readable_message(labels):
 # ---------------------------------------------------------------- delivering
 
 
+SENT = Answer(Result.SENT, "target 1 (json)")
+
+
 def notify_row(**payload):
     (new, _) = flush(RowFacts(group=view()), now=NOW).changes.rows
     return make.claimed(new, **payload)
 
 
 def test_all_targets_took_it():
-    settle = notified(notify_row(), {0: Result.SENT}, retries=Retries(), now=NOW)
+    settle = notified(notify_row(), {"a": SENT}, retries=Retries(), now=NOW)
     assert (settle.state, settle.delivery, settle.changes.told) == (RowState.DONE, "sent", ("k1", 1))
 
 
 def test_only_the_targets_that_missed_it_are_tried_again():
-    settle = notified(notify_row(), {0: Result.SENT, 1: Result.TIMEOUT}, retries=Retries(), now=NOW)
-    assert (settle.state, settle.delivery, settle.payload["sent"]) == (RowState.PENDING, "failed", [0])
+    settle = notified(
+        notify_row(),
+        {"a": SENT, "b": Answer(Result.UNKNOWN, "target 2 (json)", "no answer within 15 s")},
+        retries=Retries(),
+        now=NOW,
+    )
+    assert (settle.state, settle.delivery, settle.payload["sent"]) == (RowState.PENDING, "unknown", ["a"])
     assert settle.changes.told == ("k1", 1)
-    assert "target 2: timeout" in settle.note
+    assert settle.note == "target 2 (json): unknown, no answer within 15 s"
 
 
-@pytest.mark.parametrize("results", [{0: Result.FAILED}, {}])
+@pytest.mark.parametrize("results", [{"a": Answer(Result.FAILED, "target 1 (json)")}, {}])
 def test_undeliverable_for_a_day_is_dead_and_says_so(results):
     late = NOW + timedelta(hours=24)
     settle = notified(notify_row(), results, retries=Retries(), now=late)

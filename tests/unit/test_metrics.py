@@ -90,7 +90,7 @@ def test_the_sums_of_the_store_are_told_with_every_value_of_their_labels():
     kinds = {labels[0][1]: n for (name, labels), n in samples.items() if name == "triage_outbox_rows"}
     assert kinds == {kind.value: 0 for kind in RowKind} | {"notify": 4}
     sent = {labels[0][1]: n for (name, labels), n in samples.items() if name == "triage_deliveries_total"}
-    assert sent == {"sent": 7, "failed": 0, "dead": 1}
+    assert sent == {"sent": 7, "failed": 0, "unknown": 0, "dead": 1, "below": 0, "along": 0}
 
 
 def test_what_runs_and_how_it_gets_on_is_told():

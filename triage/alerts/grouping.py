@@ -50,6 +50,7 @@ def _notification(view: GroupView, receiver: str, number: int, compose: Compose,
             "at": now.isoformat(),
             "code": code,
             "severity": view.group.severity,
+            "alerts": sum(view.causes.values()),
             **compose(view, code, receiver).payload,
         },
     )

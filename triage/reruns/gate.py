@@ -1,4 +1,4 @@
-"""The gates that a re-run passes at the moment it is submitted, and what is known there."""
+"""The gates that a re-run, or a notification, passes at the moment it goes out, and what is known there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from triage.reruns.switches import Switch
 
 
 class Gate(StrEnum):
-    """Where a re-run waits."""
+    """Where a row waits."""
 
     SWITCH = "switch"  # it is switched off
     PAUSED = "paused"  # a person has put this one aside
@@ -22,6 +22,8 @@ class Gate(StrEnum):
     BUDGET = "budget"  # the function has no re-run left
     FUNCTION_RATE = "function_rate"  # others of this function go first
     RATE = "rate"  # others go first
+    QUIET = "quiet_hours"  # its receiver is not to be disturbed now
+    RECEIVER_RATE = "receiver_rate"  # its receiver has had as many messages as it wants
     PASSED = "passed"  # nowhere: it is let through, and its submit may be under way
 
 

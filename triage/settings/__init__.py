@@ -14,7 +14,6 @@ from triage.settings.fields import (
     OutboxSettings,
     QuarantineSettings,
     QueueSettings,
-    ReceiverSettings,
     RetentionSettings,
     Settings,
     StoreSettings,
@@ -25,6 +24,7 @@ from triage.settings.links import LinkSettings
 from triage.settings.load import Loaded, load, load_settings
 from triage.settings.outbound import OutboundSettings
 from triage.settings.privacy import EncryptionSettings
+from triage.settings.receivers import ReceiverSettings
 from triage.settings.reruns import RerunSettings
 from triage.settings.sources import LocalSource, ReconcileSource, SmqSource, SourceSettings
 from triage.settings.values import Duration, parse_duration, show_duration

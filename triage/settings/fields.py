@@ -16,21 +16,20 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
-from triage.alerts.wording import Format
+from triage.alerts.delivery import Retries
 from triage.settings.group import Group
 from triage.settings.links import LinkSettings
 from triage.settings.outbound import OutboundSettings
 from triage.settings.privacy import EncryptionSettings
+from triage.settings.receivers import ReceiverSettings
 from triage.settings.reruns import RerunSettings
 from triage.settings.sources import LocalSource, ReconcileSource, SourceSettings
 from triage.settings.traces import TracesSettings
 from triage.settings.values import (
-    Address,
     Duration,
     Name,
     Names,
@@ -42,7 +41,6 @@ from triage.settings.values import (
     lower_case,
     not_empty,
     show_duration,
-    text_lines,
 )
 
 
@@ -99,21 +97,6 @@ class CredentialSettings(Group):
         return self
 
 
-class ReceiverSettings(Group):
-    """One receiver: whom rules name in ``alert.to``."""
-
-    urls: Annotated[tuple[Address, ...], NoDecode, BeforeValidator(text_lines), AfterValidator(not_empty)]
-    """Addresses in apprise's notation, all of them are told. ``console:`` prints to standard output. They carry tokens,
-    so they are never shown."""
-    timeout: Positive = timedelta(seconds=15)
-    """Time limit of one delivery; after it the delivery has failed and is tried again."""
-    format: Annotated[Format | None, BeforeValidator(lower_case)] = None
-    """``text``, ``markdown`` or ``html``: what is sent to those of its services that can show it. Unset = what each
-    service shows best. ``?format=`` in an address counts more."""
-    template: Name | Literal[""] = ""
-    """Name of a template beside the rules, for messages whose rule has none of its own. Empty = the built-in text."""
-
-
 def _function_pattern(value: str) -> str:
     from triage.rules.mistakes import Mistakes  # noqa: PLC0415 - regular expressions are slow to import
     from triage.rules.values import function_name  # noqa: PLC0415
@@ -151,6 +134,11 @@ class OutboxSettings(Group):
     """The longest delay between two tries."""
     give_up_after: Positive = timedelta(hours=24)
     """A notification that could not be delivered for this long is dead; ``triage status`` counts it."""
+
+    @property
+    def retries(self) -> Retries:
+        """The same, as notifications go by."""
+        return Retries(self.retry_first, self.retry_factor, self.retry_max, self.give_up_after)
 
 
 class ConsumerSettings(Group):
@@ -344,9 +332,22 @@ class Settings(BaseSettings):
             raise ValueError("reruns.breaker_pause_max: must not be shorter than reruns.breaker_pause")
         if self.outbox.retry_max < self.outbox.retry_first:
             raise ValueError("outbox.retry_max: must not be shorter than outbox.retry_first")
+        for name in self.receivers:
+            self._reachable(name)
         told = {"quarantine": self.quarantine.to if self.quarantine.alert else (), "watchdog": self.watchdog.to}
         for group, receivers in told.items():
             for name in receivers:
                 if name not in self.receivers:
                     raise ValueError(f"{group}.to: no receiver is named {name!r}; add [receivers.{name}]")
         return self
+
+    def _reachable(self, name: str) -> None:
+        """Refuse fallbacks that do not exist, or that lead back."""
+        passed, last = [name], self.receivers[name]
+        while last.fallback:
+            if last.fallback not in self.receivers:
+                raise ValueError(f"receivers.{passed[-1]}.fallback: no receiver is named {last.fallback!r}")
+            passed.append(last.fallback)
+            if passed.count(last.fallback) > 1:
+                raise ValueError(f"receivers.{name}.fallback: it leads back: {' -> '.join(passed)}")
+            last = self.receivers[last.fallback]

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel, SecretStr
 
-from triage.settings.fields import LabelSettings, ReceiverSettings, Settings
+from triage.settings.fields import LabelSettings, Settings
+from triage.settings.receivers import ReceiverSettings
 from triage.settings.sources import LocalSource, ReconcileSource, SmqSource
 from triage.settings.values import show_duration
 

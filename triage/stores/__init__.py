@@ -45,7 +45,7 @@ class Totals:
     outbox: Mapping[str, int]
     """Outbox rows that are not finished, by kind."""
     deliveries: Mapping[str, int]
-    """Notifications by result, since ever: ``sent``, ``failed`` (a try that failed), ``dead`` (given up)."""
+    """Notifications by result, since ever (`triage.line.DELIVERIES`)."""
     plans: Mapping[str, int] = field(default_factory=dict)
     """Plans of re-runs by state (``reruns.plan.PlanState``); drafts are none."""
     plan_items: Mapping[str, int] = field(default_factory=dict)
@@ -185,11 +185,11 @@ class RuleHits:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """So many acts of one function may be under way at a time, lest one that is slow keeps all others waiting.
+    """So many acts of one function, or to one receiver, may be under way, lest a slow one keeps all others waiting.
 
     Attributes:
-        share: the most of one function.
-        under_way: how many are, by function.
+        share: the most of each.
+        under_way: how many are, by place (`triage.changes.place_of`).
     """
 
     share: int = 1 << 30
@@ -197,15 +197,15 @@ class Places:
 
     @property
     def busy(self) -> list[str]:
-        """Functions for which there is no room."""
-        return [function for function, number in self.under_way.items() if number >= self.share]
+        """Places that are full."""
+        return [place for place, number in self.under_way.items() if number >= self.share]
 
-    def fitting(self, rows: Iterable[Row], *, function: Callable[[Row], str]) -> list[Row]:
-        """Those of some due rows for which there is room, in their order. Rows about no function always fit."""
+    def fitting(self, rows: Iterable[Row], *, place: Callable[[Row], str]) -> list[Row]:
+        """Those of some due rows for which there is room, in their order. Rows of no place always fit."""
         taken = Counter(self.under_way)
         found = []
         for row in rows:
-            if not (name := function(row)) or taken[name] < self.share:
+            if not (name := place(row)) or taken[name] < self.share:
                 taken[name] += 1
                 found.append(row)
         return found
@@ -242,10 +242,11 @@ class Store(Protocol):
         """
         ...
 
-    async def admit(self, row: OutboxRow, react: React, *, now: datetime) -> bool:
+    async def admit(self, row: OutboxRow, react: React, *, now: datetime) -> OutboxRow | None:
         """Ask ``react``, as `settle` does, whether a claimed row may be acted upon now (`Settle.go`).
 
-        True: it may, and stays ours. False: it waits or has ended, which is written, or the claim was lost.
+        The row as it is stored then: it may, and stays ours. None: it waits or has ended, which is written, or the
+        claim was lost.
         """
         ...
 

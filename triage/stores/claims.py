@@ -14,7 +14,7 @@ from triage.changes import AlertKind, GroupView, OutboxRow, RowFacts, RowKind, S
 from triage.reruns.gate import Gate
 from triage.rules.model import Cause
 from triage.states import RowState, advance_row
-from triage.stores import Places, React, ReactNow, gating, planview, records, silences
+from triage.stores import Places, React, ReactNow, gating, lines, notifications, planview, records, silences
 from triage.stores.queries import lineage_at
 from triage.stores.records import insert, instant, instant_of
 from triage.stores.writes import apply_changes
@@ -25,7 +25,9 @@ _CLAIM: Final = (
     "id", "key", "kind", "state", "due_at", "payload", "root", "group_key", "attempts", "lease_until", "function",
     "gate",
 )  # fmt: skip
-_NOT_BUSY: Final = "(:busy = '[]' OR function NOT IN (SELECT value FROM json_each(:busy)))"
+_NOT_BUSY: Final = """(:busy = '[]' OR
+    CASE kind WHEN 'notify' THEN 'to ' || coalesce(json_extract(payload, '$.receiver'), '') ELSE function END
+    NOT IN (SELECT value FROM json_each(:busy)))"""
 _DUE: Final = f"""
     SELECT {", ".join(_CLAIM)} FROM outbox
     WHERE {records.IS_OPEN} AND due_at <= :now AND (lease_until IS NULL OR lease_until <= :now)
@@ -36,10 +38,10 @@ _SETTLE: Final = """
     UPDATE outbox SET state = ?, due_at = coalesce(?, due_at), note = ?, payload = coalesce(?, payload),
         settled_at = ?, token = NULL, lease_until = NULL, gate = ?, attempts = attempts - ?
     WHERE id = ?"""
-_GO: Final = f"UPDATE outbox SET gate = '{Gate.PASSED.value}', note = '' WHERE id = ?"
+_GO: Final = f"UPDATE outbox SET gate = '{Gate.PASSED.value}', note = '', payload = coalesce(?, payload) WHERE id = ?"
 _BY_KEY: Final = f"SELECT {', '.join(_CLAIM)} FROM outbox WHERE key = ? AND {records.IS_OPEN}"
 _WAITING: Final = "FROM alerts WHERE group_key = ? AND flush IS NULL"
-_DELIVERY: Final = insert("deliveries", records.DELIVERY)
+_DELIVERY: Final = insert("deliveries", notifications.DELIVERY)
 
 
 def claim(
@@ -48,7 +50,7 @@ def claim(
     """Take due rows that nobody holds."""
     values = {"now": instant(now), "limit": limit, "busy": records.json_text(list(places.busy))}
     rows = [dict(zip(_CLAIM, row, strict=True)) for row in connection.execute(_DUE, values)]
-    found = places.fitting(rows, function=lambda row: str(row["function"]))
+    found = places.fitting(rows, place=records.place)
     until = instant(now + lease)
     connection.executemany(_TAKE, [(token, until, row["id"]) for row in found])
     return [records.claimed_row(row, token=token) for row in found]
@@ -59,20 +61,21 @@ def settle(connection: sqlite3.Connection, row: OutboxRow, react: React, *, now:
     return _settled(connection, row, react, now=now) is not None
 
 
-def admit(connection: sqlite3.Connection, row: OutboxRow, react: React, *, now: datetime) -> bool:
-    """Ask ``react`` whether the row may be acted upon, and write what it says; False: it may not, or is not ours."""
+def admit(connection: sqlite3.Connection, row: OutboxRow, react: React, *, now: datetime) -> OutboxRow | None:
+    """Ask ``react`` whether the row may be acted upon, and write what it says; None: it may not, or is not ours."""
     outcome = _settled(connection, row, react, now=now)
-    return outcome is not None and outcome.goes
+    return records.admitted_row(row, outcome) if outcome is not None and outcome.goes else None
 
 
 def _settled(connection: sqlite3.Connection, row: OutboxRow, react: React, *, now: datetime) -> Settle | None:
     held = f"SELECT state FROM outbox WHERE id = ? AND token = ? AND {records.IS_OPEN}"
     if (stored := connection.execute(held, (row.id, row.token)).fetchone()) is None:
         return None
-    outcome = react(_row_facts(connection, row))
+    outcome = react(_row_facts(connection, row, now=now))
     state = advance_row(RowState(stored[0]), outcome.event)
     if outcome.goes:
-        connection.execute(_GO, (row.id,))
+        payload = None if outcome.payload is None else records.json_text(outcome.payload)
+        connection.execute(_GO, (payload, row.id))
         apply_changes(connection, outcome.changes, now=now)
         return outcome
     connection.execute(
@@ -89,18 +92,20 @@ def _settled(connection: sqlite3.Connection, row: OutboxRow, react: React, *, no
         ),
     )
     apply_changes(connection, outcome.changes, now=now)
-    if (delivery := records.delivery_record(row, outcome, now=now)) is not None:
+    if (delivery := notifications.delivery_record(row, outcome, now=now)) is not None:
         connection.execute(_DELIVERY, delivery)
     return outcome
 
 
-def _row_facts(connection: sqlite3.Connection, row: OutboxRow) -> RowFacts:
+def _row_facts(connection: sqlite3.Connection, row: OutboxRow, *, now: datetime) -> RowFacts:
     lineage = lineage_at(connection, row.root)
     if row.kind is RowKind.FLUSH:
         quiet = silences.in_force(connection)
         return RowFacts(lineage, group_view(connection, row.group, apart=bool(quiet)), silences=quiet)
     if row.kind is RowKind.SILENCE:
         return RowFacts(lineage, silence=silences.view(connection, row.payload["silence"]))
+    if row.kind is RowKind.NOTIFY:
+        return RowFacts(lineage, line=lines.line(connection, row, now=now))
     gates = gating.facts(connection, row) if row.function else None
     if row.kind is RowKind.PLAN_STEP:
         return RowFacts(lineage, gates=gates, plan=planview.view(connection, row.payload["plan"]))

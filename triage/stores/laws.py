@@ -10,6 +10,7 @@ from typing import Final
 from triage.changes import RowKind
 from triage.decide import Reason
 from triage.envelope import Outcome
+from triage.line import DELIVERIES
 from triage.reruns.breaker import BreakerState
 from triage.reruns.gate import AWAITED, Gate
 from triage.reruns.plan import ItemState, PlanState
@@ -250,7 +251,7 @@ FORMS: Final = (
                 ("envelopes", "request_id", "outcome", Outcome),
                 ("decisions", "request_id", "reason", set(Reason) - {Reason.DUPLICATE, Reason.CONFLICT}),
                 ("alerts", "request_id", "cause", Cause),
-                ("deliveries", "key", "result", ("sent", "failed", "dead")),
+                ("deliveries", "key", "result", DELIVERIES),
             )
         )
         + """ UNION ALL

@@ -291,3 +291,14 @@ def m007_standings(db: Database) -> None:
             "breaker": "closed",
         },
     )
+
+
+@MIGRATIONS()
+def m008_messages_by_receiver(db: Database) -> None:
+    """What else there is for a receiver, and what could not be delivered, without looking through everything."""
+    db.table("deliveries").create_index(["receiver", "at"])
+    db.execute(
+        "CREATE INDEX idx_outbox_receiver ON outbox(json_extract(payload, '$.receiver'))"
+        " WHERE kind = 'notify' AND state IN ('pending', 'unknown')"
+    )
+    db.execute("CREATE INDEX idx_outbox_dead ON outbox(kind) WHERE state = 'dead'")

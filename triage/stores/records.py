@@ -8,13 +8,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
 from triage.alerts.silences import kind_key, kind_labels
-from triage.changes import AlertGroup, Decided, Deed, Link, NewAlert, NewRow, OutboxRow, Quarantined, RowKind, Settle
+from triage.changes import (
+    AlertGroup,
+    Decided,
+    Deed,
+    Link,
+    NewAlert,
+    NewRow,
+    OutboxRow,
+    Quarantined,
+    RowKind,
+    Settle,
+    place_of,
+)
 from triage.envelope import RECONSTRUCTED, FunctionRef, Outcome
 from triage.errors import Problem
 from triage.facts import Arrival
@@ -41,7 +53,6 @@ OUTBOX: Final = ("key", "kind", "state", "due_at", "payload", "root", "group_key
 GROUP: Final = ("key", "receivers", "severity", "labels", "group_wait", "group_interval", "created_at")
 ALERT: Final = ("group_key", "root", "request_id", "cause", "detail", "at", "kind")
 KIND: Final = ("key", "labels")
-DELIVERY: Final = ("key", "receiver", "result", "note", "at", "group_key", "flush")
 DEED: Final = ("at", "by", "action", "reason", "root", "request_id", "about")
 QUARANTINE: Final = ("received_at", "source", "message_id", "reason", "place", "detail", "body")
 SWITCH: Final = ("scope", "pattern", "by", "reason", "at")
@@ -200,6 +211,16 @@ def claimed_row(row: Mapping[str, Any], *, token: str) -> OutboxRow:
     )
 
 
+def place(row: Mapping[str, Any]) -> str:
+    """The place of a row (`triage.changes.place_of`), from its columns."""
+    return place_of(row["kind"], row["function"], json.loads(row["payload"]) if row["kind"] == RowKind.NOTIFY else {})
+
+
+def admitted_row(row: OutboxRow, outcome: Settle) -> OutboxRow:
+    """A claimed row that goes, as it is stored now."""
+    return replace(row, payload=row.payload if outcome.payload is None else outcome.payload, gate=Gate.PASSED)
+
+
 def switch_record(switch: Switch) -> Record:
     """Values of `SWITCH`."""
     words = map(text, (switch.scope.value, switch.pattern, switch.by, switch.reason))
@@ -211,16 +232,6 @@ def switch_of(row: Mapping[str, Any]) -> Switch:
     on_at = row["on_at"] and instant_of(row["on_at"])
     given = (row["pattern"], row["by"], row["reason"], instant_of(row["at"]))
     return Switch(Scope(row["scope"]), *given, on_at, row["on_by"], row["on_reason"])
-
-
-def delivery_record(row: OutboxRow, outcome: Settle, *, now: datetime) -> Record | None:
-    """One try to notify somebody, as values of `DELIVERY`; None when the settled row was none."""
-    dead = outcome.state is RowState.DEAD
-    if row.kind is not RowKind.NOTIFY or not (dead or outcome.delivery):
-        return None
-    receiver, flush = row.payload.get("receiver", ""), row.payload.get("flush")
-    result = "dead" if dead else outcome.delivery
-    return (row.key, receiver, result, text(outcome.note), instant(now), row.group or None, flush)
 
 
 def group_record(group: AlertGroup, *, now: datetime) -> Record:

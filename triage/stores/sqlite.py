@@ -44,6 +44,7 @@ from triage.stores import (
     ordering,
     plans,
     planview,
+    postbox,
     queries,
     records,
     retention,
@@ -52,6 +53,7 @@ from triage.stores import (
 )
 from triage.stores.migrations import migrate
 from triage.stores.planning import Candidate, PlanItemRow
+from triage.stores.postbox import Message, Received
 from triage.stores.retention import Cutoffs, Step
 from triage.stores.silences import Alerted
 from triage.stores.story import Story
@@ -69,7 +71,7 @@ _REMOVED: Final = 200
 
 
 class SqliteStore:
-    """`triage.stores.Store` and `triage.stores.Desk` in one SQLite file."""
+    """`triage.stores.Store`, `triage.stores.Desk` and `triage.stores.postbox.Postbox` in one SQLite file."""
 
     def __init__(self, writer: Worker, reader: Worker) -> None:
         self._writer, self._reader = writer, reader
@@ -116,7 +118,7 @@ class SqliteStore:
         job = partial(claims.claim, now=now, lease=lease, limit=limit, places=places, token=clock.token())
         return await self._writer.run(job)
 
-    async def admit(self, row: OutboxRow, react: React, *, now: datetime) -> bool:
+    async def admit(self, row: OutboxRow, react: React, *, now: datetime) -> OutboxRow | None:
         return await self._writer.run(partial(claims.admit, row=row, react=react, now=now))
 
     async def settle(self, row: OutboxRow, react: React, *, now: datetime) -> bool:
@@ -267,6 +269,15 @@ class SqliteStore:
     async def alerted(self, *, since: datetime) -> list[Alerted]:
         """What there was to tell since then; for the command line, that tells what a silence would keep quiet."""
         return await self._reader.run(partial(silences.alerted, since=since))
+
+    async def received(self) -> list[Received]:
+        return await self._reader.run(postbox.received)
+
+    async def messages(self, *, code: str = "", dead: bool = False, limit: int = 100) -> list[Message]:
+        return await self._reader.run(partial(postbox.messages, code=code, dead=dead, limit=limit))
+
+    async def resend(self, *, code: str, dead: bool, by: str, reason: str, now: datetime) -> list[Message]:
+        return await self._writer.run(partial(writes.resend, code=code, dead=dead, by=by, reason=reason, now=now))
 
     async def silence(self, number: int) -> SilenceView | None:
         return await self._reader.run(partial(silences.view, number=number))

@@ -16,7 +16,8 @@ from triage.facts import RATES, SILENCE, Arrival, Lineage
 from triage.reruns.lineage import payload_key
 from triage.silence import Silence
 from triage.states import ROW_TRANSITIONS, Event, RowEvent, RowState, State, advance
-from triage.stores import decisions, plans, records, silences, standings
+from triage.stores import decisions, lines, plans, records, silences, standings
+from triage.stores.postbox import Message, to_resend
 from triage.stores.records import Record, insert, instant, is_failure
 
 _LINEAGE: Final = (
@@ -207,6 +208,8 @@ def _write_changes(connection: sqlite3.Connection, several: Sequence[Changes], *
             silences.end(connection, *changes.ended, now=now)
         if changes.told is not None:
             _mark_told(connection, *changes.told, now=now)
+        for group, flush in lines.take_along(connection, changes.along, now=now):
+            _mark_told(connection, group, flush, now=now)
         if changes.plan is not None:
             plans.write(connection, changes.plan)
 
@@ -277,6 +280,15 @@ def add_silence(connection: sqlite3.Connection, silence: Silence, *, warn_before
     numbered = silences.insert(connection, silence)
     _insert_rows(connection, [begin(numbered, warn_before=warn_before)], now=silence.created_at)
     return numbered
+
+
+def resend(
+    connection: sqlite3.Connection, *, code: str, dead: bool, by: str, reason: str, now: datetime
+) -> list[Message]:
+    """Have messages sent again, and remember who wanted it."""
+    found, rows, deeds = to_resend(connection, code=code, dead=dead, by=by, reason=reason, now=now)
+    _write_changes(connection, [Changes(rows=tuple(rows), deeds=tuple(deeds))], now=now)
+    return found
 
 
 def save_rule_set(connection: sqlite3.Connection, digest: str, sources: str, *, now: datetime) -> None:

@@ -12,7 +12,8 @@ from triage.changes import Changes
 from triage.reruns.plan import AT_WORK, ItemState, OrderedItem, Plan, PlanItem, PlanState, PlanView, WaitingItem, room
 from triage.stores.planning import PlanItemRow
 from triage.testing.gates import Row
-from triage.testing.tables import Tables, lineage_in, stored_in
+from triage.testing.tables import Tables, lineage_in
+from triage.testing.views import stored_in
 
 
 class MemoryPlans:

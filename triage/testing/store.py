@@ -47,9 +47,10 @@ from triage.stores import (
 )
 from triage.stores.records import instant, instant_of
 from triage.testing.gates import Row
+from triage.testing.lines import line
 from triage.testing.plans import MemoryPlans, plan_sums, plan_view
-from triage.testing.tables import Tables, lineage_in, stored_in
-from triage.testing.views import group_view, silence_view
+from triage.testing.tables import Tables, lineage_in
+from triage.testing.views import group_view, silence_view, stored_in
 
 
 class MemoryStore(MemoryPlans):
@@ -112,18 +113,18 @@ class MemoryStore(MemoryPlans):
         tables = self._open()
         at, token = instant(now), f"claim-{next(self._tokens)}"
         due = [row for row in tables.unfinished() if row["due_at"] <= at and (row["lease_until"] or "") <= at]
-        due = [row for row in due if row["function"] not in places.busy]
+        due = [row for row in due if records.place(row) not in places.busy]
         due.sort(key=lambda row: (row["due_at"], row["id"]))
-        due = places.fitting(due[:limit], function=lambda row: str(row["function"]))
+        due = places.fitting(due[:limit], place=records.place)
         claimed = [records.claimed_row(row, token=token) for row in due]
         for row in due:
             held = {"token": token, "lease_until": instant(now + lease), "attempts": row["attempts"] + 1}
             tables.outbox[row["key"]] = {**row, **held}
         return claimed
 
-    async def admit(self, row: OutboxRow, react: React, *, now: datetime) -> bool:
+    async def admit(self, row: OutboxRow, react: React, *, now: datetime) -> OutboxRow | None:
         outcome = self._settle(self._open(), row, react, now=now)
-        return outcome is not None and outcome.goes
+        return records.admitted_row(row, outcome) if outcome is not None and outcome.goes else None
 
     async def settle(self, row: OutboxRow, react: React, *, now: datetime) -> bool:
         return self._settle(self._open(), row, react, now=now) is not None
@@ -141,7 +142,7 @@ class MemoryStore(MemoryPlans):
         stored = tables.outbox.get(row.key)
         if stored is None or stored["token"] != row.token or stored["state"] not in records.UNFINISHED:
             return None
-        outcome = react(self._row_facts(tables, row))
+        outcome = react(self._row_facts(tables, row, now=now))
         written = tables.copy()
         written.settle(row, outcome, now=now)
         self.tables = written
@@ -174,7 +175,7 @@ class MemoryStore(MemoryPlans):
         self.tables = written
         return answers
 
-    def _row_facts(self, tables: Tables, row: OutboxRow) -> RowFacts:
+    def _row_facts(self, tables: Tables, row: OutboxRow, *, now: datetime) -> RowFacts:
         lineage = tables.lineages.get(row.root)
         known = lineage_in(lineage) if lineage else None
         if row.kind is RowKind.FLUSH:
@@ -182,6 +183,8 @@ class MemoryStore(MemoryPlans):
             return RowFacts(known, group_view(tables, row.group), silences=quiet)
         if row.kind is RowKind.SILENCE:
             return RowFacts(known, silence=silence_view(tables, tables.silences[row.payload["silence"]]))
+        if row.kind is RowKind.NOTIFY:
+            return RowFacts(known, line=line(tables, row, now=now))
         if row.kind is RowKind.PLAN_STEP:
             return RowFacts(known, plan=plan_view(tables, row.payload["plan"]))
         return RowFacts(known, gates=tables.gates(row) if row.function else None)
@@ -198,7 +201,7 @@ class MemoryStore(MemoryPlans):
         return silence_view(self.tables, found) if found else None
 
     async def next_due(self, *, places: Places = Places()) -> datetime | None:
-        rows = [row for row in self._open().unfinished() if row["function"] not in places.busy]
+        rows = [row for row in self._open().unfinished() if records.place(row) not in places.busy]
         times = [max(row["lease_until"] or "", row["due_at"]) for row in rows]
         return instant_of(min(times)) if times else None
 

@@ -18,16 +18,15 @@ from typing import Any, Final
 from triage.admission import heard
 from triage.alerts.silences import begin
 from triage.changes import Changes, Commit, Decided, NewAlert, NewRow, OutboxRow, Quarantined, Settle
-from triage.envelope import RequestId
 from triage.errors import StoreConflict
 from triage.facts import RATES, SILENCE, Arrival, Lineage
 from triage.reruns.gate import Gate
-from triage.reruns.lineage import Stored, payload_key
+from triage.reruns.lineage import payload_key
 from triage.reruns.plan import Plan, PlanChange
 from triage.rules.model import SourceText
 from triage.silence import Silence, Silenced
 from triage.states import ROW_TRANSITIONS, Event, RowEvent, RowState, State, advance, advance_row
-from triage.stores import decisions, records, silences
+from triage.stores import decisions, notifications, records, silences
 from triage.stores.migrations import migrate
 from triage.stores.records import instant
 from triage.testing.gates import Gates, Row
@@ -132,7 +131,8 @@ class Tables(Gates):
         stored = self.outbox[row.key]
         state = advance_row(RowState(stored["state"]), outcome.event)
         if outcome.goes:
-            self.outbox[row.key] = {**stored, "gate": Gate.PASSED, "note": ""}
+            payload = stored["payload"] if outcome.payload is None else records.json_text(outcome.payload)
+            self.outbox[row.key] = {**stored, "gate": Gate.PASSED, "note": "", "payload": payload}
             self.apply(outcome.changes, now=now)
             return
         self.outbox[row.key] = {
@@ -148,8 +148,8 @@ class Tables(Gates):
             "settled_at": None if state in records.UNFINISHED else instant(now),
         }
         self.apply(outcome.changes, now=now)
-        if (delivery := records.delivery_record(row, outcome, now=now)) is not None:
-            _append(self.deliveries, records.DELIVERY, delivery)
+        if (delivery := notifications.delivery_record(row, outcome, now=now)) is not None:
+            _append(self.deliveries, notifications.DELIVERY, delivery)
 
     def apply(self, changes: Changes, *, now: datetime) -> None:
         """Write what a step entails that is no part of a commit.
@@ -253,6 +253,8 @@ class Tables(Gates):
             self.silences[number] = replace(self.silences[number], ended_at=now, ended=how)
         if changes.told is not None:
             self._mark_told(changes.told, now=now)
+        for key in changes.along:
+            self._end_along(key, now=now)
         if changes.plan is not None:
             self._move_plan(changes.plan)
 
@@ -295,6 +297,18 @@ class Tables(Gates):
         alerts = [alert for alert in self.alerts.values() if (alert["group_key"], alert["flush"]) == told]
         roots = {alert["root"] for alert in alerts if alert["silence"] is None}
         self._advance(roots, Event.DELIVERED, (State.ALERTING, State.SILENCED), now=now)
+
+    def _end_along(self, key: str, *, now: datetime) -> None:
+        row = self.outbox.get(key)
+        if row is None or row["state"] not in records.UNFINISHED:
+            return
+        payload, state = json.loads(row["payload"]), advance_row(RowState(row["state"]), RowEvent.HAPPENED).value
+        free = {"token": None, "lease_until": None, "gate": "", "settled_at": instant(now)}
+        self.outbox[key] = {**row, **free, "state": state, "note": notifications.ALONG}
+        record = notifications.along_record(key, payload, group=row["group_key"], now=now)
+        _append(self.deliveries, notifications.DELIVERY, record)
+        if row["group_key"]:
+            self._mark_told((row["group_key"], payload["flush"]), now=now)
 
     def _advance(self, roots: Iterable[str | None], event: Event, origins: Sequence[State], *, now: datetime) -> None:
         for root in roots:
@@ -376,19 +390,3 @@ def _append(table: dict[int, Row], columns: Sequence[str], values: Sequence[Any]
 def lineage_in(row: Row) -> Lineage:
     """A lineage from its row."""
     return decisions.lineage_of([row[name] for name in decisions.LINEAGE_FACTS])
-
-
-def stored_in(tables: Tables, request_id: str) -> Stored | None:
-    """What is known of a request id or task id."""
-    own = tables.envelopes.get(request_id)
-    root = own["root"] if own else tables.links.get(request_id, {"root": None})["root"]
-    if own is None and root is None:
-        return None
-    first = own if root in (None, request_id) else tables.envelopes.get(root)
-    rows = [row for row in tables.outbox.values() if root and row["root"] == root and row["kind"] in ("rerun", "hold")]
-    return Stored(
-        request_id=RequestId(request_id if own else root),
-        arrival=decisions.arrival_of(first) if first else None,
-        lineage=lineage_in(tables.lineages[root]) if root else None,
-        last=json.loads(max(rows, key=lambda row: row["id"])["payload"]) if rows else None,
-    )

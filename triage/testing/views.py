@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 from triage.changes import AlertKind, GroupView, SilencedGroup, SilenceView, WaitingAlert
+from triage.envelope import RequestId
+from triage.reruns.lineage import Stored
 from triage.rules.model import Cause
 from triage.silence import Silence
-from triage.stores import records
+from triage.stores import decisions, records
 from triage.stores.records import instant_of
 from triage.testing.gates import Row
-from triage.testing.tables import Tables
+from triage.testing.tables import Tables, lineage_in
 
 _SAMPLES = 5
 
@@ -84,4 +86,20 @@ def _healed(tables: Tables, silence: int, group: str) -> int:
         tables.lineages.get(alert["root"], {"state": ""})["state"] == "healed"
         for alert in tables.alerts.values()
         if (alert["silence"], alert["group_key"]) == (silence, group)
+    )
+
+
+def stored_in(tables: Tables, request_id: str) -> Stored | None:
+    """What is known of a request id or task id."""
+    own = tables.envelopes.get(request_id)
+    root = own["root"] if own else tables.links.get(request_id, {"root": None})["root"]
+    if own is None and root is None:
+        return None
+    first = own if root in (None, request_id) else tables.envelopes.get(root)
+    rows = [row for row in tables.outbox.values() if root and row["root"] == root and row["kind"] in ("rerun", "hold")]
+    return Stored(
+        request_id=RequestId(request_id if own else root),
+        arrival=decisions.arrival_of(first) if first else None,
+        lineage=lineage_in(tables.lineages[root]) if root else None,
+        last=json.loads(max(rows, key=lambda row: row["id"])["payload"]) if rows else None,
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
+from triage import line
 from triage.changes import RowKind
 from triage.decide import Reason
 from triage.progress import Receiving, Work
@@ -62,8 +63,9 @@ OUTBOX: Final = Metric(
 DELIVERIES: Final = Metric(
     "triage_deliveries_total",
     "counter",
-    "Notifications by result: sent, a try that failed, given up. From the store: it survives a restart.",
-    {"result": ("sent", "failed", "dead")},
+    "Tries to notify, by result: sent, failed, perhaps arrived, given up, below the receiver's floor, gone as part of"
+    " another message. From the store: it survives a restart.",
+    {"result": line.DELIVERIES},
 )
 PLANS: Final = Metric(
     "triage_plans",
@@ -149,8 +151,8 @@ RULES_READ: Final = Metric(
 NOTIFIED: Final = Metric(
     "triage_notifications_total",
     "counter",
-    "Notifications since the start, by receiver and result: sent, a try that failed, given up.",
-    {"receiver": (), "result": ("sent", "failed", "dead")},
+    "Notifications since the start, by receiver and result: sent, a try that failed, perhaps arrived, given up.",
+    {"receiver": (), "result": ("sent", "failed", "unknown", "dead")},
 )
 TEMPLATES: Final = Metric(
     "triage_template_failures_total",
