@@ -287,9 +287,8 @@ class Outbox:
         answers = await self._notifier.send(note, skip=sent)
         now = self._clock.now()
         settle = notified(row, answers, retries=self._retries, fallback=fallback_of(receiver, route), now=now)
-        if settle.delivery != "sent":
-            level = logging.WARNING if answers else logging.ERROR
-            log.log(level, "receiver %s: #%s: %s", receiver, payload.get("code", ""), settle.note)
+        if route is None:
+            log.error("a message is meant for receiver %r, which is not configured", receiver)
         if answers or settle.delivery == "sent":  # a receiver that is not configured any more gets no series
             self._work.notified[receiver, settle.delivery] += 1
         return lambda _facts: settle

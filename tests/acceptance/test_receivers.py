@@ -159,5 +159,5 @@ def test_a_receiver_that_is_taken_away_while_it_is_needed_is_an_alarm(tmp_path, 
         (tmp_path / "triage.toml").write_text('[receivers.other]\nurls = ["console:"]\n')
         running.process.send_signal(signal.SIGHUP)
         running.until(lambda: "receiver 'ops' is not configured" in running.out)
-        assert "ERROR triage.outbox: receiver ops: #" in running.log
+        assert "ERROR triage.outbox: a message is meant for receiver 'ops', which is not configured" in running.log
         assert "Meant for receiver ops, which could not be reached" in running.out
