@@ -109,3 +109,56 @@ def test_secrets_come_from_their_folder_and_instances_have_a_state_of_their_own(
     assert "a-token-nobody-sees" not in said
     machine.sh("systemctl stop triage@media")
     assert machine.show("triage@media", "Result") == "success"
+
+
+AS_ROOT = "TRIAGE_SECRETS_DIR=/etc/triage/secrets TRIAGE_STATE_DIR=/var/lib/triage /opt/triage/bin/triage"
+
+
+def take_in(machine, request_id):
+    """Send one failure and wait until it is decided."""
+    (machine.root / "root" / "one.json").write_bytes(body(request_id))
+    machine.sh(f"{AS_ROOT} queue send /root/one.json")
+    until(machine, f"{AS_ROOT} failures show {request_id}")
+
+
+def test_the_page_about_backups_followed_literally(machine):
+    take_in(machine, "kept-1")
+    machine.sh(block("docs/how-to/back-up-and-restore.md", "backup"))
+    assert machine.sh("stat -c %a /var/backups/triage/*.db").split() == ["600"]
+    take_in(machine, "lost-1")
+    machine.sh(block("docs/how-to/back-up-and-restore.md", "restore"))
+    assert machine.show("triage", "ActiveState") == "active"
+    machine.sh(f"{AS_ROOT} failures show kept-1")
+    machine.sh(f"{AS_ROOT} failures show lost-1", code=1)
+    assert "before-" in machine.sh("ls /var/lib/triage")
+    take_in(machine, "after-1")
+
+
+def test_the_page_about_upgrades_followed_literally(machine):
+    before = machine.show("triage", "MainPID")
+    upgrade = block("docs/how-to/upgrade.md", "upgrade")
+    said = machine.sh(f"cd /root/triage\n{upgrade}", PIP_NO_INDEX="1", PIP_FIND_LINKS="/wheels")
+    assert "laws hold" in said
+    assert machine.show("triage", "MainPID") != before
+    machine.sh("ls /var/backups/triage/before-upgrade-*.db")
+    take_in(machine, "upgraded-1")
+
+
+def test_the_page_about_credentials_followed_literally(machine):
+    rotate = block("docs/how-to/rotate-credentials.md", "rotate")
+    for number in (1, 2):
+        key = {"NEW_ID": f"id-{number}", "NEW_SECRET": f"secret-of-number-{number}"}
+        assert "all is well" in machine.sh(rotate, **key)
+        kept = machine.sh("cat /etc/triage/secrets/credentials__access_key_*; stat -c %a /etc/triage/secrets/*")
+        assert kept.split() == [f"id-{number}", f"secret-of-number-{number}", "600", "600"]
+        assert "secret-of-number" not in machine.sh("journalctl -u triage --no-pager -o cat")
+
+
+def test_the_keys_of_the_store_are_rotated_as_the_page_says(machine):
+    rekey = block("docs/how-to/rotate-credentials.md", "rekey")
+    for number in (1, 2):
+        machine.sh(rekey)
+        take_in(machine, f"sealed-{number}")
+        assert len(machine.sh("cat /etc/triage/secrets/encryption__keys").split()) == number
+    machine.sh("sed -i 2d /etc/triage/secrets/encryption__keys; systemctl restart triage")
+    machine.sh(f"{AS_ROOT} failures show sealed-1; {AS_ROOT} selfcheck")

@@ -123,7 +123,7 @@ def test_what_needs_somebody_is_said_before_the_tables():
         "! the rule files are not used since 3m, mistakes: 3 (triage rules check)",
         "! function f0: switched off by anna, 5m ago: it fails",
         "! function f1: switched off by anna, 5m ago: it fails",
-        "! 2 more switches (triage switch)",
+        "! 2 more switches (triage switch show)",
         "a person has to decide: 20 (triage failures list --state held)",
         "nobody knows yet whether it was submitted: 1",
         "re-runs wait: switch 30",

@@ -141,7 +141,7 @@ def _notices(now: Snapshot) -> Iterator[Line]:
             Span(f"! {switch}: switched off by {switch.by}, {short(now.at - switch.at)} ago: {switch.reason}", "bad"),
         )
     if len(store.switches) > 2:
-        yield (Span(f"! {len(store.switches) - 2} more switches (triage switch)", "bad"),)
+        yield (Span(f"! {len(store.switches) - 2} more switches (triage switch show)", "bad"),)
     for text in _also(store):
         yield (Span(text),)
 
