@@ -35,7 +35,8 @@ FILE: Final = Law(
     "The pages of the file are as SQLite wrote them.",
     "SELECT page_count AS pages, page_count * page_size / 1048576 AS size FROM pragma_page_count, pragma_page_size",
     "{pages:,} pages, {size:,} MiB",
-    "SELECT 'the file', quick_check FROM pragma_quick_check(20) WHERE quick_check != 'ok'",
+    # Without a limit as its argument, which newer versions of SQLite take for a table's name.
+    "SELECT 'the file', quick_check FROM pragma_quick_check WHERE quick_check != 'ok'",
     "Stop the daemon and restore the file from a backup; `sqlite3 FILE .recover` saves what can be read.",
 )
 
