@@ -11,20 +11,19 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 from triage.alerts.compose import Texts, built_in, extended
-from triage.alerts.fields import bare, fields_of
+from triage.alerts.drawing import drawn, template_of
+from triage.alerts.fields import bare
 from triage.alerts.links import DEFAULT_SITES, Sites
-from triage.alerts.message import Message, message_of
-from triage.alerts.render import Format, converted, render
-from triage.alerts.wording import printable
+from triage.alerts.message import message_of
+from triage.alerts.render import Format
 from triage.changes import GroupView
 from triage.progress import Work
 from triage.rules.model import RuleSet
-from triage.templating.sandbox import TemplateError, own_template
+from triage.templating.sandbox import TemplateError
 
 log = logging.getLogger(__name__)
 
 _NOTHING: Final = RuleSet((), "")
-_LONGEST_TITLE: Final = 160
 
 
 class Composer:
@@ -70,44 +69,10 @@ class Composer:
     def _own(self, rule_id: str, receiver: str) -> Iterator[tuple[str, Mapping[str, str]]]:
         """Names and templates, by form, of what is to be tried."""
         rules = self._rules()
-        rule = next((each for each in rules.rules if each.id == rule_id), None) if rule_id else None
-        wanted = rule.alert.template if rule and rule.alert else ""
-        if isinstance(wanted, tuple):
-            yield f"of rule {rule_id}", dict(wanted)
-        for name in filter(None, (wanted if isinstance(wanted, str) else "", self._templates.get(receiver, ""))):
+        if (of_rule := template_of(rules, rule_id)) is not None:
+            yield of_rule
+        if name := self._templates.get(receiver, ""):
             yield name, rules.templates.get(name, {})
-
-
-def drawn(message: Message, template: Mapping[str, str], receiver: str, forms: Collection[Format]) -> Texts:
-    """A message as a template has it. Forms that it does not have are made of its plain text, or built in.
-
-    Raises:
-        TemplateError: it cannot be used for this message.
-    """
-    if not template:
-        raise TemplateError("there is none of that name beside the rules")
-    values = fields_of(message, receiver)
-    titles: list[str] = []
-    texts: dict[Format, str] = {}
-    for form in (each for each in Format if each in template):
-        if form in forms or form is Format.TEXT or Format.TEXT not in template:
-            done = own_template(template[form], form).draw(values)
-            texts[form] = done.text
-            titles += [done.title] if done.title else []
-    plain = texts.get(Format.TEXT)
-    text = plain or texts.get(Format.MARKDOWN) or render(message, Format.TEXT)
-    rich: dict[Format, str] = {
-        form: texts.get(form) or (render(message, form) if plain is None else converted(plain, form))
-        for form in forms
-        if form is not Format.TEXT
-    }
-    return Texts(_titled(titles[0], message) if titles else message.title, text, rich)
-
-
-def _titled(title: str, message: Message) -> str:
-    """A title of one's own. The code is in it in any case: by that a repeat is known."""
-    line = printable(title, _LONGEST_TITLE)
-    return line if message.code in line else f"{line} #{message.code}"
 
 
 def _noted(texts: Texts, notes: Collection[str]) -> Texts:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from triage.admission import admitted
 from triage.alerts.compose import built_in
+from triage.alerts.drawing import drawn, template_of
 from triage.alerts.grouping import short_code
+from triage.alerts.message import message_of
 from triage.alerts.silences import by_receiver
 from triage.changes import Changes, GroupView, NewAlert, OutboxRow, RowFacts, RowKind, WaitingAlert
 from triage.decide import Decision, Hold, Rerun, decide
@@ -24,6 +26,7 @@ from triage.rules.model import Mode, Rule, RuleSet
 from triage.rules.readers import show_duration
 from triage.states import RowState
 from triage.subject import Subject
+from triage.templating.sandbox import TemplateError
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +59,14 @@ def run_cases(rules: RuleSet, cases: Sequence[Case]) -> list[CaseResult]:
 
 def _run(rules: RuleSet, case: Case) -> CaseResult:
     decision = decide(case.arrival, case.facts, rules, now=case.now)
-    differences = tuple(_differences(case, decision))
+    differences = tuple(_differences(rules, case, decision))
     why = ""
     if any(each.what == "rule" for each in differences):
         why = _why(rules, case)
     return CaseResult(case, differences, why)
 
 
-def _differences(case: Case, decision: Decision) -> Iterable[Difference]:
+def _differences(rules: RuleSet, case: Case, decision: Decision) -> Iterable[Difference]:
     expect = case.expect
     rule_id = decision.rule.id if decision.rule else ""
     if expect.rule is not None and expect.rule != rule_id:
@@ -84,7 +87,8 @@ def _differences(case: Case, decision: Decision) -> Iterable[Difference]:
         yield from _waits(expect.rerun, changes, case)
     if len(expect.alerts) == len(alerts):
         for index, (each, alert) in enumerate(zip(expect.alerts, alerts, strict=True)):
-            yield from _alert(each, alert, case, name="alert" if len(alerts) == 1 else f"alert[{index}]")
+            name = "alert" if len(alerts) == 1 else f"alert[{index}]"
+            yield from _alert(each, alert, case, rendered(rules, alert, case), name=name)
     for name, part, reason in (("ignore", expect.ignore, ignored), ("hold", expect.hold, held)):
         if part is not None and reason is not None and part not in reason:
             yield Difference(name, part, reason)
@@ -141,7 +145,7 @@ def _waits(expected: ExpectedRerun, changes: Changes, case: Case) -> Iterable[Di
         yield Difference("rerun.waits", expected.waits or "it goes", waits or "it goes")
 
 
-def _alert(expected: ExpectedAlert, alert: NewAlert, case: Case, *, name: str) -> Iterable[Difference]:
+def _alert(expected: ExpectedAlert, alert: NewAlert, case: Case, text: str, *, name: str) -> Iterable[Difference]:
     if expected.to is not None and set(expected.to) != set(alert.group.receivers):
         yield Difference(f"{name}.to", ", ".join(expected.to), ", ".join(alert.group.receivers))
     kept = by_receiver(alert.group, alert.group.labels, case.silences, now=case.now)
@@ -151,18 +155,26 @@ def _alert(expected: ExpectedAlert, alert: NewAlert, case: Case, *, name: str) -
         yield Difference(f"{name}.severity", str(expected.severity), alert.group.severity)
     if expected.cause not in (None, alert.cause):
         yield Difference(f"{name}.cause", str(expected.cause), alert.cause)
-    text = rendered(alert, case)
     for part in expected.text:
         if part not in text:
             yield Difference(f"{name}.text", part, text)
 
 
-def rendered(alert: NewAlert, case: Case) -> str:
-    """What a person would read, were this the only failure of its group."""
+def rendered(rules: RuleSet, alert: NewAlert, case: Case) -> str:
+    """What a person would read, were this the only failure of its group; or why the rule's template cannot be used."""
     attempts = case.facts.lineage.attempt if case.facts.lineage else 0
     waiting = WaitingAlert(alert.request_id, alert.cause, alert.detail, case.now, attempts)
     view = GroupView(alert.group, 0, 0, case.now, case.now, {alert.cause: 1}, (waiting,), 1)
-    texts = built_in(view, short_code(alert.group.key, 1))
+    code = short_code(alert.group.key, 1)
+    own = template_of(rules, alert.group.labels.get("rule", ""))
+    if own is None:
+        texts = built_in(view, code)
+    else:
+        name, forms = own
+        try:
+            texts = drawn(message_of(view, code), forms, alert.group.receivers[0], ())
+        except TemplateError as error:
+            return f"template {name} could not be used: {error}"
     return f"{texts.title}\n{texts.body}"
 
 

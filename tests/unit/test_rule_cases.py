@@ -150,6 +150,26 @@ def test_a_text_that_is_missing_is_told_with_the_whole_text():
     assert "Look: triage failures show 1-case" in actual
 
 
+def test_the_text_is_that_of_the_rule_s_own_template():
+    files = {
+        "rules.yaml": """version: 1
+rules:
+  - {id: own, match: {function: img}, alert: {template: short}}
+  - {id: inline, match: {function: pay}, alert: {template: "{{ function }} has no money"}}
+  - {id: usual, alert: {}}
+""",
+        "short.txt.j2": "{{ function }} is down\n",
+    }
+    rules = load_rules([SourceText(name, text) for name, text in files.items()])
+    expected = {"img": "img is down", "pay": "pay has no money", "web": "Look: triage failures show 1-case"}
+
+    for function, text in expected.items():
+        asked = f"envelope: {{function: {function}}}, expect: {{alert: {{text: nobody says this}}}}"
+        actual = run(asked, rules).differences[0].actual
+        assert text in actual
+        assert ("Look" in actual) == (function == "web")
+
+
 @pytest.mark.parametrize(
     ("case", "why"),
     [
