@@ -45,6 +45,7 @@ from triage.stores import (
     plans,
     planview,
     postbox,
+    previews,
     queries,
     records,
     retention,
@@ -193,6 +194,9 @@ class SqliteStore:
 
     async def typical_rerun(self, functions: Sequence[str]) -> timedelta | None:
         return await self._reader.run(partial(candidates.typical_rerun, functions=functions))
+
+    async def previewed(self, name: str) -> previews.Previewed | None:
+        return await self._reader.run(partial(previews.previewed, name=name))
 
     async def next_due(self, *, places: Places = Places()) -> datetime | None:
         return await self._writer.run(partial(claims.next_due, places=places))
