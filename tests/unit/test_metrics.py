@@ -125,6 +125,8 @@ def test_what_was_done_since_the_start_is_told():
     assert samples["triage_template_failures_total", (("template", "oncall"),)] == 6
     overdue = {labels[0][1]: n for (name, labels), n in samples.items() if name == "triage_outbox_overdue_seconds"}
     assert overdue == {kind.value: 0 for kind in RowKind} | {"notify": 90}
+    before = metrics_text(view(totals=replace(TOTALS, outbox_due=due), seen_at=NOW - timedelta(seconds=60)))
+    assert read(before)["triage_outbox_overdue_seconds", (("kind", "notify"),)] == 30
 
 
 def test_refused_rules_show():

@@ -212,6 +212,8 @@ class View:
     at: datetime
     work: Work
     oldest: Mapping[str, datetime | None] = field(default_factory=dict)
+    seen_at: datetime | None = None
+    """When ``totals`` was read, if that was before ``at``."""
 
 
 _Samples = list[tuple[tuple[str, ...], float]]
@@ -261,8 +263,9 @@ def _values(view: View) -> dict[str, _Samples]:
             (known,) = metric.labels.values()
             values[metric.name] = [((value,), counts.get(value, 0)) for value in known]
         due = sums.outbox_due
+        seen_at = view.seen_at or view.at
         values[OVERDUE.name] = [
-            ((kind,), max((view.at - due.get(kind, view.at)).total_seconds(), 0)) for kind in OVERDUE.labels["kind"]
+            ((kind,), max((seen_at - due.get(kind, seen_at)).total_seconds(), 0)) for kind in OVERDUE.labels["kind"]
         ]
     if view.state is not None:
         values[RULES_REFUSED.name] = [((), bool(view.state.problems))]

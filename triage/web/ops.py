@@ -134,6 +134,7 @@ class Ops:
             state=look.rules,
             sources=self._sources,
             at=self._clock.now(),
+            seen_at=look.at,
             work=self._work,
             oldest={name: self._oldest(name) for name in self._sources},
             waiting={name: progress.waiting(now) for name, progress in self._stages.items()},
