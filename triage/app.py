@@ -296,6 +296,7 @@ async def build(
             limit=limit,
             work=work,
             traces=traces,
+            redaction=settings.redaction.redaction,
         )
         configuration = Configuration(settings, read=reread)
 

@@ -23,6 +23,7 @@ from triage.envelope import RECONSTRUCTED, Destination, Envelope, parse_body
 from triage.errors import InvalidEnvelope, Permanent, StoreConflict, StoreUnavailable, Temporary
 from triage.facts import NO_LABELS, Arrival, arrival
 from triage.progress import LIMIT, Progress, Receiving, Work
+from triage.redaction import NOTHING, Redaction
 from triage.rules.model import AlertPolicy, RuleSet
 from triage.settings import show_duration
 from triage.sources import Delivery, Source
@@ -87,12 +88,13 @@ class Consumer:
         limit: timedelta = LIMIT,
         work: Work | None = None,
         traces: Traces | None = None,
+        redaction: Redaction = NOTHING,
     ) -> None:
         """``rules`` gives the set in force, ``batch`` bounds what is committed at once (and what waits for that, once
         more), ``committed`` is called after each commit (it wakes the outbox), ``limit`` is how long a stage may stand
-        still, ``work`` is counted up.
+        still, ``work`` is counted up, ``redaction`` is what must not be told nor stored in the clear.
         """
-        self._work, self._traces = work or Work(), traces
+        self._work, self._traces, self._redaction = work or Work(), traces, redaction
         self._intakes, self._store, self._rules, self._clock = intakes, store, rules, clock
         self._quarantine, self._committed, self._labels = quarantine, committed, labels
         self._group = min(_GROUP, batch)
@@ -207,7 +209,10 @@ class Consumer:
     async def _commit(self, batch: Sequence[Taken]) -> None:
         now, began = self._clock.now(), self._clock.steady()
         arrivals, unread = read_batch(batch, now=now, labels=self._labels)
+        unread = tuple(replace(item, detail=self._redaction.text(item.detail)) for item in unread)
         quarantined = tuple(replace(item, alert=self._quarantine_alert(item)) for item in unread)
+        # Rules decide by what came; what is written and told of it is made of this.
+        shown = [self._redaction.arrival(each) for each in arrivals]
         pause = timedelta(milliseconds=500)
         conflicts = 0
         while True:
@@ -218,7 +223,7 @@ class Consumer:
                 commit = Commit(
                     now=now,
                     rule_set=rules.digest,
-                    decided=tuple(decided(a, d) for a, d in zip(arrivals, decisions, strict=True) if d.is_new),
+                    decided=tuple(decided(a, d) for a, d in zip(shown, decisions, strict=True) if d.is_new),
                     duplicates=_with(Reason.DUPLICATE, arrivals, decisions),
                     conflicts=_with(Reason.CONFLICT, arrivals, decisions),
                     quarantined=quarantined,

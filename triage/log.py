@@ -94,16 +94,27 @@ def _escape(char: str) -> str:
     return "".join(f"\\u{units[index : index + 4]}" for index in range(0, len(units), 4))
 
 
-def configure(settings: LogSettings, *, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
+def configure(
+    settings: LogSettings,
+    *,
+    secrets: Iterable[str] = (),
+    redact: Callable[[str], str] = str,
+    stream: TextIO | None = None,
+) -> None:
     """Send the log to ``stream`` (standard error), and nowhere else. Replaces what was configured before.
 
     What would go around it goes through it as well: warnings of Python, and exceptions that nobody caught.
+
+    Args:
+        secrets: texts of the configuration that are taken out.
+        redact: takes out what else must not be told.
     """
     from triage.clock import monotonic  # noqa: PLC0415 - only the daemon writes a log, and this brings asyncio
 
     handler = CountingHandler(stream or sys.stderr, now=monotonic)
     handler.setFormatter((_Json if settings.format == "json" else _Text)())
-    handler.addFilter(_Redact(redactor(secrets)))
+    known = redactor(secrets)
+    handler.addFilter(_Redact(lambda text: redact(known(text))))
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
     # Below WARNING the first two write whole addresses with their tokens, and the others what tells nobody anything.
     for name in ("apprise", "urllib3", "watchfiles", "apscheduler"):

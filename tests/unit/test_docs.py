@@ -85,6 +85,7 @@ def test_every_setting_is_described_as_in_the_code(title: str, group: type[BaseM
         "retention",
         "outbound",
         "encryption",
+        "redaction",
         "web",
         "watchdog",
         "links",

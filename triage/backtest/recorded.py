@@ -16,6 +16,7 @@ from pydantic_core import from_json
 from triage.decide import Decision
 from triage.envelope import Destination, Outcome, RequestId, parse_body
 from triage.facts import NO_LABELS, Arrival, Facts
+from triage.redaction import MARKS
 from triage.rules.model import KIND, Cause
 from triage.stores.decisions import also_json, effects_json, facts_of, shadow_json
 from triage.stores.records import MESSAGE_LIMIT, instant_of
@@ -95,10 +96,11 @@ class Recorded:
             len(row[_MESSAGE]) >= MESSAGE_LIMIT
             or len(row[_TYPE]) >= MESSAGE_LIMIT
             or len(row[_CONDITION]) >= MESSAGE_LIMIT
+            or ("[" in row[_MESSAGE] and MARKS.search(row[_MESSAGE]) is not None)
             or _is_large(row[_STATUS])
             or _is_large(row[_COUNT])
         )
-        """Whether a column may hold less than the message said."""
+        """Whether a column may hold less than the message said, or something else."""
         self._facts: tuple[Facts, datetime, Mapping[str, str]] | None = None
         self._message: Mapping[str, Any] | None = None
 

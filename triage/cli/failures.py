@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +19,7 @@ from triage.log import printable
 from triage.states import State
 
 if TYPE_CHECKING:
+    from triage.redaction import Redaction
     from triage.settings import Settings
     from triage.stores import FailureDetail, FailureRow
 
@@ -97,10 +98,13 @@ def list_(
 @failures.command()
 @click.argument("request_id")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, complete.")
+@click.option("--unredacted", is_flag=True, help="Show event and answer as they came, whatever [redaction] says.")
 @settings_option
-def show(*, settings: Settings, request_id: str, as_json: bool) -> None:
+def show(*, settings: Settings, request_id: str, as_json: bool, unredacted: bool) -> None:
     """Show all that happened to one failure. The first characters of its id will do if no other begins so."""
     found = ask(settings, lambda store: store.failure(request_id))
+    if found is not None and not unredacted and settings.redaction.redaction:
+        found = _redacted(found, settings.redaction.redaction)
     if found is None:
         click.echo(
             f"triage: no single failure has the request id {request_id!r}. `triage failures list` shows them.", err=True
@@ -122,6 +126,12 @@ def release(*, settings: Settings, request_ids: Sequence[str], rerun: bool, by: 
     from triage.cli.holds import decide  # noqa: PLC0415
 
     sys.exit(0 if decide(settings, request_ids, approve=rerun, by=by, reason=reason) else 1)
+
+
+def _redacted(found: FailureDetail, redaction: Redaction) -> FailureDetail:
+    conflicts = [{**item, "body": redaction.body(item["body"])} for item in found.conflicts]
+    envelope = {**found.envelope, "body": redaction.body(found.envelope["body"])}
+    return replace(found, envelope=envelope, conflicts=conflicts)
 
 
 def _code(row: FailureRow) -> str:

@@ -72,7 +72,7 @@ def run(config: Path | None) -> None:
 def _configure_log(settings: Settings) -> None:
     from triage.log import configure, secrets_of  # noqa: PLC0415
 
-    configure(settings.log, secrets=secrets_of(settings))
+    configure(settings.log, secrets=secrets_of(settings), redact=settings.redaction.redaction.text)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

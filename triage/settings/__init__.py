@@ -23,7 +23,7 @@ from triage.settings.fields import (
 from triage.settings.links import LinkSettings
 from triage.settings.load import Loaded, load, load_settings
 from triage.settings.outbound import OutboundSettings
-from triage.settings.privacy import EncryptionSettings
+from triage.settings.privacy import EncryptionSettings, RedactionSettings
 from triage.settings.receivers import ReceiverSettings
 from triage.settings.reruns import RerunSettings
 from triage.settings.sources import LocalSource, ReconcileSource, SmqSource, SourceSettings
@@ -46,6 +46,7 @@ __all__ = [
     "QueueSettings",
     "ReceiverSettings",
     "ReconcileSource",
+    "RedactionSettings",
     "RerunSettings",
     "RetentionSettings",
     "Settings",

@@ -24,7 +24,7 @@ from triage.alerts.delivery import Retries
 from triage.settings.group import Group
 from triage.settings.links import LinkSettings
 from triage.settings.outbound import OutboundSettings
-from triage.settings.privacy import EncryptionSettings
+from triage.settings.privacy import EncryptionSettings, RedactionSettings
 from triage.settings.receivers import ReceiverSettings
 from triage.settings.reruns import RerunSettings
 from triage.settings.sources import LocalSource, ReconcileSource, SourceSettings
@@ -276,6 +276,7 @@ class Settings(BaseSettings):
     quarantine: QuarantineSettings = QuarantineSettings()
     retention: RetentionSettings = RetentionSettings()
     encryption: EncryptionSettings = EncryptionSettings()
+    redaction: RedactionSettings = RedactionSettings()
     outbound: OutboundSettings = OutboundSettings()
     web: WebSettings = WebSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
@@ -313,6 +314,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Settings:
+        if self.redaction.redaction and not self.encryption.keys:
+            raise ValueError("redaction: needs encryption.keys, since the message itself is stored as it came")
         names = [source.name for source in self.sources]
         for name in sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"sources: the name {name!r} is used twice; give each source a name of its own")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 from triage.envelope import RequestId
+from triage.facts import Arrival
 from triage.orders import Limits, Order, Ordered, Refused, place
 from triage.reruns.lineage import Stored
 from triage.stores import decisions, records
@@ -42,10 +44,17 @@ def stored(connection: sqlite3.Connection, request_id: str) -> Stored | None:
     last = connection.execute(_LAST, (root,)).fetchone() if root else None
     return Stored(
         request_id=RequestId(request_id if own else root),
-        arrival=decisions.arrival_of(first) if first and first["body"] else None,
+        arrival=_told(first) if first and first["body"] else None,
         lineage=lineage_at(connection, root) if root else None,
         last=json.loads(last[0]) if last else None,
     )
+
+
+def _told(row: Mapping[str, Any]) -> Arrival:
+    """An envelope with the error as it is told of, which may be redacted."""
+    arrival = decisions.arrival_of(row)
+    error = replace(arrival.envelope.error, type=row["error_type"], message=row["error_message"])
+    return replace(arrival, envelope=replace(arrival.envelope, error=error))
 
 
 def write(connection: sqlite3.Connection, answer: Ordered, *, now: datetime) -> None:
