@@ -313,9 +313,13 @@ class Settings(BaseSettings):
         return full
 
     @model_validator(mode="after")
-    def _names_agree(self) -> Settings:
+    def _redacted_means_sealed(self) -> Settings:
         if self.redaction.redaction and not self.encryption.keys:
             raise ValueError("redaction: needs encryption.keys, since the message itself is stored as it came")
+        return self
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Settings:
         names = [source.name for source in self.sources]
         for name in sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"sources: the name {name!r} is used twice; give each source a name of its own")
