@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sqlite3
 import stat
 from contextlib import closing
@@ -174,6 +175,22 @@ def damaged(path):
     with path.open("r+b") as file:
         file.seek((page - 1) * size)
         file.write(b"\xff" * size)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("lost", [False, True], ids=["the store is there", "the store is lost"])
+def test_what_root_restores_belongs_to_the_user_of_the_service(tmp_path, lost):
+    folder = tmp_path / "state"
+    folder.mkdir()
+    path = filled(folder, "r-1")
+    assert maintenance.backup(path, tmp_path / "copy.db") == []
+    for each in (folder, *folder.iterdir()):
+        os.chown(each, 61234, 61235)
+    if lost:
+        path.unlink()
+    maintenance.restore(tmp_path / "copy.db", path, now=make.NOW)
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (61234, 61235, 0o600)
 
 
 def test_a_damaged_copy_is_not_restored_and_a_damaged_store_gives_no_copy(tmp_path):

@@ -160,6 +160,7 @@ def restore(copy: Path, path: Path, *, now: datetime) -> tuple[list[str], Path |
         with closing(sqlite3.connect(part, isolation_level=None)) as connection:
             migrate(connection)
             connection.execute(_INTERRUPTED, {"now": instant(now)})
+        _give_away(part, path if path.exists() else path.parent)
         _sync(part)
         kept = _put_aside(path, now) if path.exists() else None
         part.rename(path)
@@ -169,6 +170,13 @@ def restore(copy: Path, path: Path, *, now: datetime) -> tuple[list[str], Path |
     finally:
         part.unlink(missing_ok=True)
     return [], kept
+
+
+def _give_away(path: Path, like: Path) -> None:
+    """Let a file belong to whom another one belongs: root restores it, and the service has a user of its own."""
+    owner = like.stat()
+    if os.geteuid() == 0:
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 _INTERRUPTED: Final = """
