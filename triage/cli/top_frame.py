@@ -190,8 +190,8 @@ def _sections(now: Snapshot, before: Snapshot | None) -> Iterator[_Section]:
         "RECEIVERS, 1 h",
         16,
         (
-            *(_Column("sent", 9), _Column("failed", 9), _Column("given up", 11), _Column("waiting", 11)),
-            _Column("last", 12),
+            *(_Column("sent", 9), _Column("failed", 9), _Column("unknown", 9), _Column("given up", 10)),
+            *(_Column("waiting", 9), _Column("last", 9)),
         ),
         [_receiver_row(receiver, now.at) for receiver in store.receivers],
         "nobody was told anything in the last hour",
@@ -283,11 +283,12 @@ def _waiting_row(row: Waiting, now: datetime) -> list[Span]:
 
 def _receiver_row(receiver: Receiver, now: datetime) -> list[Span]:
     results = receiver.results
-    failed, dead = results.get("failed", 0), results.get("dead", 0)
+    failed, unknown, dead = (results.get(result, 0) for result in ("failed", "unknown", "dead"))
     return [
         Span(receiver.name, "bad" if dead else ""),
         Span(f"{results.get('sent', 0):,}"),
         Span(f"{failed:,}", "warn" if failed else ""),
+        Span(f"{unknown:,}", "warn" if unknown else ""),
         Span(f"{dead:,}", "bad" if dead else ""),
         Span(f"{receiver.waiting:,}"),
         Span(_ago(receiver.last_at, now)),
