@@ -205,9 +205,15 @@ TABLE = {
         "1:1: the key 'version' is missing (Version of this format: 1.)",
         "1:1: the key 'rules' is missing (The rules; the first that matches decides. Needed unless the file defines something.)"]),
     "YAML that does not end": ("version: 1\nrules: [\n", [
-        "3:1: not valid YAML: did not find expected node content while parsing a flow node"]),
+        "3:1: not valid YAML: did not find expected node content while parsing a flow node, which begins in line 3 (a bracket that was opened is not closed)"]),
+    "a bracket that is not closed": ("version: 1\nrules:\n  - {id: a, match: {function: b}\n    alert: {}\n", [
+        "4:5: not valid YAML: did not find expected ',' or '}' while parsing a flow mapping, which begins in line 3 (a bracket that was opened is not closed, or a quote inside of quotes is not written twice)"]),
+    "a quote inside of quotes": ("version: 1\nrules:\n  - {id: a, ignore: 'it's known'}\n", [
+        "3:25: not valid YAML: did not find expected ',' or '}' while parsing a flow mapping, which begins in line 3 (a bracket that was opened is not closed, or a quote inside of quotes is not written twice)"]),
+    "a colon in a text": ("version: 1\nrules:\n  - id: a\n    ignore: known: it is old\n", [
+        "4:18: not valid YAML: mapping values are not allowed in this context (a text with a colon and a blank in it needs quotes; or the indentation is wrong)"]),
     "a tab": ("version: 1\n\trules: []\n", [
-        "2:1: not valid YAML: found a tab character that violates indentation while scanning a plain scalar"]),
+        "2:1: not valid YAML: found a tab character that violates indentation while scanning a plain scalar (indent with blanks)"]),
     "second document": ("version: 1\nrules: []\n---\nrules: []\n", [
         "3:1: a second document; a rule file holds one"]),
     "a Python object": ("version: 1\nrules: !!python/object/apply:os.getcwd []\n", [

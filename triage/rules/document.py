@@ -148,9 +148,12 @@ class _Reader:
         try:
             yield from yaml.parse(self.source.text, Loader=yaml.CSafeLoader)
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
+            mark, begin = error.problem_mark or error.context_mark, error.context_mark
             context = f" {error.context}" if error.context else ""
-            raise self.fatal(mark.index if mark else 0, f"not valid YAML: {error.problem}{context}") from None
+            if begin is not None and ("flow" in context or "quoted" in context):
+                context += f", which begins in line {begin.line + 1}"
+            hint = next((hint for said, hint in _MENDS.items() if said in f"{error.problem}"), "")
+            raise self.fatal(mark.index if mark else 0, f"not valid YAML: {error.problem}{context}", hint) from None
         except yaml.YAMLError as error:
             raise self.fatal(0, f"not valid YAML: {error}") from None
 
@@ -230,8 +233,22 @@ class _Reader:
         if len(self.problems) >= MAX_TOLD:
             raise self.fatal(index, f"{MAX_TOLD} mistakes up to here; the rest is not read")
 
-    def fatal(self, index: int, message: str) -> _Fatal:
-        return _Fatal(problem_at(self.source, index, message))
+    def fatal(self, index: int, message: str, hint: str = "") -> _Fatal:
+        return _Fatal(problem_at(self.source, index, message, hint))
+
+
+_NOT_CLOSED: Final = "a bracket that was opened is not closed"
+_MENDS: Final = {
+    "found a tab character": "indent with blanks",
+    "cannot start any token": "indent with blanks, not tabs; a text that begins with @, % or ` needs quotes",
+    "mapping values are not allowed": "a text with a colon and a blank in it needs quotes; or the indentation is wrong",
+    "did not find expected ',' or": _NOT_CLOSED + ", or a quote inside of quotes is not written twice",
+    "did not find expected node content": _NOT_CLOSED,
+    "unexpected end of stream": "a quote that was opened is not closed",
+    "could not find expected ':'": "a colon and a blank stand between a key and its value",
+    "did not find expected key": "the indentation is wrong, or a quote inside of quotes is not written twice",
+}
+"""What to do about what the parser says, by a part of that."""
 
 
 def _typed(text: str) -> Any:
