@@ -173,6 +173,18 @@ def test_explain_names_the_silence_that_kept_an_alert_quiet(quiet, request_id, e
     assert [gate["why"] for gate in gates if gate["gate"] == "silence"] == [expected]
 
 
+def test_the_story_of_a_silenced_failure_names_the_silence(quiet):
+    env = {"TRIAGE_STATE_DIR": str(quiet), "TRIAGE_CONFIG": None}
+    told = CliRunner(env=env).invoke(cli, ["lineage", "1-cccc"]).stdout
+    assert "failed (silence 2 kept it from everybody)" in told
+    shown = [
+        line.split() for line in CliRunner(env=env).invoke(cli, ["failures", "show", "1-cccc"]).stdout.splitlines()
+    ]
+    head = shown.index(["AT", "CAUSE", "REQUEST_ID", "FLUSH", "SILENCE", "DETAIL"])
+    assert shown[head + 1][-2:] == ["2", "-"]
+    assert "kept it" not in CliRunner(env=env).invoke(cli, ["lineage", "1-bbbb"]).stdout, "one receiver was told"
+
+
 def test_explain_asks_what_a_silence_would_say_of_other_rules_and_of_a_message_in_a_file(quiet, tmp_path):
     other = tmp_path / "other.yaml"
     other.write_text(HEAD + "  - id: calm\n    alert: {to: [oncall]}\n")

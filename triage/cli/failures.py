@@ -171,7 +171,7 @@ def _tell(detail: FailureDetail) -> None:
     )
     _rows("attempts", lineage.get("members", ()), "attempt", "received_at", "outcome", "request_id")
     _rows("decided by people", lineage.get("deeds", ()), "at", "by", "action", "reason")
-    _rows("alerts", lineage.get("alerts", ()), "at", "cause", "request_id", "flush", "detail")
+    _rows("alerts", lineage.get("alerts", ()), "at", "cause", "request_id", "flush", "silence", "detail")
     _rows("outbox", detail.outbox, "kind", "state", "due_at", "attempts", "note")
     _rows("deliveries", detail.deliveries, "at", "receiver", "result", "note")
     _rows("conflicts: other bodies under this id", detail.conflicts, "received_at", "source", "message_id", "body")

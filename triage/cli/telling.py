@@ -179,8 +179,10 @@ def _by(row: Row) -> str:
 
 
 def _alert(row: Row) -> str:
-    waits = " (waits for its group)" if row["flush"] is None else ""
-    return f"{row['cause'].replace('_', ' ')}{f': {detail}' if (detail := row['detail']) else ''}{waits}"
+    rest = " (waits for its group)" if row["flush"] is None else ""
+    if row["silence"] is not None:
+        rest = f" (silence {row['silence']} kept it from everybody)"
+    return f"{row['cause'].replace('_', ' ')}{f': {detail}' if (detail := row['detail']) else ''}{rest}"
 
 
 def _delivery(row: Row) -> str:
