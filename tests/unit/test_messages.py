@@ -247,6 +247,7 @@ def test_the_forms_say_the_same():
         assert said in text
         assert said in marked
         assert said in Tags(page).text
+    assert "[sls.console.aliyun.com](https://sls.console.aliyun.com/lognext/project/p1/logsearch/logs?" in marked
     assert marked.count("\n- **") == len([line for line in text.splitlines() if line[0] != " "]) - 1
 
 

@@ -16,7 +16,7 @@ from triage.alerts.message import Message, Sample, message_of
 from triage.alerts.wording import Format, instant, printable
 from triage.changes import GroupView
 from triage.rules.model import Severity
-from triage.templating.marks import bare_link, code_span, escaped
+from triage.templating.marks import code_span, escaped, named_link
 
 __all__ = ["Format", "body", "converted", "fitting", "instant", "lines", "printable", "render", "title"]
 
@@ -69,8 +69,6 @@ def lines(message: Message) -> Iterator[Line]:
         yield Line(Kind.COMMAND, step.label, "", step.command)
     if message.runbook:
         yield Line(Kind.LINK, "Runbook", message.runbook)
-    for link in message.links:
-        yield Line(Kind.LINK, link.label, link.url)
     if message.samples:
         yield Line(Kind.FACT, "Newest", "")
     for sample in message.samples:
@@ -82,6 +80,8 @@ def lines(message: Message) -> Iterator[Line]:
         yield Line(Kind.FACT, "Owner", "" if message.owner else "(nobody)", message.owner)
     if message.rule:
         yield Line(Kind.FACT, "Rule", "", message.rule)
+    for link in message.links:  # last, since an address may fill half a phone
+        yield Line(Kind.LINK, link.label, link.url)
 
 
 def _counted(message: Message) -> str:
@@ -113,7 +113,7 @@ def _markdown(_message: Message, drawn: Sequence[Line]) -> str:
 
 
 def _markdown_line(line: Line) -> str:
-    said = f"{code_span(line.code)}{escaped(line.text)}" if line.kind is not Kind.LINK else bare_link(line.text)
+    said = f"{code_span(line.code)}{escaped(line.text)}" if line.kind is not Kind.LINK else named_link(line.text)
     match line.kind:
         case Kind.QUOTE:
             return f"> {said}\n"
@@ -122,10 +122,13 @@ def _markdown_line(line: Line) -> str:
     return f"- **{line.label}:** {said}".rstrip()
 
 
-_PAGE: Final = "font-family:-apple-system,'Segoe UI',Roboto,sans-serif;font-size:15px;line-height:1.5;padding-left:12px"
+_PAGE: Final = (
+    "font-family:-apple-system,'Segoe UI',Roboto,sans-serif;font-size:15px;line-height:1.5;padding-left:12px;"
+    "overflow-wrap:anywhere"
+)
 _CODE: Final = "font-family:ui-monospace,Menlo,Consolas,monospace;font-size:13px;overflow-wrap:anywhere"
 _COLOURS: Final = {Severity.CRITICAL: "#c62828", Severity.WARNING: "#ef8f00"}
-_SHOWN: Final = 60
+_SHOWN: Final = 44
 """Characters of an address that a link shows."""
 
 

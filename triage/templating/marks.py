@@ -20,6 +20,12 @@ def code_span(text: str) -> str:
     return f"`{text.replace('`', chr(39))}`" if text else ""
 
 
+def named_link(url: str) -> str:
+    """An address as a link that shows where it leads, and not all of it: some fill half a phone."""
+    host = url.partition("://")[2].partition("/")[0]
+    return f"[{escaped(host)}]({bare_link(url)[1:-1]})" if host else bare_link(url)
+
+
 def bare_link(url: str) -> str:
     """An address that every dialect makes a link of, and no character of which can end it."""
     return f"<{_UNSAFE.sub(lambda found: f'%{ord(found[0]):02X}', url)}>"
