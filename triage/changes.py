@@ -15,10 +15,12 @@ from typing import Any
 from triage.decide import Decision
 from triage.envelope import RequestId
 from triage.facts import Arrival, Lineage
+from triage.incident import UNSEEN, Incident, Why
 from triage.line import Line
 from triage.reruns.gate import Gate, GateFacts, Standing
 from triage.reruns.lineage import Origin
 from triage.reruns.plan import PlanChange, PlanView
+from triage.rules.course import COURSE, Course
 from triage.rules.model import Cause
 from triage.silence import Silence, Silenced
 from triage.states import ROW_STATE_AFTER, RowEvent, RowState
@@ -68,6 +70,7 @@ class AlertGroup:
     """What the alerts of the group have in common: function, condition, error, rule, owner, runbook."""
     group_wait: timedelta
     group_interval: timedelta
+    course: Course = COURSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +112,31 @@ class Deed:
 
 
 @dataclass(frozen=True, slots=True)
+class Looked:
+    """An alert group was looked at: what is remembered of it, and what becomes of the alerts that wait.
+
+    Attributes:
+        message: the number of the message that counts them: made now, or the next one to be made.
+        last_id: up to this one they wait; what comes later is for the next look.
+        made: it is made now.
+    """
+
+    group: str
+    message: int
+    last_id: int
+    made: bool
+    incident: Incident
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """What a step writes beside its own row.
 
     Attributes:
         cancel: keys of outbox rows that are no longer needed.
-        told: (group key, flush number): the alerts of that flush have reached a receiver.
-        flushed: (group key, flush number, last alert id): these alerts went into that flush.
-        silenced: those of them that silences keep from receivers.
+        told: (group key, number of a message): the alerts that it counts have reached a receiver.
+        looked: an alert group was looked at.
+        silenced: of the alerts that waited in it, those that silences keep from receivers.
         ended: (silence, how): it is over.
         standings: how functions stand with their re-runs now; only when a row is settled.
         wake: (function, number): so many of its re-runs that wait are let go, the oldest first; only then, too.
@@ -129,7 +149,7 @@ class Changes:
     alerts: tuple[NewAlert, ...] = ()
     cancel: tuple[str, ...] = ()
     told: tuple[str, int] | None = None
-    flushed: tuple[str, int, int] | None = None
+    looked: Looked | None = None
     deeds: tuple[Deed, ...] = ()
     plan: PlanChange | None = None
     silenced: tuple[Silenced, ...] = ()
@@ -205,13 +225,20 @@ class GroupView:
     """An alert group with what waits in it, summed up by the store (there may be very many).
 
     Attributes:
-        flushes: how many notifications this group made before.
-        told: alerts that went into them.
+        flushes: how many messages there were before.
+        told: alerts that they counted.
         causes: how many of the waiting alerts have which cause; the sum is the number waiting.
         samples: the newest few of the waiting ones, newest first.
         last_id: the newest waiting alert's row id; what comes later belongs to the next flush.
         kinds: the waiting ones, sorted by what silences look at.
         silenced: alerts that silences kept from everybody before.
+        incident: what is remembered of the last look.
+        states: alerts of this incident by the state of their failure, empty for those that are about none; only there
+            when the group may have something to say.
+        cause: a group that is open, of one of the rules that inhibit those of this one's rule; empty: there is none.
+        why: why a message about it is sent, for its text.
+        unsaid: how many alerts it counts beside those that wait.
+        ended: how the incident has come to its end, empty before.
     """
 
     group: AlertGroup
@@ -224,6 +251,12 @@ class GroupView:
     last_id: int
     kinds: tuple[AlertKind, ...] = ()
     silenced: int = 0
+    incident: Incident = UNSEEN
+    states: Mapping[str, int] = field(default_factory=dict)
+    why: Why = Why.FIRST
+    cause: str = ""
+    unsaid: int = 0
+    ended: str = ""
 
 
 @dataclass(frozen=True, slots=True)

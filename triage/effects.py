@@ -24,6 +24,7 @@ from triage.envelope import FunctionRef
 from triage.errors import Problem
 from triage.facts import Arrival, Lineage
 from triage.reruns.lineage import Origin, TaskId, hold_code, payload_key, task_id
+from triage.rules.course import course_json, course_of
 from triage.rules.fingerprints import own_fingerprint
 from triage.rules.model import AlertPolicy, Cause, RerunPolicy, Rule, Severity
 from triage.states import State
@@ -76,7 +77,9 @@ def alert_group(labels: Mapping[str, str], policy: AlertPolicy) -> AlertGroup:
     """The group that an alert with these labels belongs to under this policy."""
     parts = [labels.get("rule", ""), *policy.to, *(f"{name}={labels.get(name, '')}" for name in policy.group_by)]
     key = hashlib.sha256("\x1f".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
-    return AlertGroup(key, policy.to, str(policy.severity), labels, policy.group_wait, policy.group_interval)
+    return AlertGroup(
+        key, policy.to, str(policy.severity), labels, policy.group_wait, policy.group_interval, policy.course
+    )
 
 
 def quarantine_alert(*, source: str, reason: str, detail: str, policy: AlertPolicy, entry: str) -> NewAlert:
@@ -219,6 +222,7 @@ def alert_plan(arrival: Arrival, rule: Rule | None) -> dict[str, Any]:
         "group_by": list(policy.group_by),
         "group_wait": policy.group_wait.total_seconds(),
         "group_interval": policy.group_interval.total_seconds(),
+        "course": course_json(policy.course),
     }
 
 
@@ -231,6 +235,7 @@ def policy_of(plan: Mapping[str, Any]) -> AlertPolicy:
         group_by=tuple(plan["group_by"]),
         group_wait=timedelta(seconds=plan["group_wait"]),
         group_interval=timedelta(seconds=plan["group_interval"]),
+        course=course_of(plan.get("course", {})),  # not there in a row of an older version
     )
 
 

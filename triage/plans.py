@@ -32,6 +32,7 @@ from triage.reruns.plan import (
     judge,
     result_of,
 )
+from triage.rules.course import ONE_BY_ONE
 from triage.rules.model import AlertPolicy, Cause
 
 LOOK_AGAIN: Final = timedelta(seconds=2)
@@ -207,6 +208,7 @@ def _group(plan: Plan, note: str) -> AlertGroup:
         group_by=("fingerprint",),
         group_wait=timedelta(0),
         group_interval=timedelta(minutes=1),
+        course=ONE_BY_ONE,
     )
     return alert_group(labels, policy)
 

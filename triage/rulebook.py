@@ -15,13 +15,14 @@ from triage.effects import rules_alert
 from triage.errors import Problem, ProblemsError, RulesInvalid, StoreUnavailable
 from triage.progress import LIMIT, Progress, Work
 from triage.rulecheck import check_rules, read_rule_set
+from triage.rules.course import ONE_BY_ONE
 from triage.rules.model import AlertPolicy, RuleSet
 from triage.rulewatch import Signature, signature, watch_rules
 from triage.stores import Store
 
 log = logging.getLogger(__name__)
 
-ALERT: Final = AlertPolicy(group_by=("fingerprint",))
+ALERT: Final = AlertPolicy(group_by=("fingerprint",), course=ONE_BY_ONE)
 """Who hears of rule files that cannot be used: ``default``, once for each bad state."""
 
 _TOLD: Final = 20

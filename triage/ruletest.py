@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from triage.admission import admitted
 from triage.alerts.compose import built_in
 from triage.alerts.drawing import drawn, template_of
-from triage.alerts.grouping import short_code
 from triage.alerts.message import message_of
 from triage.alerts.silences import by_receiver
 from triage.changes import Changes, GroupView, NewAlert, OutboxRow, RowFacts, RowKind, WaitingAlert
 from triage.decide import Decision, Hold, Rerun, decide
 from triage.effects import decided
+from triage.incident import incident_code
 from triage.reruns.backoff import next_delay
 from triage.reruns.gate import GateFacts, Safeguards
 from triage.rules.cases import Case, ExpectedAlert, ExpectedRerun
@@ -165,7 +165,7 @@ def rendered(rules: RuleSet, alert: NewAlert, case: Case) -> str:
     attempts = case.facts.lineage.attempt if case.facts.lineage else 0
     waiting = WaitingAlert(alert.request_id, alert.cause, alert.detail, case.now, attempts)
     view = GroupView(alert.group, 0, 0, case.now, case.now, {alert.cause: 1}, (waiting,), 1)
-    code = short_code(alert.group.key, 1)
+    code = incident_code(alert.group.key, 1)
     own = template_of(rules, alert.group.labels.get("rule", ""))
     if own is None:
         texts = built_in(view, code)

@@ -4,8 +4,8 @@ A failure is a *lineage*: the failed invocation and all its re-runs. Every faile
 lineage and every lineage is in exactly one state, which is why the sums on the overview add up by construction.
 
 A result may overtake the answer to the submit that caused it, hence the results are legal from RERUN_PENDING and
-UNKNOWN too. A re-run may also end after somebody was told, hence they are legal from ALERTING, ALERTED and
-SILENCED.
+UNKNOWN too. A re-run may also end after somebody was told, hence they are legal from ALERTING, ALERTED,
+SUPPRESSED and SILENCED.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class State(StrEnum):
     UNKNOWN = "unknown"  # a submit had no answer; the provider is being asked
     ALERTING = "alerting"  # an alert is waiting for its group or being delivered
     ALERTED = "alerted"  # at least one receiver took the alert
+    SUPPRESSED = "suppressed"  # its group was told already; the next message about that counts it
     SILENCED = "silenced"  # a silence kept the alert from everybody; its end tells how many there were
     HEALED = "healed"  # a re-run succeeded
     IGNORED = "ignored"  # a rule or a person said so, with the reason
@@ -45,6 +46,7 @@ class Event(StrEnum):
     SUCCEEDED = "succeeded"  # the re-run's result is a success
     OVERDUE = "overdue"  # no result, or no person's decision, came by its deadline
     DELIVERED = "delivered"  # a receiver took the alert
+    SUPPRESSED = "suppressed"  # the alert's group has nothing new to say
     SILENCED = "silenced"  # a silence keeps the alert from everybody
 
 
@@ -58,6 +60,7 @@ ACCOUNTED: Final = {
     State.HELD: "held",
     State.ALERTING: "held",  # until somebody has taken the alert, nobody knows
     State.ALERTED: "alerted",
+    State.SUPPRESSED: "suppressed",
     State.SILENCED: "silenced",
     State.HEALED: "healed",
     State.IGNORED: "ignored",
@@ -89,6 +92,7 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
             State.UNKNOWN,
             State.ALERTING,
             State.ALERTED,
+            State.SUPPRESSED,
             State.SILENCED,
             State.IGNORED,
             State.HELD,
@@ -107,6 +111,8 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.RERUNNING, Event.OVERDUE): State.ALERTING,
     (State.HELD, Event.OVERDUE): State.ALERTING,
     (State.ALERTING, Event.DELIVERED): State.ALERTED,
+    (State.ALERTING, Event.SUPPRESSED): State.SUPPRESSED,
+    (State.SUPPRESSED, Event.DELIVERED): State.ALERTED,
     (State.ALERTING, Event.SILENCED): State.SILENCED,
     # Several rules may tell of one failure, and a silence may keep only one of them quiet.
     (State.SILENCED, Event.DELIVERED): State.ALERTED,

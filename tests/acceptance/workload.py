@@ -30,7 +30,7 @@ rules:
     match: {function: noise}
     ignore: it is known to fail
   - id: tell
-    alert: {to: default, group_by: [function], group_wait: 1s, group_interval: 1s}
+    alert: {to: default, group_by: [function], group_wait: 1s, group_interval: 1s, repeat_interval: 0s, resolved: false}
 """
 
 

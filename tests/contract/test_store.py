@@ -13,12 +13,25 @@ from hypothesis import strategies as st
 from stores import STORES
 
 from triage.alerts.grouping import flush
-from triage.changes import AlertGroup, Changes, Commit, Decided, Link, NewAlert, NewRow, Quarantined, RowKind, Settle
+from triage.changes import (
+    AlertGroup,
+    Changes,
+    Commit,
+    Decided,
+    Link,
+    Looked,
+    NewAlert,
+    NewRow,
+    Quarantined,
+    RowKind,
+    Settle,
+)
 from triage.decide import Decision, Reason, decide, decide_batch
 from triage.effects import decided, rules_alert
 from triage.envelope import RECONSTRUCTED, Destination, parse_body
 from triage.errors import IllegalTransition, Problem, StoreConflict, StoreUnavailable
 from triage.facts import Lineage, arrival
+from triage.incident import Ack, GroupState, Incident
 from triage.orders import Limits, Order, Refusal, Refused
 from triage.reactions import lost, not_found, refused, rejected, submitted, unanswered
 from triage.reruns.breaker import Breaker, BreakerState
@@ -948,7 +961,8 @@ def test_a_flush_takes_what_it_saw_and_the_group_adds_up_what_was_told(run):
             claimed = await claim_one(store, now=NOW + HOUR)
             view = (await look(store, claimed)).group
             assert (view.flushes, view.told, sum(view.causes.values())) == (number - 1, 5 - expected, expected)
-            changes = Changes(flushed=(claimed.group, number, view.last_id - expected + taken))
+            last_id, incident = view.last_id - expected + taken, Incident(1, GroupState.ONGOING, first=1)
+            changes = Changes(looked=Looked(claimed.group, number, last_id, made=True, incident=incident))
             outcome = Settle.retry(due_at=NOW, note="", changes=changes)
             claimed = await claim_one(store, now=NOW + HOUR)
             assert await store.settle(claimed, lambda _facts, outcome=outcome: outcome, now=NOW)
@@ -972,24 +986,92 @@ def test_it_is_known_which_lineages_went_into_a_flush(run):
     run(scenario)
 
 
-@pytest.mark.parametrize(
-    ("quiet_for", "due_after"),
-    [(SECOND, INTERVAL), (INTERVAL, INTERVAL + WAIT)],
-    ids=["soon: not before the interval", "long after: after the wait"],
-)
-def test_a_group_at_rest_is_revived_by_its_next_alert(run, quiet_for, due_after):
+def test_a_quiet_group_is_looked_at_an_interval_after_the_last_look_when_an_alert_comes(run):
     async def scenario(store):
         await ingest(store, arrive("r-1"))
         await flush_once(store, now=NOW + WAIT)
         await deliver_all(store, now=NOW + WAIT)
-        rest = NOW + WAIT + INTERVAL
-        await flush_once(store, now=rest)  # nothing waits: done
-        assert await store.next_due() is None
-        await ingest(store, arrive("r-2"), now=rest + quiet_for)
-        assert await store.next_due() == rest + due_after
-        claimed = await claim_one(store, now=rest + due_after)
-        assert (claimed.attempts, claimed.interrupted) == (1, False)
+        rest = NOW + WAIT + 2 * INTERVAL
+        await flush_once(store, now=rest)  # nothing waits: it is quiet
+        assert await store.next_due() == rest + INTERVAL
+        await ingest(store, arrive("r-2"), now=rest + SECOND)
+        claimed = await claim_one(store, now=rest + INTERVAL)
+        assert not claimed.interrupted
         assert (await look(store, claimed)).group.causes == {Cause.FAILED: 1}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("rest", "due_after"),
+    [(SECOND, INTERVAL), (INTERVAL, INTERVAL + WAIT)],
+    ids=["soon: not before the interval", "long after: after the wait"],
+)
+def test_a_resolved_group_is_revived_by_its_next_alert(run, rest, due_after):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"))
+        await flush_once(store, now=NOW + WAIT)
+        await deliver_all(store, now=NOW + WAIT)
+        over = NOW + HOUR
+        await flush_once(store, now=over)
+        await deliver_all(store, now=over)  # that it is over
+        assert await store.next_due() is None
+        await ingest(store, arrive("r-2"), now=over + rest)
+        assert await store.next_due() == over + due_after
+        claimed = await claim_one(store, now=over + due_after)
+        assert (claimed.attempts, claimed.interrupted) == (1, False)
+        view = (await look(store, claimed)).group
+        assert (view.causes, view.incident.state) == ({Cause.FAILED: 1}, GroupState.RESOLVED)
+
+    run(scenario)
+
+
+def test_what_is_remembered_of_a_group_comes_back_as_it_was(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"), arrive("r-2"))
+        claimed = await claim_one(store, now=NOW + WAIT)
+        kept = Incident(
+            number=3,
+            state=GroupState.ESCALATING,
+            opened_at=NOW,
+            last_at=NOW + SECOND,
+            looked_at=NOW + WAIT,
+            told_at=NOW + 2 * SECOND,
+            first_told_at=NOW + SECOND,
+            first=1,
+            count=2,
+            messages=4,
+            repeats=1,
+            rate=2.5,
+            known=("k/failed",),
+            unsaid={"default": 7},
+            told_to=("default", "boss"),
+            escalated=1,
+            ack=Ack("ana", "mine", NOW),
+        )
+        looked = Looked(claimed.group, 1, 2, made=False, incident=kept)
+        outcome = Settle.retry(due_at=NOW, note="", changes=Changes(looked=looked))
+        assert await store.settle(claimed, lambda _facts: outcome, now=NOW + WAIT)
+        view = (await look(store, await claim_one(store, now=NOW + WAIT))).group
+        assert view.incident == kept
+        assert (view.flushes, view.told, view.states) == (0, 0, {"suppressed": 2})
+        assert (await store.totals()).states == {"suppressed": 2}
+
+    run(scenario)
+
+
+def test_what_was_only_counted_is_told_by_the_next_message(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1"))
+        for number, minute in ((2, 1), (3, 10), (4, 20)):
+            await flush_once(store, now=NOW + minute * MINUTE)
+            await deliver_all(store, now=NOW + minute * MINUTE)
+            await ingest(store, arrive(f"r-{number}"), now=NOW + minute * MINUTE + SECOND)
+        assert (await store.totals()).states == {"alerted": 1, "suppressed": 2, "alerting": 1}
+        await flush_once(store, now=NOW + 61 * MINUTE)
+        assert (await store.totals()).states == {"alerted": 1, "suppressed": 2, "alerting": 1}
+        await deliver_all(store, now=NOW + 61 * MINUTE)
+        assert (await store.totals()).states == {"alerted": 4}
 
     run(scenario)
 

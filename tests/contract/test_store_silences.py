@@ -16,6 +16,7 @@ from triage.alerts.grouping import flush
 from triage.alerts.silences import SETTLED, end_now, look, row_key
 from triage.changes import Changes, Link, RowKind, Settle
 from triage.reactions import unanswered
+from triage.rules.course import ONE_BY_ONE
 from triage.rules.model import AlertPolicy, HoldPolicy, Place, RerunPolicy, Rule, RuleSet
 from triage.silence import Silence
 from triage.states import State
@@ -23,8 +24,8 @@ from triage.states import State
 PLACE = Place("r.yaml", 1)
 
 
-def telling(*receivers, group_by=("function",), labels=None):
-    policy = AlertPolicy(to=receivers, group_by=group_by, group_wait=WAIT, group_interval=INTERVAL)
+def telling(*receivers, group_by=("function",), labels=None, course=ONE_BY_ONE):
+    policy = AlertPolicy(to=receivers, group_by=group_by, group_wait=WAIT, group_interval=INTERVAL, course=course)
     return RuleSet((Rule("tell", PLACE, alert=policy, owner="media", labels=labels or {}),), "rs-told")
 
 
@@ -149,7 +150,7 @@ def test_of_one_group_only_the_kinds_that_match_are_silenced(run):
         assert await states(store) == {"silenced": 3, "alerted": 7}
         await ingest(store, arrive("l-8", function="loud"), rules=rules, now=NOW + INTERVAL)
         ((_, _, body),) = await work(store, until=NOW + 2 * INTERVAL, now=NOW + INTERVAL)
-        assert "Before: 7 told, 3 silenced" in body
+        assert "In all: 11 = 8 alerted + 3 silenced" in body
         await add(store, silence(at=NOW + 2 * INTERVAL, **{"labels.team": "media"}))
         await ingest(store, arrive("l-9", function="loud"), rules=rules, now=NOW + 2 * INTERVAL)
         assert await work(store, until=NOW + 3 * INTERVAL, now=NOW + 2 * INTERVAL) == []

@@ -102,8 +102,9 @@ def test_somebody_is_told_at_once_and_decides():
         assert await world.states() == ["healed"]
 
     world.run(scenario)
-    (told,) = world.bell.rung
+    told, over = world.bell.rung
     assert "held until a person decides" in told
+    assert "Resolved: all that failed has healed" in over
     assert sum(world.functions.executions.values()) == 1
 
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 
@@ -21,11 +22,13 @@ from triage.outbox import Outbox
 from triage.progress import Work
 from triage.reruns.lineage import task_id
 from triage.reruns.switches import Scope, Switch
+from triage.rules.course import ONE_BY_ONE, Course
 from triage.rules.model import AlertPolicy, Cause, RerunPolicy
 from triage.states import State
 from triage.testing import FakeFunctions, FakeSource, ManualClock, MemoryStore
 
 SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
 LEASE = timedelta(minutes=2)
 TASK = task_id("r1", 1)
 TELL = AlertPolicy(group_wait=10 * SECOND, group_interval=60 * SECOND)
@@ -477,8 +480,8 @@ def test_an_ambiguous_result_is_settled_by_asking(status, tracked, end, causes):
 # ---------------------------------------------------------------- telling
 
 
-def told():
-    return make.rules(make.rule("tell", alert=TELL))
+def told(**changes):
+    return make.rules(make.rule("tell", alert=replace(TELL, **changes)))
 
 
 def test_alerts_of_a_group_are_one_message_with_the_exact_number():
@@ -502,9 +505,43 @@ def test_alerts_of_a_group_are_one_message_with_the_exact_number():
     run(scenario)
 
 
-def test_a_group_tells_again_after_its_interval_and_rests_when_nothing_waits():
+def test_more_of_the_same_is_counted_and_told_after_the_repeat_interval_or_at_the_end():
     async def scenario():
-        world = World(told())
+        world = World(told(course=Course(repeat_interval=3 * MINUTE, quiet_for=10 * MINUTE)))
+        await world.fail("r1")
+        async with world.running() as w:
+            await w.after(20)
+            await w.fail("r2", "r3")
+            await w.after(60)  # it was looked at, and there is nothing new
+            assert len(w.phone.notes) == 1
+            assert (await w.store.totals()).states == {"alerted": 1, "suppressed": 2}
+            await w.after(110)
+            await w.fail("r4")
+            await w.after(60)
+            assert w.since(at for at, _, _ in w.phone.calls) == [10, 200]
+            assert w.phone.notes[1].title.startswith("still: my-fc-job failed: InvocationError × 3 #")
+            assert "In all: 4 = 4 alerted" in w.phone.notes[1].body
+            assert (await w.store.totals()).states == {"alerted": 4}
+            await w.fail("r5")
+            await w.after(700)
+            assert w.since(at for at, _, _ in w.phone.calls) == [10, 200, 850]
+            assert "resolved: my-fc-job failed: InvocationError × 5 #" in w.phone.notes[2].title
+            assert "1 of them were only counted till now" in w.phone.notes[2].body
+            assert (await w.store.totals()).states == {"alerted": 5}
+            assert await w.store.next_due() is None
+            await w.fail("r6")
+            await w.after(15)
+            assert "my-fc-job failed again: InvocationError #" in w.phone.notes[3].title
+            codes = [note.title.rpartition("#")[2] for note in w.phone.notes]
+            assert codes == [codes[0], f"{codes[0]}-2", f"{codes[0]}-3", codes[3]]
+            assert codes[3] != codes[0]
+
+    run(scenario)
+
+
+def test_one_rule_may_have_everything_told_at_every_interval():
+    async def scenario():
+        world = World(told(course=ONE_BY_ONE))
         await world.fail("r1")
         async with world.running() as w:
             await w.after(20)
@@ -514,14 +551,7 @@ def test_a_group_tells_again_after_its_interval_and_rests_when_nothing_waits():
             await w.after(1)
             assert w.since(at for at, _, _ in w.phone.calls) == [10, 70]
             assert " × 2 #" in w.phone.notes[1].title
-            assert "Before: 1 told" in w.phone.notes[1].body
-            await w.after(60)  # nothing waits: the group comes to rest
-            assert await w.store.next_due() is None
-            await w.after(300)
-            await w.fail("r4")
-            await w.after(15)
-            assert w.since(at for at, _, _ in w.phone.calls) == [10, 70, 440]
-            assert len({note.title[-6:] for note in w.phone.notes}) == 3
+            assert "In all: 3 = 3 alerted" in w.phone.notes[1].body
 
     run(scenario)
 

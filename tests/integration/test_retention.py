@@ -29,7 +29,7 @@ RULES = rule_set(
     alert: {group_wait: 5s}
   - {id: known, match: {function: known}, ignore: it is known to fail}
   - {id: ask, match: {function: asks}, hold: {reason: was it paid?, for: 1d}}
-  - {id: tell, alert: {group_by: [function], group_wait: 5s}}
+  - {id: tell, alert: {group_by: [function], group_wait: 5s, quiet_for: 2m, resolved: false}}
 """
 )
 

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triage.alerts.delivery import Answer, Result, Retries, notified
-from triage.alerts.grouping import flush, short_code
+from triage.alerts.grouping import flush
 from triage.alerts.render import body, printable, title
 from triage.changes import AlertGroup, GroupView, RowFacts, WaitingAlert
 from triage.effects import rules_alert
 from triage.errors import Problem
+from triage.incident import incident_code
 from triage.rules.model import AlertPolicy, Cause
 from triage.states import RowState
 
@@ -52,7 +53,7 @@ def test_a_flush_makes_one_notification_per_receiver_and_looks_again_later():
     settle = flush(RowFacts(group=view()), now=NOW)
     assert [row.payload["receiver"] for row in settle.changes.rows] == ["default", "oncall"]
     assert (settle.state, settle.due_at) == (RowState.PENDING, NOW + timedelta(minutes=5))
-    assert settle.changes.flushed == ("k1", 1, 77)
+    assert (settle.changes.looked.message, settle.changes.looked.last_id, settle.changes.looked.made) == (1, 77, True)
 
 
 def test_a_flush_of_nothing_ends_the_group():
@@ -62,7 +63,7 @@ def test_a_flush_of_nothing_ends_the_group():
 def test_a_repeat_after_a_crash_has_the_same_key_and_code():
     first, again = (flush(RowFacts(group=view()), now=NOW + timedelta(seconds=s)) for s in (0, 90))
     assert [row.key for row in first.changes.rows] == [row.key for row in again.changes.rows]
-    assert {row.payload["code"] for row in first.changes.rows + again.changes.rows} == {short_code("k1", 1)}
+    assert {row.payload["code"] for row in first.changes.rows + again.changes.rows} == {incident_code("k1", 1)}
 
 
 def test_the_text_says_what_since_when_how_often_tried_and_who():

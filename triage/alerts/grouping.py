@@ -1,56 +1,308 @@
-"""Folding the waiting alerts of a group into notifications: the only place where a group changes. Pure."""
+"""A look at an alert group: what its receivers are told, and when it is looked at again. The only place where a group
+changes. Pure.
+
+The first message of an incident comes after ``group_wait``. After that the group is looked at every ``group_interval``
+while it fails: what is new is told at once, what is not is counted, and told when ``repeat_interval`` has passed, or at
+the end. All times are kept in the store, so that a process that was restarted goes on where the last one was.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from datetime import datetime
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
 
 from triage.alerts.compose import Compose, built_in
-from triage.alerts.silences import audible, silenced
-from triage.changes import Changes, GroupView, NewRow, RowFacts, RowKind, Settle
+from triage.alerts.silences import SETTLED, audible, silenced
+from triage.changes import AlertKind, Changes, GroupView, Looked, NewRow, RowFacts, RowKind, Settle
+from triage.incident import OPEN, GroupEvent, GroupState, Incident, Why, advance, incident_code
+from triage.rules.model import Cause
+from triage.rules.readers import show_duration
+from triage.silence import Silenced
+from triage.states import CLOSED, State
+
+SURGE: Final = 2.0
+"""So many times as often as was told is news."""
+
+_SURGE_LEAST: Final = 10
+"""Fewer alerts than this are none, however often they come."""
+
+_KNOWN: Final = 256
+"""Kinds that are remembered as told; in a group of more, a further one is no news."""
+
+_MINUTE: Final = timedelta(minutes=1)
+
+
+class _Draft(NamedTuple):
+    """A message to be written: about what, to whom, the name in its row's key, and its code."""
+
+    view: GroupView
+    receiver: str
+    name: str
+    code: str
+
+
+class _Look(NamedTuple):
+    """What a look has found. ``due_at``: when to look again, None when the incident is over."""
+
+    looked: Looked
+    note: str
+    due_at: datetime | None
+    drafts: tuple[_Draft, ...] = ()
+    hushed: tuple[Silenced, ...] = ()
 
 
 def flush(facts: RowFacts, *, now: datetime, compose: Compose = built_in) -> Settle:
-    """One notification per receiver for all that waits and no silence keeps from it, then look again after
-    ``group_interval``. ``compose`` writes them.
-
-    A group in which nothing waits is finished; the next alert starts it again with ``group_wait``.
+    """Tell what there is to tell of a group whose row is due, and look again later; a resolved group has no later.
+    ``compose`` writes the messages.
     """
-    view = facts.group
-    if view is None or not view.causes:
+    if facts.group is None:
         return Settle.done(note="nothing waits")
-    number = view.flushes + 1
-    hushed = silenced(view, facts.silences, now=now)
-    left = [(receiver, audible(view, receiver, hushed)) for receiver in view.group.receivers]
-    rows = tuple(_notification(part, receiver, number, compose, now=now) for receiver, part in left if part is not None)
-    quiet = sum({each.kind: each.count for each in hushed if each.wholly}.values())
-    told = f"flush {number}: {sum(view.causes.values()) - quiet} alerts told"
-    return Settle.retry(
-        due_at=now + view.group.group_interval,
-        note=f"{told}, {quiet} silenced" if quiet else told,
-        changes=Changes(rows=rows, flushed=(view.group.key, number, view.last_id), silenced=hushed),
+    view = replace(facts.group, incident=not_after(facts.group.incident, now))
+    if not view.causes and view.incident.state not in OPEN:
+        return Settle.done(note="nothing waits")
+    look = _failing(view, silenced(view, facts.silences, now=now), now=now) if view.causes else _calm(view, now=now)
+    if look.due_at is not None:
+        look = _unanswered(view, look, now=now)
+    rows = tuple(_notification(draft, compose, now=now) for draft in look.drafts)
+    changes = Changes(rows=rows, looked=look.looked, silenced=look.hushed)
+    if look.due_at is None:
+        return Settle.done(note=look.note, changes=changes)
+    return Settle.retry(due_at=look.due_at, note=look.note, changes=changes)
+
+
+def wants_states(view: GroupView, *, now: datetime) -> bool:
+    """Whether it has to be known how the failures of this incident stand: a message may tell it, or it may be over."""
+    if not view.causes:
+        return view.incident.state in OPEN
+    view = replace(view, incident=not_after(view.incident, now))
+    incident = _onward(view, _waiting(view), now=now)
+    step = _next_step(view, incident)
+    return _why(view, incident, view.kinds, now=now) is not None or (step is not None and step[0] <= now)
+
+
+def not_after(incident: Incident, now: datetime) -> Incident:
+    """The same, had it all happened until now: a clock that was set back must not keep a group quiet for long."""
+
+    def at(then: datetime | None) -> datetime | None:
+        return min(then, now) if then else None
+
+    return replace(
+        incident,
+        opened_at=at(incident.opened_at),
+        last_at=at(incident.last_at),
+        looked_at=at(incident.looked_at),
+        told_at=at(incident.told_at),
+        first_told_at=at(incident.first_told_at),
     )
 
 
-def short_code(group_key: str, number: int) -> str:
-    """Six characters that are the same when a crash makes a notification go out twice, so that a person can spot it."""
-    return hashlib.sha256(f"{group_key}/{number}".encode()).hexdigest()[:6]
+def message_code(group_key: str, incident: Incident) -> str:
+    """Names the incident, and which message about it this is; the same when a crash makes a message go out twice."""
+    code = incident_code(group_key, incident.number)
+    return code if incident.messages <= 1 else f"{code}-{incident.messages}"
 
 
-def _notification(view: GroupView, receiver: str, number: int, compose: Compose, *, now: datetime) -> NewRow:
-    code = short_code(view.group.key, number)
+def _failing(view: GroupView, hushed: tuple[Silenced, ...], *, now: datetime) -> _Look:
+    """Alerts wait: they are told, or counted for a later message."""
+    wholly = {each.kind: each.count for each in hushed if each.wholly}
+    quiet = sum(wholly.values())
+    fresh = _waiting(view) - quiet
+    kinds = [kind for kind in view.kinds if kind.key not in wholly]
+    incident = _onward(view, fresh, now=now)
+    why = _why(view, incident, kinds, now=now) if fresh else None
+    whole = replace(view, incident=incident, states=_with_silenced(view.states, quiet), why=why or Why.REPEAT)
+    parts = {
+        receiver: replace(part, unsaid=incident.unsaid.get(receiver, 0))
+        for receiver in dict.fromkeys([*view.group.receivers, *incident.told_to])
+        if (part := audible(whole, receiver, hushed)) is not None
+    }
+    incident = replace(incident, count=incident.count + fresh)
+    drafts: tuple[_Draft, ...] = ()
+    if why is None:
+        added = {receiver: part.unsaid + _waiting(part) for receiver, part in parts.items()}
+        incident = replace(incident, unsaid={**incident.unsaid, **added})
+    else:
+        incident = _told(incident, why, kinds, rate=_rate(view, fresh, now=now), to=parts, now=now)
+        code, name = message_code(view.group.key, incident), str(view.flushes + 1)
+        drafts = tuple(_Draft(part, receiver, name, code) for receiver, part in parts.items())
+    note = f"{incident.state}: {fresh} alerts {'told' if drafts else 'counted'}{f', {quiet} silenced' if quiet else ''}"
+    if view.cause:
+        note += f", inhibited by {view.cause}"
+    looked = Looked(view.group.key, view.flushes + 1, view.last_id, bool(drafts), incident)
+    return _Look(looked, note, now + view.group.group_interval, drafts, hushed)
+
+
+def _calm(view: GroupView, *, now: datetime) -> _Look:
+    """None waits: the incident is over, or nothing has failed for the moment."""
+    before = view.incident
+    last_at = before.last_at or now
+    if ended := _ended(view, last_at=last_at, now=now):
+        return _resolved(view, ended, now=now)
+    incident = replace(before, state=advance(before.state, GroupEvent.CALMED), looked_at=now)
+    due_at = min(last_at + view.group.course.quiet_for, now + max(view.group.group_interval, SETTLED))
+    looked = Looked(view.group.key, view.flushes + 1, view.last_id, made=False, incident=incident)
+    return _Look(looked, str(incident.state), due_at)
+
+
+def _resolved(view: GroupView, ended: str, *, now: datetime) -> _Look:
+    """The incident is over; whoever heard of it hears that."""
+    before = view.incident
+    incident = replace(before, state=advance(before.state, GroupEvent.RESOLVED), looked_at=now)
+    drafts: tuple[_Draft, ...] = ()
+    if view.group.course.resolved and before.messages:
+        incident = replace(incident, messages=before.messages + 1, told_at=now, unsaid={})
+        code, name = message_code(view.group.key, incident), str(view.flushes + 1)
+        over = replace(view, why=Why.RESOLVED, ended=ended)
+        drafts = tuple(
+            _Draft(replace(over, unsaid=before.unsaid.get(receiver, 0)), receiver, name, code)
+            for receiver in before.told_to
+        )
+    looked = Looked(view.group.key, view.flushes + 1, view.last_id, bool(drafts), incident)
+    return _Look(looked, f"resolved: {ended}", None, drafts)
+
+
+def _unanswered(view: GroupView, look: _Look, *, now: datetime) -> _Look:
+    """When nobody has acknowledged it for so long, others hear of it, and of all of it. That is no message to those who
+    heard of it before, so no alert is marked by it.
+    """
+    incident, drafts, due_at = look.looked.incident, look.drafts, look.due_at
+    while (step := _next_step(view, incident)) is not None and step[0] <= now:
+        incident = replace(incident, messages=incident.messages + 1, escalated=incident.escalated + 1)
+        whole = replace(view, incident=incident, causes={}, why=Why.UNANSWERED, unsaid=incident.count)
+        code, name = message_code(view.group.key, incident), f"{incident.number}.{incident.escalated}"
+        to = [receiver for receiver in step[1] if receiver not in incident.told_to]
+        drafts += tuple(_Draft(whole, receiver, name, code) for receiver in to)
+        incident = replace(incident, told_to=(*incident.told_to, *to))
+    if step is not None and due_at is not None:
+        due_at = min(due_at, step[0])
+    return look._replace(looked=replace(look.looked, incident=incident), drafts=drafts, due_at=due_at)
+
+
+def _next_step(view: GroupView, incident: Incident) -> tuple[datetime, tuple[str, ...]] | None:
+    """When who is told next because nobody has acknowledged it."""
+    steps = view.group.course.escalate
+    if incident.ack is not None or incident.first_told_at is None or incident.escalated >= len(steps):
+        return None
+    step = steps[incident.escalated]
+    return incident.first_told_at + step.after, step.to
+
+
+def _onward(view: GroupView, fresh: int, *, now: datetime) -> Incident:
+    """The incident with alerts that wait, before anything is told of them."""
+    before = view.incident
+    if before.state not in OPEN:
+        return Incident(
+            number=before.number + 1,
+            state=advance(before.state, GroupEvent.FAILED),
+            opened_at=view.first_at,
+            last_at=view.last_at,
+            looked_at=now,
+            first=view.flushes + 1,
+            unsaid=before.unsaid,
+        )
+    surged = before.messages and fresh >= _SURGE_LEAST and _rate(view, fresh, now=now) >= SURGE * before.rate
+    return replace(
+        before,
+        state=advance(before.state, GroupEvent.SURGED if surged else GroupEvent.FAILED),
+        last_at=view.last_at,
+        looked_at=now,
+        ack=None if surged else before.ack,
+    )
+
+
+def _why(view: GroupView, incident: Incident, kinds: Sequence[AlertKind], *, now: datetime) -> Why | None:
+    """Why a message is sent now; None when a cause is known, or nothing is new but counts, and it is too early for
+    these.
+    """
+    course = view.group.course
+    if view.cause:
+        return None
+    if incident.told_at is None:
+        return Why.FIRST
+    if incident.state is GroupState.ESCALATING:
+        return Why.SURGED
+    news = {*_names(kinds)} - {*incident.known} if len(incident.known) < _KNOWN else ()
+    if not course.repeat_interval:
+        return Why.EACH
+    if news or Cause.HELD in view.causes:
+        return Why.CHANGED
+    if incident.ack is None and now >= incident.told_at + course.repeat_after(incident.repeats):
+        return Why.REPEAT
+    return None
+
+
+def _told(
+    incident: Incident, why: Why, kinds: Sequence[AlertKind], *, rate: float, to: Collection[str], now: datetime
+) -> Incident:
+    return replace(
+        incident,
+        messages=incident.messages + 1,
+        repeats=incident.repeats + 1 if why is Why.REPEAT else 0,
+        rate=max(incident.rate, rate),
+        known=tuple(dict.fromkeys([*incident.known, *_names(kinds)]))[:_KNOWN],
+        told_to=tuple(dict.fromkeys([*incident.told_to, *to])),
+        unsaid={receiver: count for receiver, count in incident.unsaid.items() if receiver not in to},
+        told_at=now,
+        first_told_at=incident.first_told_at or now,
+    )
+
+
+def _names(kinds: Sequence[AlertKind]) -> Iterator[str]:
+    """What can be new in a group: a kind of alert, and why it is raised."""
+    return (f"{kind.key}/{cause}" for kind in kinds for cause in sorted(kind.causes))
+
+
+def _rate(view: GroupView, fresh: int, *, now: datetime) -> float:
+    """Alerts per minute since the last look."""
+    since = view.incident.looked_at if view.incident.state in OPEN else view.first_at
+    return fresh / max((now - (since or now)) / _MINUTE, 1.0)
+
+
+def _waiting(view: GroupView) -> int:
+    return sum(view.causes.values())
+
+
+def _with_silenced(states: Mapping[str, int], quiet: int) -> Mapping[str, int]:
+    """Of those that were to be told, so many are kept quiet now."""
+    if not quiet or not states:
+        return states
+    moved = Counter(states)
+    moved[State.ALERTING] -= quiet
+    moved[State.SILENCED] += quiet
+    return +moved
+
+
+def _ended(view: GroupView, *, last_at: datetime, now: datetime) -> str:
+    """How the incident has come to its end; empty when it has not."""
+    known = {state: count for state, count in view.states.items() if count}
+    healed = known.get(State.HEALED, 0)
+    if healed and not known.keys() - CLOSED and now >= last_at + SETTLED:
+        return "all that failed has healed"
+    if now >= last_at + (quiet_for := view.group.course.quiet_for):
+        return f"nothing has failed for {show_duration(quiet_for)}"
+    return ""
+
+
+def _notification(draft: _Draft, compose: Compose, *, now: datetime) -> NewRow:
+    view = draft.view
+    # One that only the next receiver gets marks no alerts: what it delivers is what the last message told.
+    number = view.flushes if view.why is Why.UNANSWERED else view.flushes + 1
     return NewRow(
-        key=f"notify:{view.group.key}:{number}:{receiver}",
+        key=f"notify:{view.group.key}:{draft.name}:{draft.receiver}",
         kind=RowKind.NOTIFY,
         due_at=now,
         group=view.group.key,
         payload={
-            "receiver": receiver,
+            "receiver": draft.receiver,
             "flush": number,
             "at": now.isoformat(),
-            "code": code,
+            "code": draft.code,
+            "why": view.why,
             "severity": view.group.severity,
-            "alerts": sum(view.causes.values()),
-            **compose(view, code, receiver).payload,
+            "alerts": _waiting(view) + view.unsaid,
+            **compose(view, draft.code, draft.receiver).payload,
         },
     )

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from triage.alerts.links import DEFAULT_SITES, Link, Sites, links_of
 from triage.alerts.steps import Step, steps_of
 from triage.alerts.wording import printable
 from triage.changes import GroupView
+from triage.incident import Why
 from triage.rules.model import Cause, Severity
+from triage.rules.readers import show_duration
+from triage.states import ACCOUNTED, ACCOUNTS, State
 
 OWN: Final = "labels."
 """Begins the names of labels that the configuration gives to a function, or a rule file to a rule."""
@@ -63,6 +66,9 @@ class Message:
         code: six characters that are the same when a crash sends it twice.
         what: what broke, in a line.
         count: alerts that it tells of; ``outcomes`` says how they came about, ``samples`` are the newest few.
+        news: why it is sent when it is not the first of its incident, for the title.
+        ended: how the incident has come to its end, and after how long; empty before.
+        accounts: how all failures of the incident stand, this message included; their sum is that of all.
         sums: of the same group before, by what became of them (told, silenced ...); nothing that is zero.
         labels: of the function and of the rule, by the names that their owners gave them.
         steps: commands to copy.
@@ -88,12 +94,15 @@ class Message:
     steps: tuple[Step, ...]
     links: tuple[Link, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
+    news: str = ""
+    ended: str = ""
+    accounts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
         """One line for a lock screen: what is worst first, what broke, how often, short code."""
         times = "" if self.count == 1 else f" × {self.count:,}"
-        return f"{urgency(self.severity)}{self.what}{times} #{self.code}"
+        return f"{urgency(self.severity)}{self.news}{self.what}{times} #{self.code}"
 
 
 def urgency(severity: str) -> str:
@@ -105,14 +114,18 @@ def message_of(view: GroupView, code: str, *, sites: Sites = DEFAULT_SITES) -> M
     """What there is to say of the alerts that wait in a group."""
     labels = view.group.labels
     causes = sorted(view.causes.items())
+    count = sum(view.causes.values()) + view.unsaid
+    outcomes = [Outcome(str(cause), number, *_ENDINGS[cause]) for cause, number in causes]
+    if view.unsaid and causes:
+        outcomes.append(Outcome("counted", view.unsaid, "failed", "of the same kind, only counted till now"))
     return Message(
         code=code,
-        severity=view.group.severity,
+        severity=Severity.INFO if view.ended else view.group.severity,
         what=_what(view),
-        count=sum(view.causes.values()),
-        outcomes=tuple(Outcome(str(cause), count, *_ENDINGS[cause]) for cause, count in causes),
-        first_at=view.first_at,
-        last_at=view.last_at,
+        count=view.incident.count if view.ended else count,
+        outcomes=tuple(outcomes),
+        first_at=_first_at(view),
+        last_at=view.last_at or view.incident.last_at,
         sums={name: count for name, count in (("told", view.told), ("silenced", view.silenced)) if count},
         function=printable(labels["function"], 128),
         region=printable(labels.get("region", ""), 32),
@@ -131,7 +144,44 @@ def message_of(view: GroupView, code: str, *, sites: Sites = DEFAULT_SITES) -> M
         steps=steps_of(view),
         links=links_of(view, sites),
         labels={name.removeprefix(OWN): printable(text, 200) for name, text in labels.items() if name.startswith(OWN)},
+        news=_NEWS.get(view.why, ""),
+        ended=_ended(view),
+        accounts=_accounts(view),
     )
+
+
+_NEWS: Final[Mapping[Why, str]] = {
+    Why.SURGED: "more and more: ",
+    Why.CHANGED: "also: ",
+    Why.REPEAT: "still: ",
+    Why.UNANSWERED: "unanswered: ",
+    Why.RESOLVED: "resolved: ",
+}
+
+
+def _first_at(view: GroupView) -> datetime | None:
+    """When the first of the alerts came that a message counts, as closely as is known."""
+    if view.ended or view.why is Why.UNANSWERED:
+        return view.incident.opened_at
+    return view.incident.told_at or view.first_at if view.unsaid else view.first_at
+
+
+def _ended(view: GroupView) -> str:
+    incident = view.incident
+    if not view.ended or incident.opened_at is None or incident.last_at is None:
+        return view.ended
+    length = timedelta(seconds=round((incident.last_at - incident.opened_at).total_seconds()))
+    unsaid = f"; {view.unsaid:,} of them were only counted till now" if view.unsaid else ""
+    return f"{view.ended}; it failed for {show_duration(length)}{unsaid}"
+
+
+def _accounts(view: GroupView) -> dict[str, int]:
+    sums = dict.fromkeys(ACCOUNTS, 0)
+    for state, count in view.states.items():
+        # What waits to be told, and what was only counted so far, is told by this very message.
+        told = state in ("", State.ALERTING, State.SUPPRESSED)
+        sums["alerted" if told else ACCOUNTED[State(state)]] += count
+    return {account: count for account, count in sums.items() if count}
 
 
 def _what(view: GroupView) -> str:
@@ -148,4 +198,5 @@ def _what(view: GroupView) -> str:
         return f"{function} ended as rule {printable(labels['rule'], 40)} says"
     kind = labels["error_type"] or labels["condition"] or "error"
     held = " and is held" if set(view.causes) == {Cause.HELD} else ""
-    return f"{function} failed{held}: {printable(kind, 60)}"
+    again = " again" if view.why is Why.FIRST and view.incident.number > 1 else ""
+    return f"{function} failed{again}{held}: {printable(kind, 60)}"

@@ -61,8 +61,7 @@ def lines(message: Message) -> Iterator[Line]:
     if message.error:
         yield Line(Kind.QUOTE, "Error", "", message.error)
     yield Line(Kind.FACT, "Count", _counted(message))
-    if message.sums:
-        yield Line(Kind.FACT, "Before", ", ".join(f"{number:,} {what}" for what, number in message.sums.items()))
+    yield from _sums(message)
     for each in message.outcomes:
         yield Line(Kind.FACT, "Outcome", f"{each.count:,} of {message.count:,} {each.ended}; {each.tried}")
     for step in message.steps:
@@ -82,6 +81,16 @@ def lines(message: Message) -> Iterator[Line]:
         yield Line(Kind.FACT, "Rule", "", message.rule)
     for link in message.links:  # last, since an address may fill half a phone
         yield Line(Kind.LINK, link.label, link.url)
+
+
+def _sums(message: Message) -> Iterator[Line]:
+    if message.ended:
+        yield Line(Kind.FACT, "Resolved", message.ended)
+    if len(message.accounts) > 1 or sum(message.accounts.values()) > message.count:
+        parts = " + ".join(f"{number:,} {account}" for account, number in message.accounts.items())
+        yield Line(Kind.FACT, "In all", f"{sum(message.accounts.values()):,} = {parts}")
+    elif message.sums and not message.ended:
+        yield Line(Kind.FACT, "Before", ", ".join(f"{number:,} {what}" for what, number in message.sums.items()))
 
 
 def _counted(message: Message) -> str:

@@ -100,17 +100,14 @@ def audible(view: GroupView, receiver: str, hushed: Sequence[Silenced]) -> Group
     for kind in kinds:
         causes.update(kind.causes)
     samples = sorted((sample for kind in kinds for sample in kind.samples), key=lambda each: each.at, reverse=True)
-    return GroupView(
+    return replace(
+        view,
         group=_speaking_of(view.group, kinds),
-        flushes=view.flushes,
-        told=view.told,
         first_at=min(kind.first_at for kind in kinds),
         last_at=max(kind.last_at for kind in kinds),
         causes=causes,
         samples=tuple(samples[:_SAMPLES]),
-        last_id=view.last_id,
         kinds=tuple(kinds),
-        silenced=view.silenced,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from triage.alerts.wording import instant, printable
 from triage.changes import GroupView
+from triage.incident import incident_code
 from triage.rules.model import Cause
 
 
@@ -35,7 +36,11 @@ def _steps(view: GroupView) -> Iterator[Step]:
     if Cause.PLAN_STOPPED in view.causes:
         yield Step("Look", f"triage plan show {_word(labels['fingerprint'].removeprefix('plan/'), 64)}")
         return
-    request_id = _word(view.samples[0].request_id, 256) if view.samples else "''"
+    code = incident_code(view.group.key, view.incident.number)
+    if not view.samples:
+        yield Step("Look", f"triage alerts show {code}")
+        return
+    request_id = _word(view.samples[0].request_id, 256)
     yield Step("Look", f"triage failures show {request_id}")
     if set(view.causes) == {Cause.MATCHED}:
         return

@@ -86,7 +86,7 @@ def _shown(settings: Settings, receiver: str) -> list[Format]:
 
 def _views(settings: Settings, what: str, rules: RuleSet) -> Sequence[tuple[GroupView, str]]:
     """What is told, each with its short code."""
-    from triage.alerts.grouping import short_code  # noqa: PLC0415
+    from triage.incident import incident_code  # noqa: PLC0415
 
     if not what:
         return [(_example(), "ab12cd")]
@@ -96,14 +96,14 @@ def _views(settings: Settings, what: str, rules: RuleSet) -> Sequence[tuple[Grou
             raise click.ClickException(
                 "nobody would be told of this result, not at once: triage rules explain says why"
             )
-        return [(view, short_code(view.group.key, 1)) for view in views]
+        return [(view, incident_code(view.group.key, 1)) for view in views]
     found = ask(settings, lambda store: store.previewed(what))
     if found is None:
         raise click.ClickException(
             f"no file, no single alert group and no message that is kept is named {what!r}. The code of a message is in"
             " its title: #ab12cd"
         )
-    return [(found.view, short_code(found.view.group.key, found.number))]
+    return [(found.view, incident_code(found.view.group.key, max(found.view.incident.number, 1)))]
 
 
 def _decided(settings: Settings, name: str, rules: RuleSet) -> list[GroupView]:

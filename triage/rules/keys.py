@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from triage.rules.course import Escalation
 from triage.rules.expression import RESERVED, compile_expression
 from triage.rules.fingerprints import PATTERN, read_fingerprinted
 from triage.rules.matchers import Names, compile_match
@@ -124,6 +125,33 @@ def _hold(value: Any) -> HoldPolicy:
     if not isinstance(value, dict):
         return HoldPolicy(read_text(least=1)(value))
     readers = {"reason": read_text(least=1), "for": positive}
+    found = _fields(value, readers, needed={"reason": "what the person has to decide"})
+    return HoldPolicy(found["reason"], found.get("for", HoldPolicy("").length))
+
+
+def _escalations(value: Any) -> tuple[Escalation, ...]:
+    if not isinstance(value, list) or not value:
+        raise wrong(f"expected a list of steps, not {kind_of(value)}", "each has after and to")
+    readers = {"after": positive, "to": list_of(read_name)}
+    steps: list[Escalation] = []
+    mistakes = Gathered()
+    for index, step in enumerate(value):
+        try:
+            found = _fields(step, readers, needed={"after": "", "to": ""})
+        except Mistakes as error:
+            mistakes += [replace(one, path=(index, *one.path)) for one in error.mistakes]
+            continue
+        if steps and found["after"] < steps[-1].after:
+            mistakes.append(Mistake("it comes before the step above", "", (index, "after")))
+        steps.append(Escalation(**found))
+    if mistakes:
+        raise Mistakes(mistakes)
+    return tuple(steps)
+
+
+def _fields(value: Any, readers: Mapping[str, Read], *, needed: Mapping[str, str]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise wrong(f"expected a mapping, not {kind_of(value)}")
     found: dict[str, Any] = {}
     mistakes = Gathered()
     for name, each in value.items():
@@ -134,11 +162,10 @@ def _hold(value: Any) -> HoldPolicy:
             found[name] = readers[name](each)
         except Mistakes as error:
             mistakes += [Mistake(one.message, one.hint, (name, *one.path)) for one in error.mistakes]
-    if "reason" not in value:
-        mistakes.append(Mistake("the key 'reason' is missing", "what the person has to decide"))
+    mistakes += [Mistake(f"the key {name!r} is missing", hint) for name, hint in needed.items() if name not in value]
     if mistakes:
         raise Mistakes(mistakes)
-    return HoldPolicy(found["reason"], found.get("for", HoldPolicy("").length))
+    return found
 
 
 DURATION_SCHEMA: Final = {"type": "string", "pattern": rf"^(?:{DURATION}\s?)+$"}
@@ -195,6 +222,44 @@ RERUN: Final[Mapping[str, Key]] = {
                      read_text(), {"type": ["string", "integer"]}),
 }  # fmt: skip
 
+COURSE: Final[Mapping[str, Key]] = {
+    "repeat_interval": Key(
+        "When nothing is new but counts, how long until these are told; 0s: at every group_interval. Default: 1h.",
+        parse_duration,
+        DURATION_SCHEMA,
+    ),
+    "repeat_factor": Key(
+        "Each further repeat waits this many times longer, 1 to 10. Default: 2.",
+        number(1, 10),
+        {"type": "number", "minimum": 1, "maximum": 10},
+    ),
+    "repeat_max": Key("No repeat waits longer than this. Default: 24h.", positive, DURATION_SCHEMA),
+    "resolved": Key("Tell those who heard of it that it is over. Default: true.", read_flag, {"type": "boolean"}),
+    "quiet_for": Key(
+        "It is over when nothing has failed for so long, or all has healed. Default: 1h.", positive, DURATION_SCHEMA
+    ),
+    "escalate": Key(
+        "Who hears of it, too, when nobody has acknowledged it: a list of `after` (since the first message) and `to`.",
+        _escalations,
+        {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"after": DURATION_SCHEMA, "to": _or_list(_NAME_SCHEMA)},
+                "required": ["after", "to"],
+                "additionalProperties": False,
+            },
+            "minItems": 1,
+        },
+    ),
+    "inhibited_by": Key(
+        "Rules. While one of their groups is open, groups of this rule tell nobody: they are what follows from it.",
+        list_of(read_name),
+        _or_list(_NAME_SCHEMA),
+    ),
+}
+"""What is said of a group after its first message."""
+
 ALERT: Final[Mapping[str, Key]] = {
     "to": Key("Names of receivers. Default: default.", list_of(read_name), _or_list(_NAME_SCHEMA)),
     "on": Key(
@@ -211,7 +276,13 @@ ALERT: Final[Mapping[str, Key]] = {
     "group_wait": Key(
         "How long the first alert of a group waits for more. Default: 30s.", parse_duration, DURATION_SCHEMA
     ),
-    "group_interval": Key("How long a group stays silent after it was told. Default: 5m.", positive, DURATION_SCHEMA),
+    "group_interval": Key(
+        "How often a group that fails is looked at. What is new is told then: another error, or twice as many. "
+        "Default: 5m.",
+        positive,
+        DURATION_SCHEMA,
+    ),
+    **COURSE,
     "template": Key(
         "What its messages look like, in Jinja2: the name of a template beside the rules (NAME.txt.j2, NAME.md.j2, "
         "NAME.html.j2), or the templates themselves, by text, markdown and html. Default: as the receiver wants it.",

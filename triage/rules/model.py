@@ -9,6 +9,8 @@ from enum import StrEnum
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, Protocol
 
+from triage.rules.course import COURSE, Course
+
 
 class Cause(StrEnum):
     """Why an alert is raised; what ``alert.on`` lists."""
@@ -79,6 +81,7 @@ class AlertPolicy:
     group_interval: timedelta = timedelta(minutes=5)
     template: str | tuple[tuple[str, str], ...] = ""
     """What its messages look like: the name of a template beside the rules, or forms with a template each."""
+    course: Course = COURSE
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from datetime import timedelta
 from typing import Any, Final
 
 from triage.errors import Problem, RulesInvalid
+from triage.rules.course import Course
 from triage.rules.definitions import RuleFile, define
 from triage.rules.document import Document, read_document
-from triage.rules.keys import ALERT, FILE, RULE, Key
+from triage.rules.keys import ALERT, COURSE, FILE, RULE, Key
 from triage.rules.matchers import NO_NAMES, Names
 from triage.rules.mistakes import MAX_TOLD, Mistake, Path, did_you_mean
 from triage.rules.model import (
@@ -228,8 +229,9 @@ def _alert_policy(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Ale
         on |= frozenset() if quiet else {Cause.FAILED}
     else:
         on = frozenset({Cause.FAILED})
-    given = {name: alert[name] for name in ALERT if name in alert and name not in ("on", "severity")}
-    return AlertPolicy(on=on, severity=Severity(alert.get("severity", Severity.WARNING)), **given)
+    given = {name: alert[name] for name in ALERT if name in alert and name not in ("on", "severity", *COURSE)}
+    course = Course(**{name: alert[name] for name in COURSE if name in alert})
+    return AlertPolicy(on=on, severity=Severity(alert.get("severity", Severity.WARNING)), course=course, **given)
 
 
 _LATER: Final = ABOUT_FAILURES - {Cause.FAILED}

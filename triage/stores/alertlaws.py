@@ -1,10 +1,11 @@
-"""The laws about alerts: from the failure that is to be told to the notification, and what silences keep from whom."""
+"""The laws of alerts: whoever must hear of a failure hears of it, and what is counted adds up."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from triage.stores.law import DEFECT, GONE, LOOK, OPEN, Law
+from triage import incident
+from triage.stores.law import DEFECT, GONE, LOOK, OPEN, Law, texts
 
 _NOTIFY: Final = "o.key >= 'notify:' AND o.key < 'notify;'"  # by the index of keys
 _FLUSH_OF: Final = "o.group_key, json_extract(o.payload, '$.flush')"
@@ -45,31 +46,59 @@ ALERTS: Final = (
     ),
     Law(
         "notified",
-        "Every flush made a notification for every receiver of its group, unless a silence kept it from one.",
+        "Every message about a group made a notification for each of its receivers, unless a silence kept it from one.",
         "SELECT coalesce(sum(flushes), 0) AS flushes, count(*) AS groups FROM alert_groups",
-        "{flushes:,} flushes of {groups:,} groups",
-        """SELECT f.group_key, 'flush ' || f.flush || ' made no notification for ' || r.value
+        "{flushes:,} messages about {groups:,} groups",
+        """SELECT f.group_key, 'message ' || f.flush || ' made no notification for ' || r.value
         FROM (SELECT DISTINCT group_key, flush FROM alerts WHERE flush IS NOT NULL) f
-        JOIN alert_groups g ON g.key = f.group_key, json_each(g.receivers) r
+        JOIN alert_groups g ON g.key = f.group_key AND f.flush <= g.flushes, json_each(g.receivers) r
         WHERE 'notify:' || f.group_key || ':' || f.flush || ':' || r.value NOT IN (SELECT key FROM outbox)
             AND (f.group_key, r.value) NOT IN (SELECT group_key, receiver FROM silenced)""",
         "This receiver was not told. " + DEFECT,
     ),
     Law(
+        "suppressed",
+        "Whatever counts as suppressed has an alert that a later message counts, or one that is being delivered.",
+        "SELECT count(*) AS suppressed FROM lineages WHERE state = 'suppressed'",
+        "{suppressed:,} are suppressed",
+        f"""SELECT root, 'counts as suppressed, but no message to come counts it' FROM lineages
+        WHERE state = 'suppressed' AND root NOT IN (
+            SELECT a.root FROM alerts a JOIN alert_groups g ON g.key = a.group_key
+            WHERE a.root IS NOT NULL AND a.flush IS NOT NULL AND (a.flush > g.flushes OR (a.group_key, a.flush) IN (
+                SELECT {_FLUSH_OF} FROM outbox o WHERE {_NOTIFY} AND o.state != 'done')))""",
+        "Nobody will be told of these: tell them yourself. " + LOOK,
+    ),
+    Law(
+        "incidents",
+        "An alert group that fails, or is quiet, has an unfinished row that looks at it again: each comes to an end.",
+        f"SELECT count(*) AS open FROM alert_groups WHERE state IN ({texts(incident.OPEN)})",
+        "{open:,} are open",
+        f"""SELECT g.key, 'is ' || g.state || ', and no unfinished outbox row is flush:' || g.key
+        FROM alert_groups g LEFT JOIN outbox o ON o.key = 'flush:' || g.key AND o.state IN ({OPEN})
+        WHERE g.state IN ({texts(incident.OPEN)}) AND o.id IS NULL""",
+        "Nobody hears when this group is resolved; its next failure goes on with it. " + DEFECT,
+    ),
+    Law(
         "told",
-        "An alert group counts its flushes, and the alerts that went into them, told and silenced.",
-        "SELECT coalesce(sum(told), 0) AS told, coalesce(sum(silenced), 0) AS silenced FROM alert_groups",
-        "{told:,} alerts were told, {silenced:,} silenced",
-        f"""SELECT g.key, 'counts ' || g.told || ' alerts told and ' || g.silenced || ' silenced in ' || g.flushes
-            || ' flushes, stored are ' || coalesce(a.told, 0) || ' and ' || coalesce(a.silenced, 0) || ' in '
-            || coalesce(a.flushes, 0)
+        "An alert group counts its messages, and its alerts: those that they told, those that were only counted so far,"
+        " and those that silences kept quiet.",
+        "SELECT coalesce(sum(told), 0) AS told, coalesce(sum(suppressed), 0) AS suppressed,"
+        " coalesce(sum(silenced), 0) AS silenced FROM alert_groups",
+        "{told:,} alerts were told, {suppressed:,} only counted so far, {silenced:,} silenced",
+        f"""SELECT g.key, 'counts ' || g.told || ' alerts told, ' || g.suppressed || ' only counted, ' || g.silenced
+            || ' silenced, stored are ' || coalesce(a.told, 0) || ', ' || coalesce(a.counted, 0) || ' and '
+            || coalesce(a.silenced, 0)
         FROM alert_groups g LEFT JOIN (
-            SELECT group_key, count(*) - count(silence) AS told, count(silence) AS silenced, max(flush) AS flushes
-            FROM alerts WHERE flush IS NOT NULL GROUP BY group_key) a ON a.group_key = g.key
-        WHERE g.told < coalesce(a.told, 0) OR g.silenced < coalesce(a.silenced, 0) OR g.flushes < coalesce(a.flushes, 0)
+            SELECT group_key, count(*) FILTER (WHERE silence IS NULL AND flush <= flushes) AS told,
+                count(*) FILTER (WHERE silence IS NULL AND flush > flushes) AS counted,
+                count(silence) AS silenced, max(flush) AS flush
+            FROM alerts JOIN alert_groups ON key = group_key WHERE flush IS NOT NULL GROUP BY group_key
+        ) a ON a.group_key = g.key
+        WHERE g.told < coalesce(a.told, 0) OR g.suppressed < coalesce(a.counted, 0)
+            OR g.silenced < coalesce(a.silenced, 0) OR g.flushes + 1 < coalesce(a.flush, 0)
         UNION ALL
-        SELECT 'counters', counted || ' alerts are counted as flushed, ' || stored || ' are stored or removed' FROM (
-            SELECT (SELECT coalesce(sum(told + silenced), 0) FROM alert_groups) AS counted,
+        SELECT 'counters', counted || ' alerts are counted as looked at, ' || stored || ' are stored or removed' FROM (
+            SELECT (SELECT coalesce(sum(told + suppressed + silenced), 0) FROM alert_groups) AS counted,
             (SELECT count(*) FROM alerts WHERE flush IS NOT NULL) + (SELECT alerts FROM (SELECT {GONE})) AS stored)
         WHERE counted != stored""",
         "The counts in messages of this group are wrong. " + DEFECT,

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from triage.changes import AlertKind, GroupView, OutboxRow, RowFacts, RowKind, Settle, WaitingAlert
+from triage.changes import OutboxRow, RowFacts, RowKind, Settle
 from triage.reruns.gate import Gate
-from triage.rules.model import Cause
 from triage.states import RowState, advance_row
-from triage.stores import Places, React, ReactNow, gating, lines, notifications, planview, records, silences
+from triage.stores import Places, React, ReactNow, alerting, gating, lines, notifications, planview, records, silences
 from triage.stores.queries import lineage_at
 from triage.stores.records import insert, instant, instant_of
 from triage.stores.writes import apply_changes
@@ -101,7 +96,8 @@ def _row_facts(connection: sqlite3.Connection, row: OutboxRow, *, now: datetime)
     lineage = lineage_at(connection, row.root)
     if row.kind is RowKind.FLUSH:
         quiet = silences.in_force(connection)
-        return RowFacts(lineage, group_view(connection, row.group, apart=bool(quiet)), silences=quiet)
+        view = alerting.group_view(connection, row.group, now=now, apart=bool(quiet))
+        return RowFacts(lineage, view, silences=quiet)
     if row.kind is RowKind.SILENCE:
         return RowFacts(lineage, silence=silences.view(connection, row.payload["silence"]))
     if row.kind is RowKind.NOTIFY:
@@ -138,71 +134,3 @@ def next_due(connection: sqlite3.Connection, *, places: Places) -> datetime | No
     ).fetchone()
     times = [found[0] for found in (free, leased) if found is not None and found[0] is not None]
     return instant_of(min(times)) if times else None
-
-
-def group_view(connection: sqlite3.Connection, key: str, *, apart: bool = False) -> GroupView | None:
-    """An alert group and what waits in it; ``apart``: with samples of each kind."""
-    columns = (*records.GROUP, "flushes", "told", "silenced")
-    found = connection.execute(f"SELECT {', '.join(columns)} FROM alert_groups WHERE key = ?", (key,)).fetchone()
-    if found is None:
-        return None
-    group = dict(zip(columns, found, strict=True))
-    newest = connection.execute(f"SELECT max(id) {_WAITING}", (key,)).fetchone()[0]
-    kinds = _kinds(connection, key, labels=group["labels"])
-    if apart and len(kinds) > 1:
-        kinds = _with_samples(connection, key, kinds)
-    causes: Counter[Cause] = Counter()
-    for kind in kinds:
-        causes.update(kind.causes)
-    samples = connection.execute(f"{_SAMPLE} {_WAITING} ORDER BY id DESC LIMIT {_SAMPLES}", (key,))
-    return GroupView(
-        group=records.group_of(group),
-        flushes=group["flushes"],
-        told=group["told"],
-        first_at=min((kind.first_at for kind in kinds), default=None),
-        last_at=max((kind.last_at for kind in kinds), default=None),
-        causes=causes,
-        samples=tuple(_sample(row) for row in samples),
-        last_id=newest or 0,
-        kinds=kinds,
-        silenced=group["silenced"],
-    )
-
-
-_KINDS: Final = f"""
-    SELECT kind, (SELECT labels FROM alert_kinds k WHERE k.key = kind), cause, count(*), min(at), max(at)
-    {_WAITING} GROUP BY kind, cause ORDER BY kind"""
-_SAMPLE: Final = """
-    SELECT request_id, cause, detail, at, coalesce((SELECT attempt FROM lineages WHERE root = alerts.root), 0)"""
-_APART: Final = f"""
-    {_SAMPLE}, kind FROM alerts WHERE id IN (
-        SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY kind ORDER BY id DESC) AS place {_WAITING})
-        WHERE place <= {_SAMPLES}
-    ) ORDER BY id DESC"""
-
-
-def _kinds(connection: sqlite3.Connection, key: str, *, labels: str) -> tuple[AlertKind, ...]:
-    kinds: dict[str, AlertKind] = {}
-    for kind, own, cause, count, first, last in connection.execute(_KINDS, (key,)):
-        known = kinds.get(kind)
-        # An alert of an older version has no kind; what its group says comes close.
-        kinds[kind] = AlertKind(
-            key=kind,
-            labels=known.labels if known else json.loads(own or labels),
-            causes={**(known.causes if known else {}), Cause(cause): count},
-            first_at=min(instant_of(first), known.first_at) if known else instant_of(first),
-            last_at=max(instant_of(last), known.last_at) if known else instant_of(last),
-        )
-    return tuple(kinds.values())
-
-
-def _with_samples(connection: sqlite3.Connection, key: str, kinds: Sequence[AlertKind]) -> tuple[AlertKind, ...]:
-    samples: dict[str, list[WaitingAlert]] = {}
-    for *row, kind in connection.execute(_APART, (key,)):
-        samples.setdefault(kind, []).append(_sample(row))
-    return tuple(replace(kind, samples=tuple(samples[kind.key])) for kind in kinds)
-
-
-def _sample(row: Sequence[Any]) -> WaitingAlert:
-    request_id, cause, detail, at, attempts = row
-    return WaitingAlert(request_id, Cause(cause), detail, instant_of(at), attempts)

@@ -10,6 +10,7 @@ from typing import Final
 from triage.changes import RowKind
 from triage.decide import Reason
 from triage.envelope import Outcome
+from triage.incident import GroupState
 from triage.line import DELIVERIES
 from triage.reruns.breaker import BreakerState
 from triage.reruns.gate import AWAITED, Gate
@@ -246,6 +247,7 @@ FORMS: Final = (
             for table, name, column, known in (
                 ("lineages", "root", "state", set(State) - {State.NEW}),
                 ("outbox", "key", "state", RowState),
+                ("alert_groups", "key", "state", GroupState),
                 ("outbox", "key", "kind", RowKind),
                 ("outbox", "key", "gate", {"", *Gate}),
                 ("functions", "function", "breaker", BreakerState),

@@ -302,3 +302,17 @@ def m008_messages_by_receiver(db: Database) -> None:
         " WHERE kind = 'notify' AND state IN ('pending', 'unknown')"
     )
     db.execute("CREATE INDEX idx_outbox_dead ON outbox(kind) WHERE state = 'dead'")
+
+
+@MIGRATIONS()
+def m009_incidents(db: Database) -> None:
+    """What is remembered of alert groups: where they stand, what was told, what a rule says of the messages to come."""
+    for column in ("course TEXT NOT NULL DEFAULT '{}'", "state TEXT NOT NULL DEFAULT 'waiting'",
+                   "code TEXT NOT NULL DEFAULT ''", "looked_at TEXT", "incident TEXT NOT NULL DEFAULT '{}'",
+                   "suppressed INTEGER NOT NULL DEFAULT 0"):  # fmt: skip
+        db.execute(f"ALTER TABLE alert_groups ADD COLUMN {column}")
+    db.execute(
+        """
+        UPDATE alert_groups SET state = 'resolved', incident = '{"state":"resolved"}' WHERE key NOT IN (
+            SELECT group_key FROM outbox WHERE kind = 'flush' AND state IN ('pending', 'unknown'))"""
+    )

@@ -9,7 +9,7 @@ from typing import Final
 
 from triage.changes import AlertKind, GroupView, WaitingAlert
 from triage.rules.model import Cause
-from triage.stores.claims import group_view
+from triage.stores.alerting import group_view
 from triage.stores.records import instant_of
 
 _KEYS: Final = "SELECT key FROM alert_groups WHERE substr(key, 1, length(?)) = ? ORDER BY key LIMIT 2"

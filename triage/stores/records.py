@@ -7,26 +7,13 @@ date functions take them. Durations are seconds. JSON is text. Outside text is m
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from triage.alerts.silences import kind_key, kind_labels
-from triage.changes import (
-    AlertGroup,
-    Decided,
-    Deed,
-    Link,
-    NewAlert,
-    NewRow,
-    OutboxRow,
-    Quarantined,
-    RowKind,
-    Settle,
-    place_of,
-)
+from triage.changes import Decided, Deed, Link, NewRow, OutboxRow, Quarantined, RowKind, Settle, place_of
 from triage.envelope import RECONSTRUCTED, FunctionRef, Outcome
 from triage.errors import Problem
 from triage.facts import Arrival
@@ -50,9 +37,6 @@ ENVELOPE: Final = (
 
 LINK: Final = ("key", "root", "attempt", "origin")
 OUTBOX: Final = ("key", "kind", "state", "due_at", "payload", "root", "group_key", "created_at", "function")
-GROUP: Final = ("key", "receivers", "severity", "labels", "group_wait", "group_interval", "created_at")
-ALERT: Final = ("group_key", "root", "request_id", "cause", "detail", "at", "kind")
-KIND: Final = ("key", "labels")
 DEED: Final = ("at", "by", "action", "reason", "root", "request_id", "about")
 QUARANTINE: Final = ("received_at", "source", "message_id", "reason", "place", "detail", "body")
 SWITCH: Final = ("scope", "pattern", "by", "reason", "at")
@@ -182,16 +166,6 @@ def outbox_record(row: NewRow, *, now: datetime) -> Record:
     )
 
 
-def flush_row(group: AlertGroup, *, now: datetime) -> NewRow:
-    """The one outbox row that flushes a group, for a group that has waited for nothing yet."""
-    return NewRow(f"flush:{group.key}", RowKind.FLUSH, now + group.group_wait, group=group.key)
-
-
-def revived_at(group: AlertGroup, *, settled_at: str, now: datetime) -> str:
-    """When a group that had come to rest is flushed again: ``group_wait`` from now, ``group_interval`` since then."""
-    return instant(max(now + group.group_wait, instant_of(settled_at) + group.group_interval))
-
-
 def claimed_row(row: Mapping[str, Any], *, token: str) -> OutboxRow:
     """An outbox row as found, claimed under ``token``."""
     return OutboxRow(
@@ -232,43 +206,6 @@ def switch_of(row: Mapping[str, Any]) -> Switch:
     on_at = row["on_at"] and instant_of(row["on_at"])
     given = (row["pattern"], row["by"], row["reason"], instant_of(row["at"]))
     return Switch(Scope(row["scope"]), *given, on_at, row["on_by"], row["on_reason"])
-
-
-def group_record(group: AlertGroup, *, now: datetime) -> Record:
-    """Values of `GROUP`."""
-    return (
-        group.key,
-        json_text(group.receivers),
-        group.severity,
-        json_text(group.labels),
-        group.group_wait.total_seconds(),
-        group.group_interval.total_seconds(),
-        instant(now),
-    )
-
-
-def group_of(row: Mapping[str, Any]) -> AlertGroup:
-    """Undo `group_record`."""
-    return AlertGroup(
-        key=row["key"],
-        receivers=tuple(json.loads(row["receivers"])),
-        severity=row["severity"],
-        labels=json.loads(row["labels"]),
-        group_wait=timedelta(seconds=row["group_wait"]),
-        group_interval=timedelta(seconds=row["group_interval"]),
-    )
-
-
-def alert_record(alert: NewAlert, *, now: datetime) -> Record:
-    """Values of `ALERT`."""
-    root, request_id, why = alert.root or None, text(alert.request_id), text(alert.detail)
-    return (alert.group.key, root, request_id, alert.cause.value, why, instant(now), kind_key(alert.group.labels))
-
-
-def kind_records(alerts: Iterable[NewAlert]) -> list[Record]:
-    """Values of `KIND`, for each kind among the alerts."""
-    kinds = {kind_key(alert.group.labels): alert.group.labels for alert in alerts}
-    return [(key, json_text(kind_labels(labels))) for key, labels in kinds.items()]
 
 
 def deed_record(deed: Deed, *, now: datetime) -> Record:

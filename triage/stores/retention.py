@@ -176,7 +176,7 @@ def _deliveries(connection: sqlite3.Connection, ids: Sequence[int]) -> int:
 
 def _groups(connection: sqlite3.Connection, ids: Sequence[int]) -> int:
     own = {"ids": json.dumps(ids)}
-    counted = f"SELECT key, told + silenced FROM alert_groups WHERE rowid IN {_IDS}"
+    counted = f"SELECT key, told + suppressed + silenced FROM alert_groups WHERE rowid IN {_IDS}"
     groups = connection.execute(counted, own).fetchall()
     connection.executemany("DELETE FROM outbox WHERE key = 'flush:' || ?", [(key,) for key, _ in groups])
     _count(connection, {"alerts": -sum(flushed for _, flushed in groups)})  # they were counted by the group till now

@@ -13,7 +13,7 @@ from typing import Any, Final
 from triage.changes import AlertGroup, SilencedGroup, SilenceView
 from triage.silence import Silence, Silenced
 from triage.states import Event, State, advance
-from triage.stores import records
+from triage.stores import alertrows
 from triage.stores.records import Record, instant, instant_of, json_text, text
 
 SILENCE: Final = (
@@ -28,14 +28,14 @@ _TALLY: Final = """
     INSERT INTO silenced (silence, group_key, receiver, count, first_at, last_at) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (silence, group_key, receiver) DO UPDATE SET count = count + excluded.count,
         first_at = min(first_at, excluded.first_at), last_at = max(last_at, excluded.last_at)"""
-_MUTED: Final = "FROM alerts WHERE group_key = ? AND flush = ? AND silence IS NOT NULL"
+_MUTED: Final = "FROM alerts WHERE group_key = ? AND flush IS NULL AND id <= ? AND silence IS NOT NULL"
 _MOVE: Final = f"""
     UPDATE lineages SET state = ?, version = version + 1, updated_at = ?
     WHERE state = ? AND root IN (SELECT root {_MUTED})"""
 _END: Final = "UPDATE silences SET ended_at = ?, ended = ? WHERE id = ? AND ended_at IS NULL"
 _GROUPS: Final = f"""
     SELECT s.receiver, s.count, s.first_at, s.last_at, coalesce(h.healed, 0),
-        {", ".join(f"g.{column}" for column in records.GROUP)}
+        {", ".join(f"g.{column}" for column in alertrows.GROUP)}
     FROM silenced s JOIN alert_groups g ON g.key = s.group_key
     LEFT JOIN (
         SELECT a.group_key, count(*) AS healed FROM alerts a JOIN lineages l USING (root)
@@ -129,8 +129,8 @@ def _groups(connection: sqlite3.Connection, number: int) -> tuple[SilencedGroup,
 
 
 def group_of_columns(row: Sequence[Any]) -> AlertGroup:
-    """An alert group from the values of `records.GROUP`."""
-    return records.group_of(dict(zip(records.GROUP, row, strict=True)))
+    """An alert group from the values of `alertrows.GROUP`."""
+    return alertrows.group_of(dict(zip(alertrows.GROUP, row, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def alerted(connection: sqlite3.Connection, since: datetime) -> list[Alerted]:
 
 
 _ALERTED: Final = f"""
-    SELECT a.count, a.waiting, a.last_at, k.labels, {", ".join(f"g.{column}" for column in records.GROUP)}
+    SELECT a.count, a.waiting, a.last_at, k.labels, {", ".join(f"g.{column}" for column in alertrows.GROUP)}
     FROM (
         SELECT group_key, kind, count(*) AS count, count(*) - count(flush) AS waiting, max(at) AS last_at
         FROM alerts WHERE at >= ? OR flush IS NULL GROUP BY group_key, kind
@@ -164,9 +164,8 @@ _ALERTED: Final = f"""
     ORDER BY a.count DESC, a.group_key, a.kind"""
 
 
-def mute(connection: sqlite3.Connection, flushed: tuple[str, int, int], several: Sequence[Silenced]) -> None:
-    """Count what is kept from whom, and mark the alerts that nobody is told of, before their flush takes them."""
-    group, _, last_id = flushed
+def mute(connection: sqlite3.Connection, group: str, last_id: int, several: Sequence[Silenced]) -> None:
+    """Count what is kept from whom, and mark the alerts that nobody is told of, before a message takes them."""
     connection.executemany(_TALLY, [tally_record(group, each) for each in several])
     marks = [(number, group, last_id, kind) for kind, number in wholly(several).items()]
     connection.executemany(_MUTE, marks)
@@ -177,11 +176,11 @@ def wholly(several: Sequence[Silenced]) -> dict[str, int]:
     return {each.kind: each.silence for each in reversed(several) if each.wholly}
 
 
-def move(connection: sqlite3.Connection, group: str, flush: int, *, now: datetime) -> int:
+def move(connection: sqlite3.Connection, group: str, last_id: int, *, now: datetime) -> int:
     """The set-based form of the one transition that a silence causes; returns how many alerts nobody is told of."""
     state = advance(State.ALERTING, Event.SILENCED).value
-    connection.execute(_MOVE, (state, instant(now), State.ALERTING.value, group, flush))
-    counted = connection.execute(f"SELECT count(*) {_MUTED}", (group, flush)).fetchone()
+    connection.execute(_MOVE, (state, instant(now), State.ALERTING.value, group, last_id))
+    counted = connection.execute(f"SELECT count(*) {_MUTED}", (group, last_id)).fetchone()
     return int(counted[0])
 
 

@@ -10,13 +10,13 @@ from typing import Final
 
 from triage.admission import heard
 from triage.alerts.silences import begin
-from triage.changes import AlertGroup, Changes, Commit, Decided, NewAlert, NewRow
+from triage.changes import Changes, Commit, Decided, NewAlert, NewRow
 from triage.errors import StoreConflict
 from triage.facts import RATES, SILENCE, Arrival, Lineage
 from triage.reruns.lineage import payload_key
 from triage.silence import Silence
-from triage.states import ROW_TRANSITIONS, Event, RowEvent, RowState, State, advance
-from triage.stores import decisions, lines, plans, records, silences, standings
+from triage.states import ROW_TRANSITIONS, RowEvent, RowState
+from triage.stores import alerting, decisions, lines, plans, records, silences, standings
 from triage.stores.postbox import Message, to_resend
 from triage.stores.records import Record, insert, instant, is_failure
 
@@ -55,19 +55,6 @@ _INSERT_DEED: Final = insert("deeds", records.DEED)
 _CANCEL_ROW: Final = f"""
     UPDATE outbox SET state = 'cancelled', token = NULL, lease_until = NULL, gate = '', settled_at = ?
     WHERE key = ? AND {records.IS_OPEN}"""
-_UPSERT_GROUP: Final = insert(
-    "alert_groups",
-    records.GROUP,
-    """ON CONFLICT (key) DO UPDATE SET receivers = excluded.receivers, severity = excluded.severity,
-    labels = excluded.labels, group_wait = excluded.group_wait, group_interval = excluded.group_interval""",
-)
-_REVIVE_FLUSH: Final = """
-    UPDATE outbox SET state = 'pending', due_at = ?, attempts = 0, note = '', settled_at = NULL WHERE key = ?"""
-_MOVE_TOLD: Final = """
-    UPDATE lineages SET state = ?, version = version + 1, updated_at = ?
-    WHERE state = ? AND root IN (SELECT root FROM alerts WHERE group_key = ? AND flush = ? AND silence IS NULL)"""
-_INSERT_KIND: Final = insert("alert_kinds", records.KIND, "ON CONFLICT DO NOTHING")
-_INSERT_ALERT: Final = insert("alerts", records.ALERT)
 _INSERT_QUARANTINED: Final = insert("quarantine", records.QUARANTINE, "ON CONFLICT DO NOTHING")
 _INSERT_CONFLICT: Final = insert("conflicts", records.CONFLICT, "ON CONFLICT DO NOTHING")
 _UPSERT_FAILURE_GROUP: Final = """
@@ -202,14 +189,14 @@ def _write_changes(connection: sqlite3.Connection, several: Sequence[Changes], *
     _write_alerts(connection, [alert for changes in several for alert in changes.alerts], now=now)
     for changes in several:
         connection.executemany(_INSERT_DEED, [records.deed_record(deed, now=now) for deed in changes.deeds])
-        if changes.flushed is not None:
-            _mark_flushed(connection, changes, now=now)
+        if changes.looked is not None:
+            alerting.mark_looked(connection, changes, now=now)
         if changes.ended is not None:
             silences.end(connection, *changes.ended, now=now)
         if changes.told is not None:
-            _mark_told(connection, *changes.told, now=now)
+            alerting.mark_told(connection, *changes.told, now=now)
         for group, flush in lines.take_along(connection, changes.along, now=now):
-            _mark_told(connection, group, flush, now=now)
+            alerting.mark_told(connection, group, flush, now=now)
         if changes.plan is not None:
             plans.write(connection, changes.plan)
 
@@ -224,39 +211,7 @@ def _insert_rows(connection: sqlite3.Connection, rows: Sequence[NewRow], *, now:
 
 
 def _write_alerts(connection: sqlite3.Connection, alerts: Sequence[NewAlert], *, now: datetime) -> None:
-    groups: dict[str, AlertGroup] = {alert.group.key: alert.group for alert in alerts}
-    connection.executemany(_UPSERT_GROUP, [records.group_record(group, now=now) for group in groups.values()])
-    connection.executemany(_INSERT_ALERT, [records.alert_record(alert, now=now) for alert in alerts])
-    connection.executemany(_INSERT_KIND, records.kind_records(alerts))
-    for group in groups.values():
-        row = records.flush_row(group, now=now)
-        found = connection.execute("SELECT state, settled_at FROM outbox WHERE key = ?", (row.key,)).fetchone()
-        if found is None:
-            _insert_rows(connection, [row], now=now)
-        elif found[0] not in records.UNFINISHED:
-            due_at = records.revived_at(group, settled_at=found[1], now=now)
-            connection.execute(_REVIVE_FLUSH, (due_at, row.key))
-
-
-def _mark_flushed(connection: sqlite3.Connection, changes: Changes, *, now: datetime) -> None:
-    assert changes.flushed is not None  # noqa: S101
-    group, flush, last_id = changes.flushed
-    if changes.silenced:
-        silences.mute(connection, changes.flushed, changes.silenced)
-    statement = "UPDATE alerts SET flush = ? WHERE group_key = ? AND flush IS NULL AND id <= ?"
-    count = connection.execute(statement, (flush, group, last_id)).rowcount
-    quiet = silences.move(connection, group, flush, now=now) if changes.silenced else 0
-    connection.execute(
-        "UPDATE alert_groups SET flushes = ?, told = told + ?, silenced = silenced + ? WHERE key = ?",
-        (flush, count - quiet, quiet, group),
-    )
-
-
-def _mark_told(connection: sqlite3.Connection, group: str, flush: int, *, now: datetime) -> None:
-    """The set-based form of the transitions that a delivery causes."""
-    for state in (State.ALERTING, State.SILENCED):
-        moved = advance(state, Event.DELIVERED).value
-        connection.execute(_MOVE_TOLD, (moved, instant(now), state.value, group, flush))
+    alerting.write_alerts(connection, alerts, lambda rows: _insert_rows(connection, rows, now=now), now=now)
 
 
 def _write_failure_groups(connection: sqlite3.Connection, failures: Sequence[Decided], *, now: datetime) -> None:

@@ -180,7 +180,7 @@ class MemoryStore(MemoryPlans):
         known = lineage_in(lineage) if lineage else None
         if row.kind is RowKind.FLUSH:
             quiet = tuple(silence for silence in tables.silences.values() if silence.ended_at is None)
-            return RowFacts(known, group_view(tables, row.group), silences=quiet)
+            return RowFacts(known, group_view(tables, row.group, now=now), silences=quiet)
         if row.kind is RowKind.SILENCE:
             return RowFacts(known, silence=silence_view(tables, tables.silences[row.payload["silence"]]))
         if row.kind is RowKind.NOTIFY:

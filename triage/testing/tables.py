@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from triage.admission import heard
 from triage.alerts.silences import begin
-from triage.changes import Changes, Commit, Decided, NewAlert, NewRow, OutboxRow, Quarantined, Settle
+from triage.changes import Changes, Commit, Decided, Looked, NewAlert, NewRow, OutboxRow, Quarantined, Settle
 from triage.errors import StoreConflict
 from triage.facts import RATES, SILENCE, Arrival, Lineage
 from triage.reruns.gate import Gate
@@ -26,7 +26,7 @@ from triage.reruns.plan import Plan, PlanChange
 from triage.rules.model import SourceText
 from triage.silence import Silence, Silenced
 from triage.states import ROW_TRANSITIONS, Event, RowEvent, RowState, State, advance, advance_row
-from triage.stores import decisions, notifications, records, silences
+from triage.stores import alertrows, decisions, notifications, records, silences
 from triage.stores.migrations import migrate
 from triage.stores.records import instant
 from triage.testing.gates import Gates, Row
@@ -246,8 +246,10 @@ class Tables(Gates):
         self.write_alerts(changes.alerts, now=now)
         for deed in changes.deeds:
             _append(self.deeds, records.DEED, records.deed_record(deed, now=now))
-        if changes.flushed is not None:
-            self._mark_flushed(changes, *changes.flushed, now=now)
+        if changes.looked is not None:
+            self._mark_looked(changes.looked, silences.wholly(changes.silenced), now=now)
+            for each in changes.silenced:
+                self._tally(changes.looked.group, each)
         if changes.ended is not None:
             number, how = changes.ended
             self.silences[number] = replace(self.silences[number], ended_at=now, ended=how)
@@ -271,18 +273,25 @@ class Tables(Gates):
             counts[item.after] += 1
         self.plans[number] = replace(change.plan, counts=dict(counts))
 
-    def _mark_flushed(self, changes: Changes, key: str, flush: int, last_id: int, *, now: datetime) -> None:
-        flushed = [alert for alert in self.waiting(key) if alert["id"] <= last_id]
-        muted = silences.wholly(changes.silenced)
-        for alert in flushed:
-            self.alerts[alert["id"]] = {**alert, "flush": flush, "silence": muted.get(alert["kind"])}
-        quiet = [alert["root"] for alert in flushed if alert["kind"] in muted]
-        group = self.alert_groups[key]
-        sums = {"told": group["told"] + len(flushed) - len(quiet), "silenced": group["silenced"] + len(quiet)}
-        self.alert_groups[key] = {**group, "flushes": flush, **sums}
-        for each in changes.silenced:
-            self._tally(key, each)
-        self._advance(set(quiet), Event.SILENCED, (State.ALERTING,), now=now)
+    def _mark_looked(self, looked: Looked, muted: Mapping[str, int], *, now: datetime) -> None:
+        taken = [alert for alert in self.waiting(looked.group) if alert["id"] <= looked.last_id]
+        for alert in taken:
+            self.alerts[alert["id"]] = {**alert, "flush": looked.message, "silence": muted.get(alert["kind"])}
+        quiet = {alert["id"]: alert["root"] for alert in taken if alert["kind"] in muted}
+        self._advance(set(quiet.values()), Event.SILENCED, (State.ALERTING,), now=now)
+        if not looked.made:
+            counted = {alert["root"] for alert in taken if alert["id"] not in quiet}
+            self._advance(counted, Event.SUPPRESSED, (State.ALERTING,), now=now)
+        group, fresh = self.alert_groups[looked.group], len(taken) - len(quiet)
+        told = group["suppressed"] + fresh
+        self.alert_groups[looked.group] = {
+            **group,
+            **dict(zip(alertrows.INCIDENT, alertrows.incident_record(looked.group, looked.incident), strict=True)),
+            "flushes": group["flushes"] + looked.made,
+            "silenced": group["silenced"] + len(quiet),
+            "told": group["told"] + (told if looked.made else 0),
+            "suppressed": 0 if looked.made else told,
+        }
 
     def _tally(self, group: str, each: Silenced) -> None:
         key = (each.silence, group, each.receiver)
@@ -296,7 +305,7 @@ class Tables(Gates):
     def _mark_told(self, told: tuple[str, int], *, now: datetime) -> None:
         alerts = [alert for alert in self.alerts.values() if (alert["group_key"], alert["flush"]) == told]
         roots = {alert["root"] for alert in alerts if alert["silence"] is None}
-        self._advance(roots, Event.DELIVERED, (State.ALERTING, State.SILENCED), now=now)
+        self._advance(roots, Event.DELIVERED, (State.ALERTING, State.SUPPRESSED, State.SILENCED), now=now)
 
     def _end_along(self, key: str, *, now: datetime) -> None:
         row = self.outbox.get(key)
@@ -337,20 +346,19 @@ class Tables(Gates):
     def write_alerts(self, alerts: Iterable[NewAlert], *, now: datetime) -> None:
         """Put alerts into their groups, each with a flush to come."""
         for alert in alerts:
-            group = dict(zip(records.GROUP, records.group_record(alert.group, now=now), strict=True))
-            known = self.alert_groups.get(alert.group.key, {**group, "flushes": 0, "told": 0, "silenced": 0})
-            kept = {name: known[name] for name in ("flushes", "told", "silenced", "created_at")}
+            group = dict(zip(alertrows.GROUP, alertrows.group_record(alert.group, now=now), strict=True))
+            known = self.alert_groups.get(alert.group.key, {**group, **_NEVER_LOOKED_AT})
+            kept = {name: known[name] for name in ("created_at", *_NEVER_LOOKED_AT)}
             self.alert_groups[alert.group.key] = {**group, **kept}
-            self.alert_kinds.update(records.kind_records([alert]))
-            _append(self.alerts, records.ALERT, records.alert_record(alert, now=now), flush=None, silence=None)
-            flush = records.flush_row(alert.group, now=now)
-            row = self.outbox.get(flush.key)
-            if row is None:
-                self._insert_row(flush, now=now)
-            elif row["state"] not in records.UNFINISHED:
-                due_at = records.revived_at(alert.group, settled_at=row["settled_at"], now=now)
-                revived = {"state": "pending", "due_at": due_at, "attempts": 0, "note": "", "settled_at": None}
-                self.outbox[flush.key] = {**row, **revived}
+            self.alert_kinds.update(alertrows.kind_records([alert]))
+            _append(self.alerts, alertrows.ALERT, alertrows.alert_record(alert, now=now), flush=None, silence=None)
+            self._insert_row(alertrows.flush_row(alert.group, looked_at=known["looked_at"], now=now), now=now)
+
+
+_NEVER_LOOKED_AT: Final = {
+    "flushes": 0, "told": 0, "silenced": 0, "suppressed": 0, "state": "waiting", "code": "", "looked_at": None,
+    "incident": "{}",
+}  # fmt: skip
 
 
 _TABLES: Final = {

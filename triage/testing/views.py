@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
 
+from triage.alerts.grouping import wants_states
 from triage.changes import AlertKind, GroupView, SilencedGroup, SilenceView, WaitingAlert
 from triage.envelope import RequestId
+from triage.incident import OPEN, GroupState
 from triage.reruns.lineage import Stored
 from triage.rules.model import Cause
 from triage.silence import Silence
-from triage.stores import decisions, records
+from triage.stores import alertrows, decisions
 from triage.stores.records import instant_of
 from triage.testing.gates import Row
 from triage.testing.tables import Tables, lineage_in
@@ -19,15 +23,16 @@ from triage.testing.tables import Tables, lineage_in
 _SAMPLES = 5
 
 
-def group_view(tables: Tables, key: str) -> GroupView | None:
+def group_view(tables: Tables, key: str, *, now: datetime) -> GroupView | None:
     """An alert group and what waits in it."""
     group = tables.alert_groups.get(key)
     if group is None:
         return None
     waiting = tables.waiting(key)
     times = [instant_of(alert["at"]) for alert in waiting]
-    return GroupView(
-        group=records.group_of(group),
+    incident = alertrows.incident_in(group)
+    view = GroupView(
+        group=alertrows.group_of(group),
         flushes=group["flushes"],
         told=group["told"],
         first_at=min(times, default=None),
@@ -37,7 +42,23 @@ def group_view(tables: Tables, key: str) -> GroupView | None:
         last_id=max((alert["id"] for alert in waiting), default=0),
         kinds=tuple(_kind(tables, key, waiting) for key in sorted({alert["kind"] for alert in waiting})),
         silenced=group["silenced"],
+        incident=incident,
     )
+    view = replace(view, cause=_cause(tables, view))
+    first = incident.first if incident.opened_at else view.flushes + 1
+    own = [alert for alert in tables.alerts.values() if alert["group_key"] == key]
+    roots = [alert["root"] for alert in own if alert["flush"] is None or alert["flush"] >= first]
+    states = Counter(tables.lineages[root]["state"] if root else "" for root in roots)
+    return replace(view, states=states) if wants_states(view, now=now) else view
+
+
+def _cause(tables: Tables, view: GroupView) -> str:
+    for key, other in sorted(tables.alert_groups.items()):
+        rule = json.loads(other["labels"]).get("rule", "")
+        going_on = GroupState(other["state"]) in {*OPEN, GroupState.WAITING}
+        if key != view.group.key and going_on and rule in view.group.course.inhibited_by:
+            return f"{rule} ({key})"
+    return ""
 
 
 def _kind(tables: Tables, key: str, waiting: Sequence[Row]) -> AlertKind:
@@ -70,7 +91,7 @@ def silence_view(tables: Tables, silence: Silence) -> SilenceView:
         silence,
         tuple(
             SilencedGroup(
-                group=records.group_of(tables.alert_groups[group]),
+                group=alertrows.group_of(tables.alert_groups[group]),
                 receiver=receiver,
                 healed=_healed(tables, silence.id, group),
                 **row,

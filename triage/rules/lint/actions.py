@@ -40,7 +40,8 @@ def action_findings(entry: Entry, *, receivers: Collection[str] | None) -> Itera
         )
     if rule.alert is not None:
         if receivers is not None:
-            yield from _receivers(entry, rule.alert.to, receivers)
+            later = (name for step in rule.alert.course.escalate for name in step.to)
+            yield from _receivers(entry, (*rule.alert.to, *later), receivers)
         if "error_message" in rule.alert.group_by:
             yield entry.finding(
                 "R017",

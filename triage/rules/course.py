@@ -1,0 +1,82 @@
+"""How an alert group is told of after its first message: repeats, the next receiver, and its end. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any, Final
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """Others hear of it, too, when ``after`` the first message nobody has acknowledged it."""
+
+    after: timedelta
+    to: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What a rule says of a group whose first message was sent (words as in Prometheus Alertmanager).
+
+    Attributes:
+        repeat_interval: no message before that when nothing is new but counts; nothing: at every ``group_interval``.
+        repeat_factor: each further repeat waits this many times longer, up to ``repeat_max``.
+        resolved: the receivers hear of its end.
+        quiet_for: it is resolved when nothing has failed for so long.
+        inhibited_by: rules; while a group of one of them is open, a group of this rule tells nobody.
+    """
+
+    repeat_interval: timedelta = timedelta(hours=1)
+    repeat_factor: float = 2.0
+    repeat_max: timedelta = timedelta(hours=24)
+    resolved: bool = True
+    quiet_for: timedelta = timedelta(hours=1)
+    escalate: tuple[Escalation, ...] = ()
+    inhibited_by: tuple[str, ...] = ()
+
+    def repeat_after(self, repeats: int) -> timedelta:
+        """How long after the last message the next repeat may come, when there were so many without news."""
+        if repeats > 60:  # past any factor; a float must not overflow
+            return max(self.repeat_max, self.repeat_interval)
+        longest = max(self.repeat_max, self.repeat_interval) / timedelta(seconds=1)
+        seconds = self.repeat_interval / timedelta(seconds=1)
+        return timedelta(seconds=min(seconds * self.repeat_factor**repeats, longest))
+
+
+COURSE: Final = Course()
+"""What a rule says that says nothing of it."""
+
+ONE_BY_ONE: Final = Course(repeat_interval=timedelta(0), resolved=False)
+"""For what is news each time, and is not over because it does not come again."""
+
+
+@lru_cache(maxsize=1024)
+def course_json(course: Course) -> Mapping[str, Any]:
+    """As JSON: a group outlives the rule that made it."""
+    return {
+        "repeat_interval": course.repeat_interval.total_seconds(),
+        "repeat_factor": course.repeat_factor,
+        "repeat_max": course.repeat_max.total_seconds(),
+        "resolved": course.resolved,
+        "quiet_for": course.quiet_for.total_seconds(),
+        "escalate": [{"after": step.after.total_seconds(), "to": list(step.to)} for step in course.escalate],
+        "inhibited_by": list(course.inhibited_by),
+    }
+
+
+def course_of(written: Mapping[str, Any]) -> Course:
+    """Undo `course_json`; what is missing, in a store of an older version, has its default."""
+    full = {**course_json(COURSE), **written}
+    steps = (Escalation(timedelta(seconds=step["after"]), tuple(step["to"])) for step in full["escalate"])
+    return Course(
+        repeat_interval=timedelta(seconds=full["repeat_interval"]),
+        repeat_factor=full["repeat_factor"],
+        repeat_max=timedelta(seconds=full["repeat_max"]),
+        resolved=full["resolved"],
+        quiet_for=timedelta(seconds=full["quiet_for"]),
+        escalate=tuple(steps),
+        inhibited_by=tuple(full["inhibited_by"]),
+    )
