@@ -143,6 +143,7 @@ def test_without_a_store_its_metrics_are_absent_and_the_others_are_there():
         "triage_outbox_overdue_seconds",
         "triage_deliveries_total",
         "triage_plans",
+        "triage_alert_groups",
         "triage_plan_items",
         "triage_rules_refused",
         "triage_rules_loaded_timestamp_seconds",

@@ -43,7 +43,7 @@ COMMANDS: Final = {
     "approve": _Entry("Act", "Run again what a rule holds until a person decides."),
     "reject": _Entry("Act", "Leave at that what a rule holds."),
     "switch": _Entry("Act", "Stop re-runs; let them go on."),
-    "alerts": _Entry("Act", "See what messages say; have them sent again."),
+    "alerts": _Entry("Act", "List groups of alerts, show and acknowledge one; previews."),
     "silence": _Entry("Act", "Keep alerts quiet for a while; tell of them at its end."),
     "plan": _Entry("Act", "Plan to run many failures again; steer such plans."),
     "apply": _Entry("Act", "Run again what a plan holds, in careful steps."),

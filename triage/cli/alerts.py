@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import click
 
+from triage.cli.alert_groups import ack, list_, show
 from triage.cli.alerts_preview import preview
 from triage.cli.resend import resend
 
 
 @click.group()
 def alerts() -> None:
-    """See what messages say; have those sent again that receivers did not take."""
+    """List groups of alerts, show one, acknowledge it; see what messages say, and send them again."""
 
 
-alerts.add_command(preview)
-alerts.add_command(resend)
+for command in (list_, show, ack, preview, resend):
+    alerts.add_command(command)

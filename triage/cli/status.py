@@ -39,6 +39,8 @@ def status(*, settings: Settings, as_json: bool) -> None:
         _section("failures", totals.failures, totals.states)
         _section("waiting in the outbox", sum(totals.outbox.values()), totals.outbox)
         _section("notifications", sum(totals.deliveries.values()), totals.deliveries)
+        if totals.groups:
+            _section("alert groups", sum(totals.groups.values()), totals.groups)
         if at_work := {state.value: count for state in AT_WORK if (count := totals.plans.get(state, 0))}:
             _section("plans at work", sum(at_work.values()), at_work)
             _section("  their items", sum(totals.plan_items.values()), totals.plan_items)

@@ -50,6 +50,8 @@ class Totals:
     """Plans of re-runs by state (``reruns.plan.PlanState``); drafts are none."""
     plan_items: Mapping[str, int] = field(default_factory=dict)
     """Items of plans that are applied and not over, by state (``reruns.plan.ItemState``)."""
+    groups: Mapping[str, int] = field(default_factory=dict)
+    """Alert groups that wait for their first look or are open, by state (``incident.GroupState``)."""
     outbox_due: Mapping[str, datetime] = field(default_factory=dict)
     """When the first of the rows that are not finished is or was due, by kind."""
 

@@ -13,6 +13,7 @@ from sqlite_utils import Database
 
 from triage.envelope import RequestId, event_of
 from triage.facts import RATES, Arrival, GroupFacts, Lineage, Snapshot, recent_of
+from triage.incident import GroupState
 from triage.reruns.gate import Gate
 from triage.reruns.lineage import payload_key
 from triage.rules.model import SourceText
@@ -176,8 +177,13 @@ def totals(connection: sqlite3.Connection) -> Totals:
         deliveries=dict(deliveries),
         plans=by_state,
         plan_items=items,
+        groups=_pairs(db, _GROUP_STATES),
         outbox_due={row["kind"]: records.instant_of(row["first"]) for row in waiting},
     )
+
+
+_GROUP_STATES: Final = f"""
+    SELECT state AS name, count(*) AS value FROM alert_groups WHERE state != '{GroupState.RESOLVED}' GROUP BY state"""
 
 
 def _pairs(db: Database, sql: str) -> dict[str, int]:

@@ -38,6 +38,7 @@ from triage.stores import (
     RuleHits,
     RulesState,
     Totals,
+    alertgroups,
     candidates,
     claims,
     gating,
@@ -52,6 +53,7 @@ from triage.stores import (
     silences,
     writes,
 )
+from triage.stores.alertgroups import GroupRow, GroupStory
 from triage.stores.migrations import migrate
 from triage.stores.planning import Candidate, PlanItemRow
 from triage.stores.postbox import Message, Received
@@ -266,6 +268,15 @@ class SqliteStore:
 
     async def silences(self, *, ended: bool = False) -> list[SilenceView]:
         return await self._reader.run(partial(silences.listed, ended=ended))
+
+    async def alert_groups(self, *, every: bool = False) -> list[GroupRow]:
+        return await self._reader.run(partial(alertgroups.listed, every=every))
+
+    async def alert_groups_named(self, name: str) -> list[str]:
+        return await self._reader.run(partial(alertgroups.named, name=name))
+
+    async def alert_group(self, key: str) -> GroupStory:
+        return await self._reader.run(partial(alertgroups.story, key=key))
 
     async def silences_since(self, at: datetime) -> list[Silence]:
         return await self._reader.run(partial(silences.since, at=at))

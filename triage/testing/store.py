@@ -239,6 +239,7 @@ class MemoryStore(MemoryPlans):
                 for row in sorted(self.tables.unfinished(), key=lambda row: row["due_at"], reverse=True)
             },
             deliveries=dict(Counter(row["result"] for row in tables.deliveries.values())),
+            groups=dict(Counter(row["state"] for row in tables.alert_groups.values() if row["state"] != "resolved")),
             **plan_sums(tables),
         )
 

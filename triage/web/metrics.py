@@ -15,6 +15,7 @@ from typing import Final, Literal
 from triage import line
 from triage.changes import RowKind
 from triage.decide import Reason
+from triage.incident import GroupState
 from triage.progress import Receiving, Work
 from triage.reruns.plan import ItemState, PlanState
 from triage.states import State
@@ -78,6 +79,12 @@ PLAN_ITEMS: Final = Metric(
     "gauge",
     "Failures in plans that are applied and not over, by what came of them.",
     {"state": tuple(state.value for state in ItemState)},
+)
+ALERT_GROUPS: Final = Metric(
+    "triage_alert_groups",
+    "gauge",
+    "Alert groups that wait for their first look or are open, by where they stand.",
+    {"state": tuple(state.value for state in GroupState if state is not GroupState.RESOLVED)},
 )
 RULES_REFUSED: Final = Metric(
     "triage_rules_refused",
@@ -175,6 +182,7 @@ METRICS: Final = (
     DELIVERIES,
     PLANS,
     PLAN_ITEMS,
+    ALERT_GROUPS,
     RULES_REFUSED,
     RULES_LOADED,
     RECEIVED,
@@ -259,6 +267,7 @@ def _values(view: View) -> dict[str, _Samples]:
             (DELIVERIES, sums.deliveries),
             (PLANS, sums.plans),
             (PLAN_ITEMS, sums.plan_items),
+            (ALERT_GROUPS, sums.groups),
         ):
             (known,) = metric.labels.values()
             values[metric.name] = [((value,), counts.get(value, 0)) for value in known]

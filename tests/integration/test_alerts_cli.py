@@ -1,0 +1,104 @@
+"""``triage alerts list|show|ack`` as a person meets it."""
+
+import asyncio
+import json
+from datetime import timedelta
+
+import make
+import pytest
+from click.testing import CliRunner
+from past import Past, rule_set
+
+from triage.cli import cli
+from triage.clock import SystemClock
+
+RULES = rule_set("  - {id: tell, owner: media, alert: {group_by: [function], group_wait: 5s}}\n")
+
+
+def result(name, number=0, **fields):
+    arn = f"acs:fc:cn-hangzhou:1034:functions/{name}"
+    return make.body(f"1-{name}-{number}", arn=arn, **fields)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A store with two groups, told some minutes ago; of one some more has failed since."""
+
+    async def fill():
+        past = await Past.open(tmp_path / "triage.db", RULES)
+        await past.clock.advance(SystemClock().now() - past.clock.now() - timedelta(hours=1))
+        await past.receive(result("pay"), result("img", error="\x1b[2J"))
+        await past.pass_time(timedelta(minutes=1))
+        await past.receive(*(result("img", number, error="\x1b[2J") for number in range(1, 4)))
+        await past.pass_time(timedelta(minutes=6))
+        await past.close()
+
+    asyncio.run(fill())
+    return tmp_path
+
+
+@pytest.fixture
+def triage(folder):
+    def run(*args, code=0):
+        env = {"TRIAGE_STATE_DIR": str(folder), "TRIAGE_CONFIG": None}
+        result = CliRunner(env=env).invoke(cli, args, prog_name="triage")
+        assert result.exit_code == code, result.output
+        assert "\x1b" not in result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def groups(triage):
+    return {each["group"]["labels"]["function"]: each for each in json.loads(triage("alerts", "list", "--json").stdout)}
+
+
+PERSON = ("--by", "ana", "--reason", "I look at it")
+
+
+def test_groups_are_listed_and_shown_by_code_or_key(triage, groups):
+    listed = triage("alerts", "list").stdout.splitlines()
+    assert [line.split()[:2] for line in listed[1:]] == [
+        [groups["img"]["code"], "ongoing"],
+        [groups["pay"]["code"], "quiet"],
+    ]
+    img = groups["img"]
+    for name in (img["code"], f"#{img['code']}", f"{img['code']}-2", img["group"]["key"], img["group"]["key"][:6]):
+        told = triage("alerts", "show", name).stdout
+        assert "4 alerts about 4 failures" in told
+        assert "1 alerted, 3 suppressed" in told
+        assert "first" in told
+    assert json.loads(triage("alerts", "show", img["code"], "--json").stdout)["lineages"] == 4
+    sums = triage("status").stdout
+    assert "alert groups" in sums
+    assert "ongoing" in sums
+
+
+def test_who_acknowledges_a_group_is_kept_and_shown(triage, groups):
+    code = groups["img"]["code"]
+    assert triage("alerts", "ack", code, *PERSON).stdout == f"{code}: acknowledged by ana\n"
+    assert "ana" in triage("alerts", "list").stdout
+    told = triage("alerts", "show", code).stdout
+    assert "by ana at" in told
+    assert "ana: acknowledge: I look at it" in told
+    assert "\nAll " in f"\n{triage('selfcheck').stderr}"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("ffffff", "no alert group is named so"), ("", "no alert group is named so")]
+)
+def test_what_is_not_there_is_said(triage, name, said):
+    assert said in triage("alerts", "ack", name, *PERSON, code=1).stderr
+    assert said in triage("alerts", "show", name, code=1).stderr
+
+
+def test_without_groups_it_says_so(tmp_path):
+    async def empty():
+        await (await Past.open(tmp_path / "triage.db", RULES)).close()
+
+    asyncio.run(empty())
+    env = {"TRIAGE_STATE_DIR": str(tmp_path), "TRIAGE_CONFIG": None}
+    found = CliRunner(env=env).invoke(cli, ["alerts", "list"], prog_name="triage")
+    assert (found.exit_code, found.stdout) == (0, "")
+    assert found.stderr == "No alert group is open. --all shows the others.\n"
