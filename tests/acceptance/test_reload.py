@@ -96,7 +96,7 @@ def test_a_wrong_edit_changes_nothing_also_across_a_restart_and_a_good_one_goes_
         running.until_logged(f"{daemon.rules}: no such file or folder")
         daemon.rules.mkdir()
         (daemon.rules / "only.yaml").write_text("version: 1\nrules:\n  - {id: anything, ignore: 'a test'}\n")
-        running.until_logged(f"1 rules; before: {before[0][:12]}")
+        running.until_logged(f"1 rule; before: {before[0][:12]}")
         after = daemon.decided(running)
         assert after[0] != before[0]
         assert after[1] == "anything"
