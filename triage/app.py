@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Final
 
-import aiohttp
-
 from triage.alarm import StoreAlarm
 from triage.clock import Clock
-from triage.cloud.credentials import ChainCredentials, CredentialsProvider, StaticCredentials
 from triage.cloud.fc import FcClient
-from triage.cloud.signing import Credentials
 from triage.composing import Composer
 from triage.configuration import (
     Configuration,
@@ -25,10 +21,12 @@ from triage.configuration import (
     receivers_of,
     routes_of,
     templates_of,
+    watches_of,
 )
-from triage.consumer import Consumer, Intake
-from triage.envelope import FunctionRef
+from triage.consumer import Consumer
 from triage.errors import StoreUnavailable
+from triage.heartbeat import Heartbeat, Ping, pings_of
+from triage.intakes import credentials_of, intakes_of
 from triage.killswitch import KillSwitch
 from triage.notify import AppriseNotifier
 from triage.outbound import Guard
@@ -38,16 +36,10 @@ from triage.progress import LIMIT, Progress, Stage, Work, stalled
 from triage.retention import Retention
 from triage.rulebook import RuleBook
 from triage.rulefiles import default_rules_dir
+from triage.rules.owners import by_owner
 from triage.sdnotify import Supervisor
-from triage.settings import FcSettings, Settings
-from triage.settings import LocalSource as LocalSettings
-from triage.settings import ReconcileSource as ReconcileSettings
-from triage.settings import SmqSource as SmqSettings
-from triage.settings.values import read_function
-from triage.sources import Source
-from triage.sources.local import LocalQueue, LocalSource
-from triage.sources.reconcile import ReconcileSource
-from triage.sources.smq import SmqSource
+from triage.settings import Settings
+from triage.standing import arm, standing
 from triage.stores import Store
 from triage.stores.retention import STAGES
 from triage.stores.sqlite import SqliteStore
@@ -78,12 +70,13 @@ class App:
         kill_switch: KillSwitch,
         retention: Retention,
         notifier: AppriseNotifier,
+        pings: Mapping[str, Ping],
         supervisor: Supervisor,
         clock: Clock,
         take: Callable[[Settings], Awaitable[None]],
         limit: timedelta,
     ) -> None:
-        """``take`` puts changed settings in force, as `Configuration.reload` wants it."""
+        """``take`` puts changed settings in force, as `Configuration.reload` wants it. ``pings``: see `Heartbeat`."""
         self.store, self.rules, self.notifier = store, rules, notifier
         self._configuration, self._take, redact = configuration, take, configuration.redact
         settings = configuration.settings
@@ -97,6 +90,7 @@ class App:
         self._alarm = StoreAlarm(
             notifier, to=settings.watchdog.to or ("default",), stages=self.stages, clock=clock, redact=redact
         )
+        self._heartbeat = Heartbeat(pings, every=settings.heartbeat.every, stages=self.stages, clock=clock)
         self._supervisor = supervisor
         self._supervision = Supervision(
             supervisor,
@@ -157,6 +151,7 @@ class App:
             asyncio.create_task(self._supervision.run()),  # also while it shuts down
             asyncio.create_task(self._turn()),
             asyncio.create_task(self._alarm.run()),
+            asyncio.create_task(self._heartbeat.run()),
             asyncio.create_task(self._reload_on(reload or asyncio.Event(), changed)),
         }
         self._supervisor.ready()
@@ -223,13 +218,14 @@ async def build(
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         limit, work, guard = settings.watchdog.limit or LIMIT, Work(), Guard.of(settings.outbound.allow)
+        configuration = Configuration(settings, read=reread)
         notifier = await asyncio.to_thread(
             AppriseNotifier.load, receivers_of(settings), write=write, clock=clock, limit=limit, guard=guard
         )
         store = await SqliteStore.open(settings.store.path, seal=settings.encryption.seal)
         stack.push_async_callback(store.close)
         receivers = set(settings.receivers)  # those of the moment, as rules are checked against
-        routes = routes_of(settings)
+        routes, watches = routes_of(settings), watches_of(settings)
         rules = await RuleBook.open(
             settings.rules or default_rules_dir(), receivers=receivers, store=store, clock=clock, limit=limit, work=work
         )
@@ -264,10 +260,12 @@ async def build(
             limit=limit,
             orders=settings.reruns.limits,
             routes=routes.get,
+            standing=standing(watches, clock=clock),
             work=work,
             compose=composer,
             traces=traces,
         )
+        await arm(store, watches, clock=clock)
         kill_switch = KillSwitch(
             store=store, path=settings.reruns.stop_file, clock=clock, changed=outbox.poke, limit=limit
         )
@@ -276,7 +274,7 @@ async def build(
         consumer = Consumer(
             [
                 intake
-                async for intake in _intakes(
+                async for intake in intakes_of(
                     settings,
                     stack,
                     session=session,
@@ -287,7 +285,7 @@ async def build(
                 )
             ],
             store=store,
-            rules=rules.current,
+            rules=by_owner(rules.current, lambda: configuration.settings.owners),
             clock=clock,
             batch=settings.consumer.batch,
             quarantine=quarantine_policy(settings),
@@ -298,7 +296,6 @@ async def build(
             traces=traces,
             redaction=settings.redaction.redaction,
         )
-        configuration = Configuration(settings, read=reread)
 
         async def take(new: Settings) -> None:
             notifier.adopt(await asyncio.to_thread(AppriseNotifier.load, receivers_of(new), write=write))
@@ -308,6 +305,9 @@ async def build(
             routes.clear()
             routes.update(routes_of(new))
             consumer.use(labels=labels_of(new.labels), quarantine=quarantine_policy(new))
+            watches[:] = watches_of(new)
+            with suppress(StoreUnavailable):  # what is new is looked after from the next start on
+                await arm(store, watches, clock=clock)
             configured(new)
 
         app = App(
@@ -325,6 +325,7 @@ async def build(
                 limit=limit,
             ),
             notifier=notifier,
+            pings=pings_of(session, notifier, url=settings.heartbeat.url.get_secret_value(), to=settings.heartbeat.to),
             supervisor=supervisor or Supervisor({}, pid=0),
             clock=clock,
             take=take,
@@ -343,72 +344,3 @@ async def build(
             )
             app.url = await stack.enter_async_context(serve_ops(ops, settings.web))
         yield app
-
-
-def credentials_of(settings: Settings, clock: Clock) -> CredentialsProvider:
-    """The configured access key, or the vendor's chain."""
-    given = settings.credentials
-    if not given.access_key_id:
-        return ChainCredentials(clock=clock)
-    return StaticCredentials(
-        Credentials(
-            given.access_key_id, given.access_key_secret.get_secret_value(), given.security_token.get_secret_value()
-        )
-    )
-
-
-async def _intakes(
-    settings: Settings,
-    stack: AsyncExitStack,
-    *,
-    session: aiohttp.ClientSession,
-    credentials: CredentialsProvider,
-    functions: FcClient,
-    store: Store,
-    clock: Clock,
-) -> AsyncIterator[Intake]:
-    queues: LocalQueue | None = None
-    for given in settings.sources:
-        source: Source
-        match given:
-            case LocalSettings():
-                queues = queues or await LocalQueue.open(settings.queue.path, clock=clock)
-                source = LocalSource(
-                    queues,
-                    queue=given.queue,
-                    name=given.name,
-                    destination=given.destination,
-                    lease=settings.queue.visibility_timeout,
-                )
-                intake = Intake(source, receivers=1, batch=settings.consumer.batch)
-            case SmqSettings():
-                source = SmqSource(
-                    session,
-                    given.endpoint,
-                    given.queue,
-                    name=given.name,
-                    credentials=credentials,
-                    clock=clock,
-                    destination=given.destination,
-                    signature=given.signature,
-                    region=given.region,
-                )
-                intake = Intake(source, receivers=given.receivers, batch=given.batch, wait=given.wait)
-            case ReconcileSettings():
-                source = ReconcileSource(
-                    functions,
-                    [_function(each, settings.fc) for each in given.functions],
-                    known=store.known,
-                    clock=clock,
-                    name=given.name,
-                    interval=given.interval,
-                    grace=given.grace,
-                    lookback=given.lookback,
-                )
-                intake = Intake(source, receivers=1, wait=given.interval)
-        stack.push_async_callback(source.close)
-        yield intake
-
-
-def _function(name: str, fc: FcSettings) -> FunctionRef:
-    return FunctionRef(**read_function(name), region=fc.region, account=fc.account)

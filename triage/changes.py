@@ -16,7 +16,7 @@ from triage.decide import Decision
 from triage.envelope import RequestId
 from triage.facts import Arrival, Lineage
 from triage.incident import UNSEEN, Incident, Why
-from triage.line import Line
+from triage.line import Line, Seen
 from triage.reruns.gate import Gate, GateFacts, Standing
 from triage.reruns.lineage import Origin
 from triage.reruns.plan import PlanChange, PlanView
@@ -38,6 +38,7 @@ class RowKind(StrEnum):
     WAKE = "wake"  # let go what may go of a function's re-runs that wait
     PLAN_STEP = "plan_step"  # look how a bulk re-run gets on, and order what comes next
     SILENCE = "silence"  # a silence is about to end, or ends
+    WATCH = "watch"  # something may have been silent for too long
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +283,8 @@ class SilenceView:
 @dataclass(frozen=True, slots=True)
 class RowFacts:
     """What is known about a claimed row at the moment of settling, inside the transaction: its lineage, its group with
-    all silences that have not ended, its plan, its silence, or what else its receiver is told.
+    all silences that have not ended, its plan, its silence, what else its receiver is told, or when each function was
+    last heard of.
 
     ``gates`` is there for rows that are about a function.
     """
@@ -294,6 +296,7 @@ class RowFacts:
     silences: tuple[Silence, ...] = ()
     silence: SilenceView | None = None
     line: Line | None = None
+    arrivals: tuple[Seen, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

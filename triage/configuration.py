@@ -14,6 +14,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from triage.alerts.routing import Route
+from triage.alerts.watching import Watch
 from triage.consumer import Labels
 from triage.errors import ConfigInvalid, Problem
 from triage.log import redactor, secrets_of
@@ -25,7 +26,7 @@ from triage.stores.retention import Cutoffs
 
 log = logging.getLogger(__name__)
 
-LIVE: Final = ("receivers", "labels", "quarantine", "retention", "links", "log")
+LIVE: Final = ("receivers", "owners", "arrivals", "labels", "quarantine", "retention", "links", "log")
 """Groups of settings that a reload puts in force."""
 
 
@@ -136,3 +137,8 @@ def cutoffs_at(now: datetime, kept: RetentionSettings) -> Cutoffs:
 def routes_of(settings: Settings) -> dict[str, Route]:
     """How messages go to the receivers, by name."""
     return {name: receiver.route for name, receiver in settings.receivers.items()}
+
+
+def watches_of(settings: Settings) -> list[Watch]:
+    """What has to arrive."""
+    return [arrival.watch for arrival in settings.arrivals]

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -260,8 +260,15 @@ def _hold(rule: Rule, policy: HoldPolicy, *, now: datetime) -> _Act:
     return Reason.MATCHED, effects, Event.HOLD
 
 
+def policy_of_rule(rule: Rule | None) -> AlertPolicy:
+    """How people are told of a failure that a rule decided: as it says, else by default, to its owner if possible."""
+    if rule is None or (rule.alert is None and not rule.tell):
+        return DEFAULT_ALERT
+    return rule.alert or replace(DEFAULT_ALERT, to=rule.tell)
+
+
 def _alert(reason: Reason, cause: Cause, rule: Rule | None) -> _Act:
-    policy = (rule.alert if rule else None) or DEFAULT_ALERT
+    policy = policy_of_rule(rule)
     if cause not in policy.on:
         return reason, (), Event.IGNORE
     return reason, (Alert(cause, policy, rule),), Event.ALERT

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from triage.changes import (
     NewRow,
     RowKind,
 )
-from triage.decide import DEFAULT_ALERT, Alert, Decision, Hold, Reason, Rerun, Resolve
+from triage.decide import Alert, Decision, Hold, Reason, Rerun, Resolve, policy_of_rule
 from triage.envelope import FunctionRef
 from triage.errors import Problem
 from triage.facts import Arrival, Lineage
@@ -37,11 +38,10 @@ def decided(arrival: Arrival, decision: Decision) -> Decided:
     """All rows that storing one decision entails."""
     envelope, lineage = arrival.envelope, decision.lineage
     if lineage is None:
-        told = [_new_alert(arrival, effect) for effect in decision.effects if isinstance(effect, Alert)]
+        told = [_new_alert(arrival, effect) for effect in _told_once(arrival, decision)]
         return Decided(arrival, decision, Changes(alerts=tuple(told)), "")
     rows: list[NewRow] = []
     links: list[Link] = []
-    alerts: list[NewAlert] = []
     cancel: tuple[str, ...] = ()
     answered = lineage.attempt if decision.facts.attempt is None else decision.facts.attempt
     asks = False
@@ -54,10 +54,9 @@ def decided(arrival: Arrival, decision: Decision) -> Decided:
             case Resolve():
                 asks = True
                 rows.append(_resolve_row(arrival, lineage, effect))
-            case Alert():
-                alerts.append(_new_alert(arrival, effect, root=lineage.root))
             case Hold():
                 rows.append(_hold_row(arrival, lineage, effect, decision.rule))
+    alerts = [_new_alert(arrival, effect, root=lineage.root) for effect in _told_once(arrival, decision)]
     if lineage.root != envelope.request_id:
         links.append(Link(envelope.request_id, lineage.root, answered))
         if answered and not asks:
@@ -71,6 +70,21 @@ def decided(arrival: Arrival, decision: Decision) -> Decided:
         cancel += (hold_key(lineage.root),)
     changes = Changes((lineage,), tuple(links), tuple(rows), tuple(alerts), cancel)
     return Decided(arrival, decision, changes, payload_key(envelope.function.label, envelope.request_payload))
+
+
+def _told_once(arrival: Arrival, decision: Decision) -> list[Alert]:
+    """The alerts of a decision. Several rules may want a receiver to hear of one group: the first of them does."""
+    told: set[tuple[str, ...]] = set()
+    alerts = []
+    for effect in decision.effects:
+        if isinstance(effect, Alert):
+            labels, policy = _labels(arrival, effect.rule), effect.policy
+            about = tuple(f"{name}={labels.get(name, '')}" for name in policy.group_by)
+            to = tuple(receiver for receiver in policy.to if (receiver, *about) not in told)
+            told |= {(receiver, *about) for receiver in to}
+            if to:
+                alerts.append(effect if to == policy.to else replace(effect, policy=replace(policy, to=to)))
+    return alerts
 
 
 def alert_group(labels: Mapping[str, str], policy: AlertPolicy) -> AlertGroup:
@@ -213,7 +227,7 @@ def _labels(arrival: Arrival, rule: Rule | None) -> dict[str, str]:
 
 def alert_plan(arrival: Arrival, rule: Rule | None) -> dict[str, Any]:
     """The alert policy as JSON: a re-run may end badly long after the rule that planned it was changed."""
-    policy = (rule.alert if rule else None) or DEFAULT_ALERT
+    policy = policy_of_rule(rule)
     return {
         "labels": _labels(arrival, rule),
         "to": list(policy.to),

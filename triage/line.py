@@ -23,6 +23,15 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """When the last message about a function came from a source."""
+
+    function: str
+    source: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """What else there is for the receiver of a notification.
 

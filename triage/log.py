@@ -32,6 +32,7 @@ def secrets_of(settings: Settings) -> frozenset[str]:
     keys = settings.credentials
     texts = {key.get_secret_value() for key in (keys.access_key_secret, keys.security_token, settings.web.token)}
     texts.update(header.get_secret_value().partition(":")[2].strip() for header in settings.traces.headers)
+    texts.update(_address_parts(settings.heartbeat.url.get_secret_value()))
     for receiver in settings.receivers.values():
         for address in receiver.urls:
             texts.update(_address_parts(address.get_secret_value()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -60,6 +61,15 @@ class Invoker(Protocol):
     async def async_config(self, function: FunctionRef) -> AsyncConfig | None: ...
 
 
+Standing = Callable[[OutboxRow], Awaitable[React]]
+"""Acts on a row that looks after something for as long as the configuration wants it."""
+
+
+async def no_longer(_row: OutboxRow) -> React:
+    """Nothing of the kind is configured."""
+    return lambda _facts: Settle.done(note="not configured any more")
+
+
 class Outbox:
     """Owns the loop over due rows. ``lease`` must be longer than the slowest act."""
 
@@ -80,11 +90,14 @@ class Outbox:
         compose: Compose = built_in,
         traces: Traces | None = None,
         routes: Routes = everywhere,
+        standing: Standing = no_longer,
     ) -> None:
         """``limit`` is how long a stage may stand still; an act may always take a lease. ``orders`` is for plans,
-        ``work`` is counted up, ``compose`` writes messages, ``routes`` says how they go to a receiver at that moment.
+        ``work`` is counted up, ``compose`` writes messages, ``routes`` says how they go to a receiver at that moment,
+        ``standing`` answers rows that come again day by day.
         """
         self._work, self._compose, self._traces, self._routes = work or Work(), compose, traces, routes
+        self._standing = standing
         self._store, self._invoker, self._notifier, self._clock = store, invoker, notifier, clock
         self._lease, self._concurrency, self._retries, self._orders = lease, concurrency, retries, orders
         self._guards = guards
@@ -219,6 +232,8 @@ class Outbox:
             case RowKind.SILENCE:
                 now = self._clock.now()
                 return lambda facts: look(row, facts, now=now)
+            case RowKind.WATCH:
+                return await self._standing(row)
 
     async def _submit(self, row: OutboxRow) -> React | None:
         now = self._clock.now()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
@@ -13,8 +14,8 @@ from test_store import HOUR, LEASE, MINUTE, NOW, arrive, claim, ingest, plan, ro
 from triage.alerts.delivery import Answer, Result, Retries, notified
 from triage.alerts.grouping import flush
 from triage.alerts.routing import Quiet, Rate, Route, routed
-from triage.changes import RowKind, Settle
-from triage.line import Line
+from triage.changes import NewRow, RowKind, Settle
+from triage.line import Line, Seen
 from triage.reruns.gate import Gate
 from triage.rules.model import AlertPolicy, Place, Rule, RuleSet, Severity
 from triage.rules.windows import Hours
@@ -219,3 +220,20 @@ def test_however_it_goes_nobody_gets_more_than_it_wants_and_every_alert_is_told_
             assert set(carried.values()) <= {1}
 
     asyncio.run(scenario())
+
+
+def test_when_each_function_was_last_heard_of_is_known_to_a_row_that_watches(run):
+    async def scenario(store):
+        await ingest(store, arrive("r-1", function="a"), arrive("r-2", function="b"), rules=TELL)
+        await ingest(store, arrive("r-3", function="a"), rules=TELL, now=NOW + HOUR)
+        watch = NewRow("watch:x", RowKind.WATCH, NOW + HOUR, {"watch": "x"}, sooner=True)
+        await store.arm([watch], now=NOW)
+        await store.arm([replace(watch, due_at=NOW)], now=NOW)
+        (claimed,) = [each for each in await claim(store, now=NOW) if each.kind is RowKind.WATCH]
+        seen = []
+        await store.settle(
+            claimed, lambda facts: seen.extend(facts.arrivals) or Settle.retry(due_at=NOW + HOUR, note=""), now=NOW
+        )
+        assert seen == [Seen("a", "queue", NOW + HOUR), Seen("b", "queue", NOW)]
+
+    run(scenario)

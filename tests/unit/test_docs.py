@@ -20,6 +20,7 @@ from triage import __version__
 from triage.cli import cli
 from triage.envelope import json_schema
 from triage.settings import (
+    ArrivalSettings,
     LabelSettings,
     LocalSource,
     ReceiverSettings,
@@ -62,6 +63,7 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
     for group in (LocalSource, SmqSource, ReconcileSource):
         yield f'[[sources]] type = "{get_args(group.model_fields["type"].annotation)[0]}"', group
     yield "[receivers.NAME]", ReceiverSettings
+    yield "[[arrivals]]", ArrivalSettings
     yield "[[labels]]", LabelSettings
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -94,6 +96,8 @@ def test_every_setting_is_described_as_in_the_code(title: str, group: type[BaseM
         "sources",
         "receivers",
         "labels",
+        "arrivals",
+        "heartbeat",
     }
     fields = {name: field for name, field in group.model_fields.items() if group is not Settings or name not in groups}
     _, found, section = text.partition(f"\n## {'Top level' if group is Settings else f'`{title}`'}\n")

@@ -69,11 +69,15 @@ class RerunPolicy:
     budget: float | None = None
 
 
+UNSAID: Final = ("default",)
+"""Whom an alert is for when its rule does not say: this very object, so that `to: default` is taken at its word."""
+
+
 @dataclass(frozen=True, slots=True)
 class AlertPolicy:
     """Whom to tell, about what, and how much at once (words as in Prometheus Alertmanager)."""
 
-    to: tuple[str, ...] = ("default",)
+    to: tuple[str, ...] = UNSAID
     on: frozenset[Cause] = ABOUT_FAILURES
     severity: Severity = Severity.WARNING
     group_by: tuple[str, ...] = ("function", "fingerprint")
@@ -186,6 +190,7 @@ class Rule:
         expires: the last day (UTC) on which it is asked.
         review_by: when somebody should look whether it is still right.
         fingerprint: what its alerts have for a fingerprint, in place of the usual one (`triage.rules.fingerprints`).
+        tell: receivers of its owner, for what it says nothing about (`triage.rules.owners`).
         names: of the vocabulary, those that ``match`` and ``when`` mention.
     """
 
@@ -206,6 +211,7 @@ class Rule:
     review_by: date | None = None
     fingerprint: tuple[str, ...] = ()
     names: frozenset[str] = frozenset()
+    tell: tuple[str, ...] = ()
 
     @property
     def successes(self) -> bool:

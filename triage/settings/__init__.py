@@ -28,13 +28,16 @@ from triage.settings.receivers import ReceiverSettings
 from triage.settings.reruns import RerunSettings
 from triage.settings.sources import LocalSource, ReconcileSource, SmqSource, SourceSettings
 from triage.settings.values import Duration, parse_duration, show_duration
+from triage.settings.watching import ArrivalSettings, HeartbeatSettings
 
 __all__ = [
+    "ArrivalSettings",
     "ConsumerSettings",
     "CredentialSettings",
     "Duration",
     "EncryptionSettings",
     "FcSettings",
+    "HeartbeatSettings",
     "LabelSettings",
     "LinkSettings",
     "Loaded",

@@ -42,6 +42,7 @@ from triage.settings.values import (
     not_empty,
     show_duration,
 )
+from triage.settings.watching import ArrivalSettings, HeartbeatSettings
 
 
 class QueueSettings(Group):
@@ -268,6 +269,11 @@ class Settings(BaseSettings):
     receivers: dict[Name, ReceiverSettings] = {"default": ReceiverSettings(urls=(SecretStr("console:"),))}
     """Who can be told: ``[receivers.NAME]``. ``default`` is always there and, unless configured, prints to
     standard output."""
+    arrivals: tuple[ArrivalSettings, ...] = ()
+    """What has to arrive: a list of ``[[arrivals]]``. Unset = nothing is missed."""
+    owners: dict[str, Names] = {}
+    """Receivers by owner, ``[owners]``: whom alerts go to whose rule has an ``owner`` and says no ``to``. Unset = all
+    such go to ``default``."""
     labels: tuple[LabelSettings, ...] = ()
     """What is known of functions: a list of ``[[labels]]``. Unset = nothing."""
     outbox: OutboxSettings = OutboxSettings()
@@ -280,6 +286,7 @@ class Settings(BaseSettings):
     outbound: OutboundSettings = OutboundSettings()
     web: WebSettings = WebSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
+    heartbeat: HeartbeatSettings = HeartbeatSettings()
     links: LinkSettings = LinkSettings()
     log: LogSettings = LogSettings()
     traces: TracesSettings = TracesSettings()
@@ -339,13 +346,24 @@ class Settings(BaseSettings):
             raise ValueError("reruns.breaker_pause_max: must not be shorter than reruns.breaker_pause")
         if self.outbox.retry_max < self.outbox.retry_first:
             raise ValueError("outbox.retry_max: must not be shorter than outbox.retry_first")
+        return self
+
+    @model_validator(mode="after")
+    def _receivers_exist(self) -> Settings:
         for name in self.receivers:
             self._reachable(name)
         told = {"quarantine": self.quarantine.to if self.quarantine.alert else (), "watchdog": self.watchdog.to}
+        told["heartbeat"] = self.heartbeat.to
+        for number, arrival in enumerate(self.arrivals):
+            told[f"arrivals.{number}"] = arrival.to
+            if arrival.source and arrival.source not in {source.name for source in self.sources}:
+                raise ValueError(f"arrivals.{number}.source: no source is named {arrival.source!r}")
+        told |= {f"owners.{owner}": to for owner, to in self.owners.items()}
         for group, receivers in told.items():
             for name in receivers:
                 if name not in self.receivers:
-                    raise ValueError(f"{group}.to: no receiver is named {name!r}; add [receivers.{name}]")
+                    key = group if group.startswith("owners.") else f"{group}.to"
+                    raise ValueError(f"{key}: no receiver is named {name!r}; add [receivers.{name}]")
         return self
 
     def _reachable(self, name: str) -> None:

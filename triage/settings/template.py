@@ -16,6 +16,7 @@ from triage.settings.fields import LabelSettings, Settings
 from triage.settings.receivers import ReceiverSettings
 from triage.settings.sources import LocalSource, ReconcileSource, SmqSource
 from triage.settings.values import show_duration
+from triage.settings.watching import ArrivalSettings
 
 _HEAD = """\
 ## Settings of triage. What is commented out shows the default, or an example where there is none.
@@ -40,6 +41,11 @@ def commented_settings() -> str:
         elif name == "labels":
             labels = LabelSettings(function="img-*", set={"team": "media", "tier": "1"})
             lines += ["", *_comment(field.description or ""), "", *_group("# [[labels]]", labels)]
+        elif name == "arrivals":
+            arrival = ArrivalSettings(function="img-*", within=timedelta(hours=6))
+            lines += ["", *_comment(field.description or ""), "", *_group("# [[arrivals]]", arrival)]
+        elif name == "owners":
+            lines += ["", *_comment(field.description or ""), "# [owners]", '# team-media = ["default"]']
         elif name == "receivers":
             urls = tuple(map(SecretStr, ("console:", "dingtalk://TOKEN", "mailto://USER:PASSWORD@example.com")))
             receiver = ReceiverSettings(urls=urls)

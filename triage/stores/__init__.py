@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
-from triage.changes import Commit, NewAlert, OutboxRow, RowFacts, Settle, SilenceView
+from triage.changes import Commit, NewAlert, NewRow, OutboxRow, RowFacts, Settle, SilenceView
 from triage.errors import Problem
 from triage.facts import Arrival, Snapshot
 from triage.orders import Limits, Order, Ordered, Refused
@@ -290,6 +290,10 @@ class Store(Protocol):
 
     async def switches(self, *, past: int = 0) -> list[Switch]:
         """What is switched off, the newest first; after it the last ``past`` that are on again."""
+        ...
+
+    async def arm(self, rows: Sequence[NewRow], *, now: datetime) -> None:
+        """Write outbox rows that belong to no envelope, such as those that look after something day by day."""
         ...
 
     async def next_due(self, *, places: Places = Places()) -> datetime | None:

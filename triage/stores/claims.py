@@ -100,6 +100,8 @@ def _row_facts(connection: sqlite3.Connection, row: OutboxRow, *, now: datetime)
         return RowFacts(lineage, view, silences=quiet)
     if row.kind is RowKind.SILENCE:
         return RowFacts(lineage, silence=silences.view(connection, row.payload["silence"]))
+    if row.kind is RowKind.WATCH:
+        return RowFacts(lineage, arrivals=lines.arrivals(connection))
     if row.kind is RowKind.NOTIFY:
         return RowFacts(lineage, line=lines.line(connection, row, now=now))
     gates = gating.facts(connection, row) if row.function else None

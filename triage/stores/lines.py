@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from triage.changes import OutboxRow
-from triage.line import Line
+from triage.line import Line, Seen
 from triage.reruns.gate import Gate
 from triage.states import RowEvent, RowState, advance_row
 from triage.stores import notifications, records
@@ -79,3 +79,9 @@ def take_along(connection: sqlite3.Connection, keys: Sequence[str], *, now: date
         if group:
             told.append((group, payload["flush"]))
     return told
+
+
+def arrivals(connection: sqlite3.Connection) -> tuple[Seen, ...]:
+    """When each function was last heard of from each source."""
+    found = connection.execute("SELECT function, source, at FROM arrivals ORDER BY function, source")
+    return tuple(Seen(function, source, instant_of(at)) for function, source, at in found)

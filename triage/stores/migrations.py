@@ -316,3 +316,12 @@ def m009_incidents(db: Database) -> None:
         UPDATE alert_groups SET state = 'resolved', incident = '{"state":"resolved"}' WHERE key NOT IN (
             SELECT group_key FROM outbox WHERE kind = 'flush' AND state IN ('pending', 'unknown'))"""
     )
+
+
+@MIGRATIONS()
+def m010_arrivals(db: Database) -> None:
+    """When each function was last heard of from each source."""
+    _create(db, "arrivals", "function source at", key=("function", "source"))
+    db.execute(
+        "INSERT INTO arrivals SELECT function, source, max(received_at) FROM envelopes GROUP BY function, source"
+    )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from triage import clock
-from triage.changes import Changes, Commit, NewAlert, OutboxRow, SilenceView
+from triage.changes import Changes, Commit, NewAlert, NewRow, OutboxRow, SilenceView
 from triage.errors import Misconfigured, Problem, StoreUnavailable
 from triage.facts import Arrival, Snapshot
 from triage.orders import Limits, Order, Ordered, Refused
@@ -199,6 +199,9 @@ class SqliteStore:
 
     async def previewed(self, name: str) -> previews.Previewed | None:
         return await self._reader.run(partial(previews.previewed, name=name))
+
+    async def arm(self, rows: Sequence[NewRow], *, now: datetime) -> None:
+        await self._writer.run(partial(writes.arm, rows=rows, now=now))
 
     async def next_due(self, *, places: Places = Places()) -> datetime | None:
         return await self._writer.run(partial(claims.next_due, places=places))

@@ -66,6 +66,11 @@ _UPSERT_FAILURE_GROUP: Final = """
 _COUNT_MINUTE: Final = """
     INSERT INTO group_minutes (fingerprint, minute, count) VALUES (?, ?, ?)
     ON CONFLICT (fingerprint, minute) DO UPDATE SET count = count + excluded.count"""
+_SEEN: Final = insert(
+    "arrivals",
+    ("function", "source", "at"),
+    "ON CONFLICT (function, source) DO UPDATE SET at = max(at, excluded.at)",
+)
 _FORGET_MINUTES: Final = "DELETE FROM group_minutes WHERE minute < ?"
 _SET_META: Final = insert("meta", ("key", "value"), "ON CONFLICT (key) DO UPDATE SET value = excluded.value")
 _COUNT: Final = """
@@ -99,6 +104,8 @@ def commit(connection: sqlite3.Connection, batch: Commit) -> None:
     failures = [item for item in decided if is_failure(item)]
     _write_failure_groups(connection, failures, now=now)
     standings.hear(connection, heard(decided))
+    seen = {(item.arrival.envelope.function.label, item.arrival.source) for item in decided}
+    connection.executemany(_SEEN, [(function, source, instant(now)) for function, source in seen])
     sums = {
         "decided": len(decided),
         "duplicates": len(batch.duplicates) + len(batch.quarantined) - len(kept),
@@ -235,6 +242,11 @@ def add_silence(connection: sqlite3.Connection, silence: Silence, *, warn_before
     numbered = silences.insert(connection, silence)
     _insert_rows(connection, [begin(numbered, warn_before=warn_before)], now=silence.created_at)
     return numbered
+
+
+def arm(connection: sqlite3.Connection, rows: Sequence[NewRow], *, now: datetime) -> None:
+    """Write rows that belong to no envelope."""
+    _insert_rows(connection, rows, now=now)
 
 
 def resend(

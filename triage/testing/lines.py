@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 
 from triage.changes import OutboxRow
-from triage.line import Line
+from triage.line import Line, Seen
 from triage.reruns.gate import Gate
 from triage.states import RowState
 from triage.stores import notifications, records
@@ -45,3 +45,12 @@ def _others(tables: Tables, row: OutboxRow) -> bool:
         each["key"].startswith(prefix) and each["id"] != row.id and each["state"] in states and each["key"] not in below
         for each in tables.outbox.values()
     )
+
+
+def arrivals(tables: Tables) -> tuple[Seen, ...]:
+    """When each function was last heard of from each source."""
+    found: dict[tuple[str, str], str] = {}
+    for row in tables.envelopes.values():
+        key, at = (row["function"], row["source"]), tables.decisions[row["request_id"]]["decided_at"]
+        found[key] = max(at, found.get(key, ""))
+    return tuple(Seen(*key, instant_of(found[key])) for key in sorted(found))

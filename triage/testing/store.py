@@ -12,8 +12,10 @@ from itertools import count
 from typing import Any
 
 from triage.changes import (
+    Changes,
     Commit,
     NewAlert,
+    NewRow,
     OutboxRow,
     RowFacts,
     RowKind,
@@ -47,7 +49,7 @@ from triage.stores import (
 )
 from triage.stores.records import instant, instant_of
 from triage.testing.gates import Row
-from triage.testing.lines import line
+from triage.testing.lines import arrivals, line
 from triage.testing.plans import MemoryPlans, plan_sums, plan_view
 from triage.testing.tables import Tables, lineage_in
 from triage.testing.views import group_view, silence_view, stored_in
@@ -183,6 +185,8 @@ class MemoryStore(MemoryPlans):
             return RowFacts(known, group_view(tables, row.group, now=now), silences=quiet)
         if row.kind is RowKind.SILENCE:
             return RowFacts(known, silence=silence_view(tables, tables.silences[row.payload["silence"]]))
+        if row.kind is RowKind.WATCH:
+            return RowFacts(known, arrivals=arrivals(tables))
         if row.kind is RowKind.NOTIFY:
             return RowFacts(known, line=line(tables, row, now=now))
         if row.kind is RowKind.PLAN_STEP:
@@ -199,6 +203,9 @@ class MemoryStore(MemoryPlans):
     async def silence(self, number: int) -> SilenceView | None:
         found = self._open().silences.get(number)
         return silence_view(self.tables, found) if found else None
+
+    async def arm(self, rows: Sequence[NewRow], *, now: datetime) -> None:
+        self._open().apply(Changes(rows=tuple(rows)), now=now)
 
     async def next_due(self, *, places: Places = Places()) -> datetime | None:
         rows = [row for row in self._open().unfinished() if records.place(row) not in places.busy]
