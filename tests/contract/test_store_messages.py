@@ -17,6 +17,7 @@ from triage.alerts.routing import Quiet, Rate, Route, routed
 from triage.changes import NewRow, RowKind, Settle
 from triage.line import Line, Seen
 from triage.reruns.gate import Gate
+from triage.rules.course import ONE_BY_ONE
 from triage.rules.model import AlertPolicy, Place, Rule, RuleSet, Severity
 from triage.rules.windows import Hours
 
@@ -25,7 +26,9 @@ SENT, FAILED = Answer(Result.SENT), Answer(Result.FAILED)
 
 def telling(*receivers):
     """Each function is a group of its own, told at once."""
-    policy = AlertPolicy(to=receivers, group_by=("function",), group_wait=timedelta(0), group_interval=MINUTE)
+    policy = AlertPolicy(
+        to=receivers, group_by=("function",), group_wait=timedelta(0), group_interval=MINUTE, course=ONE_BY_ONE
+    )
     return RuleSet((Rule("tell", Place("r.yaml", 1), alert=policy),), "rs-told")
 
 

@@ -16,7 +16,7 @@ from triage.cli import cli
 from triage.clock import SystemClock
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
-RULES = rule_set("  - {id: tell, alert: {to: [ops], group_by: [function], group_wait: 5s}}\n")
+RULES = rule_set("  - {id: tell, alert: {to: [ops], group_by: [function], group_wait: 5s, resolved: false}}\n")
 CONFIG = """
 [receivers.ops]
 urls = ["{0}"]
