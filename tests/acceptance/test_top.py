@@ -115,7 +115,7 @@ def test_it_watches_a_running_daemon_and_follows_the_window(state: Path):
         assert daemon.stop() == 0
 
 
-@pytest.mark.parametrize("how", ["q", "^C", "SIGTERM"])
+@pytest.mark.parametrize("how", ["q", "Escape", "^C", "SIGTERM"])
 def test_the_terminal_is_as_it_was_however_it_ends(state: Path, how: str):
     with terminal("top", state=state) as screen:
         screen.until("\x1b[J")
@@ -123,10 +123,12 @@ def test_the_terminal_is_as_it_was_however_it_ends(state: Path, how: str):
         if how == "SIGTERM":
             os.kill(screen.pid, signal.SIGTERM)
         else:
-            screen.press({"q": "q", "^C": "\x03"}[how])
+            screen.press("\x1b[A")  # an arrow only looks again
+            screen.until("\x1b[J", times=2)
+            screen.press({"q": "q", "Escape": "\x1b", "^C": "\x03"}[how])
         screen.until(LEFT)
         code = screen.exit_code()
-        assert code == {"q": 0, "^C": 130, "SIGTERM": -signal.SIGTERM}[how]
+        assert code == {"q": 0, "Escape": 0, "^C": 130, "SIGTERM": -signal.SIGTERM}[how]
         assert screen.seen.rstrip("\r\n").endswith(LEFT)
 
 

@@ -59,7 +59,7 @@ class Screen:
         self._out.flush()
 
     def wait(self, seconds: float) -> str:
-        """A key that was pressed, ``resize``, or empty when the time is over."""
+        """What was typed, ``resize``, or empty when the time is over."""
         until = monotonic() + seconds
         while (left := until - monotonic()) > 0:
             ready, _, _ = select.select([self._keys, self._woken], [], [], left)
@@ -69,7 +69,7 @@ class Screen:
                 return "resize"
             if self._keys in ready:
                 # An end of input means that the terminal is gone.
-                return os.read(self._keys, 64).decode("utf-8", "replace")[:1] or "q"
+                return os.read(self._keys, 64).decode("utf-8", "replace") or "q"
         return ""
 
 

@@ -14,6 +14,7 @@ from triage.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from triage.cli.endpoint import Address
+    from triage.cli.screen_text import Style
     from triage.cli.top_daemon import Daemon
     from triage.cli.top_frame import Snapshot
     from triage.settings import Settings
@@ -53,15 +54,14 @@ def top(*, settings: Settings, once: bool, interval: timedelta, url: str | None)
         sys.exit(1 if now.problem else 0)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError("this is no terminal; --once prints one frame")
-    _watch(settings, address, interval=interval)
+    _watch(settings, address, interval=interval, style=style)
 
 
-def _watch(settings: Settings, address: Address | None, *, interval: timedelta) -> None:
-    from triage.cli.screen import Interrupted, style_of, whole_screen  # noqa: PLC0415
+def _watch(settings: Settings, address: Address | None, *, interval: timedelta, style: Style) -> None:
+    from triage.cli.screen import Interrupted, whole_screen  # noqa: PLC0415
     from triage.cli.top_frame import frame  # noqa: PLC0415
     from triage.clock import monotonic  # noqa: PLC0415
 
-    style = style_of(os.environ, sys.stdout)
     try:
         with whole_screen(sys.stdin, sys.stdout) as screen:
             before = None
@@ -75,7 +75,7 @@ def _watch(settings: Settings, address: Address | None, *, interval: timedelta) 
                     width, height = screen.size
                     screen.draw(frame(now, before, width=width, height=height, style=style))
                     key = screen.wait(until - monotonic())
-                if key in ("q", "Q", "\x1b"):
+                if key in ("q", "Q", "\x1b"):  # arrows and the like begin with an escape, and are more
                     return
                 before = now
     except Interrupted as end:
