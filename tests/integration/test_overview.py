@@ -1,6 +1,7 @@
 """What `triage top` reads of a store, and the command without a terminal."""
 
 import asyncio
+import json
 import sqlite3
 from contextlib import closing
 from datetime import timedelta
@@ -106,6 +107,19 @@ def test_each_receiver_has_what_became_of_its_notifications(found: Overview):
     assert found.receivers == (
         Receiver("mail", {"failed": 1}, 1, LATER - MINUTE), Receiver("oncall", {"sent": 1}, 0, LATER - MINUTE),
     )  # fmt: skip
+
+
+def test_incidents_are_counted_and_those_that_somebody_has_taken(state: Path, tmp_path: Path, found: Overview):
+    assert (found.incidents, found.acknowledged) == ({"new": 1}, 0)
+    copy = tmp_path / "triage.db"
+    copy.write_bytes((state / "triage.db").read_bytes())
+    ack = {"by": "anna", "reason": "on it", "at": LATER.isoformat()}
+    with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+        connection.execute(
+            "UPDATE alert_groups SET incident = json_set(incident, '$.ack', json(?))", (json.dumps(ack),)
+        )
+    with view(copy) as connection:
+        assert overview(connection, now=LATER).acknowledged == 1
 
 
 def test_functions_whose_re_runs_do_not_go_come_first(state: Path, tmp_path: Path):

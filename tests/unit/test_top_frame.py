@@ -58,6 +58,7 @@ def overview(**fields: object) -> Overview:
         "gates": {"switch": 30},
         "functions": (guarded("img", BreakerState.OPEN, waiting=30), guarded("pdf")), "functions_total": 2, "groups": (failing(),), "groups_total": 1,
         "receivers": (Receiver("oncall", {"sent": 7, "failed": 2}, 1, NOW - 30 * SECOND),), "switches": (), "silences": 0,
+        "incidents": {"ongoing": 3, "escalating": 1}, "acknowledged": 2,
     }  # fmt: skip
     return Overview(**{**given, **fields})
 
@@ -89,6 +90,7 @@ def test_a_frame_at_80_by_24():
         "last hour                                                          ▂▄█ max 16",
         "a person has to decide: 20 (triage failures list --state held)",
         "nobody knows yet whether it was submitted: 1",
+        "alert groups: ongoing 3, escalating 1; acknowledged 2 (triage alerts list)",
         "re-runs wait: switch 30",
         "SOURCES             lag  oldest    received     rate  errors  answered",
         "orders             0.4s     75s       1,200    100/s       0      1.0s",
@@ -118,7 +120,7 @@ def test_what_needs_somebody_is_said_before_the_tables():
     lines = shown(
         replace(snapshot(store), daemon=Daemon("x:1", well=True, said="ok", waiting={"act": 12.0, "ack": 0.1}))
     )
-    assert lines[5:15] == [
+    assert lines[5:16] == [
         "! work waits: act 12s",
         "! the rule files are not used since 3m, mistakes: 3 (triage rules check)",
         "! function f0: switched off by anna, 5m ago: it fails",
@@ -126,6 +128,7 @@ def test_what_needs_somebody_is_said_before_the_tables():
         "! 2 more switches (triage switch show)",
         "a person has to decide: 20 (triage failures list --state held)",
         "nobody knows yet whether it was submitted: 1",
+        "alert groups: ongoing 3, escalating 1; acknowledged 2 (triage alerts list)",
         "re-runs wait: switch 30",
         "silences in force: 2",
         "plans at work: 1, items waiting: 5 of 20",
@@ -168,7 +171,7 @@ def test_nothing_at_all_is_said_in_words():
 
 def test_a_source_that_fails_says_why():
     bad = source(error="SignatureDoesNotMatch", errors=3, lag=None, received_at=None)
-    line = shown(replace(snapshot(), daemon=Daemon("h:1", well=True, said="ok", sources=(bad,))), width=100)[9]
+    line = shown(replace(snapshot(), daemon=Daemon("h:1", well=True, said="ok", sources=(bad,))), width=100)[10]
     assert line == "orders                -     75s       1,200        -       3         -  SignatureDoesNotMatch"
 
 
@@ -176,7 +179,7 @@ def test_rows_that_do_not_fit_are_counted():
     store = overview(groups=tuple(failing(f"f{n}") for n in range(40)), groups_total=55)
     lines = shown(snapshot(store))
     assert len(lines) == 24
-    assert "GROUPS, 1 h   /min  5 min     1 h     ever  last  function: error   +50 more" in lines
+    assert "GROUPS, 1 h   /min  5 min     1 h     ever  last  function: error   +51 more" in lines
 
 
 def test_hostile_text_cannot_leave_its_place():

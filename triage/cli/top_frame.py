@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from triage.cli.screen_text import Line, Span, Style, bars, padded, per_second, shares, short, shown, written
 from triage.cli.top_daemon import Daemon
 from triage.cli.top_daemon import Source as SourceLook
+from triage.incident import GroupState
 from triage.reruns.breaker import BreakerState
 from triage.reruns.budget import left
 from triage.reruns.gate import Safeguards
@@ -151,6 +152,9 @@ def _also(store: Overview) -> Iterator[str]:
         yield f"a person has to decide: {held:,} (triage failures list --state held)"
     if unknown := store.totals.states.get(State.UNKNOWN.value, 0):
         yield f"nobody knows yet whether it was submitted: {unknown:,}"
+    if store.incidents:
+        states = ", ".join(f"{state} {store.incidents[state]:,}" for state in GroupState if state in store.incidents)
+        yield f"alert groups: {states}; acknowledged {store.acknowledged:,} (triage alerts list)"
     if store.gates:
         yield f"re-runs wait: {', '.join(f'{gate} {count:,}' for gate, count in store.gates.items())}"
     if store.silences:

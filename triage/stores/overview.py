@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from triage.facts import RATES, GroupFacts, group_state, recent_of
+from triage.incident import OPEN
 from triage.reruns.gate import Standing
 from triage.reruns.switches import Switch
 from triage.stores import RulesState, Totals, gating, queries, standings
@@ -94,6 +95,7 @@ class Overview:
         gates: rows that wait, by the gate.
         functions: those with an open breaker first, then those whose re-runs wait; ``functions_total`` in all.
         silences: how many are in force.
+        incidents: alert groups with an incident that goes on, by state; ``acknowledged`` of them are.
     """
 
     at: datetime
@@ -111,6 +113,8 @@ class Overview:
     receivers: tuple[Receiver, ...]
     switches: tuple[Switch, ...]
     silences: int
+    incidents: Mapping[str, int]
+    acknowledged: int
 
 
 _OUTBOX: Final = f"""
@@ -132,6 +136,9 @@ _NUMBER: Final = "SELECT count(DISTINCT fingerprint) FROM group_minutes WHERE mi
 _GROUP: Final = """
     SELECT function, condition, error_type, message, count, first_seen, last_seen, back_since FROM groups
     WHERE fingerprint = ?"""
+_INCIDENTS: Final = """
+    SELECT state, count(*), sum(incident ->> '$.ack' IS NOT NULL) FROM alert_groups
+    WHERE state IN (SELECT value FROM json_each(?)) GROUP BY state"""
 _TOLD: Final = "SELECT receiver, result, count(*), max(at) FROM deliveries WHERE at >= ? GROUP BY receiver, result"
 _TO_TELL: Final = f"""
     SELECT payload ->> '$.receiver', count(*) FROM outbox WHERE kind = 'notify' AND {IS_OPEN} GROUP BY 1"""
@@ -144,6 +151,7 @@ def overview(connection: sqlite3.Connection, *, now: datetime) -> Overview:
     (silences,) = ask("SELECT count(*) FROM silences WHERE ended_at IS NULL").fetchone()
     (groups,) = ask(_NUMBER, (this - max(RATES),)).fetchone()
     guarded = ask(_GUARDED, (SHOWN,)).fetchall()
+    incidents = ask(_INCIDENTS, (json.dumps(sorted(OPEN)),)).fetchall()
     minutes: dict[int, int] = dict(ask(_MINUTES, (this - max(RATES),)).fetchall())
     return Overview(
         at=now,
@@ -161,6 +169,8 @@ def overview(connection: sqlite3.Connection, *, now: datetime) -> Overview:
         receivers=tuple(_receivers(connection, now)),
         switches=tuple(gating.switches(connection, past=0)),
         silences=silences,
+        incidents={state: number for state, number, _ in incidents},
+        acknowledged=sum(number for _, _, number in incidents),
     )
 
 
