@@ -12,6 +12,7 @@ from urllib.request import urlopen
 SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">
 <rect width="100%" height="100%" fill="#fff"/>
 <text x="60" y="22" font-size="15">{title}</text>
+<text x="{width}" y="22" dx="-20" text-anchor="end" fill="#666">below: minutes</text>
 {panels}
 </svg>
 """
