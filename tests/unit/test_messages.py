@@ -126,6 +126,17 @@ def test_every_command_can_be_pasted_whatever_came_from_outside(function, reques
         assert "\n" not in step.command
 
 
+def test_no_message_has_an_access_key_or_a_token_in_it_whatever_the_settings_say():
+    key, jwt = "LTAI5tPlantedInAnError9", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJwbGFudGVkIn0.c2lnbmF0dXJl"
+    labels = {"error_message": f"denied: {key}, Bearer {jwt}", "error_type": f"Denied {key}"}
+    texts = built_in(view(labels, samples=(replace(SAMPLE, detail=f"asked with {key}"),)), "c0de", forms=Format)
+    for text in (texts.title, texts.body, *texts.forms.values()):
+        assert key not in text
+        assert jwt not in text
+    assert "Error: denied: [access_key], [token]" in texts.body
+    assert texts.title == "[critical] img-resize failed: Denied [access_key] × 2 #c0de"
+
+
 # ---------------------------------------------------------------- links
 
 

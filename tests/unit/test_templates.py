@@ -211,7 +211,11 @@ def test_templates_are_tried_on_messages_that_have_all_the_names_of_real_ones():
             assert isinstance(value, type(real[name])), name
             if isinstance(value, list) and value and real[name]:
                 assert list(value[0]) == list(real[name][0]), name
-    check_template("{{ labels.whatever }}{{ sums.whatever }}{{ samples[0].detail }}{{ outcomes[0].tried }}", "text")
+    check_template(
+        "{{ labels.whatever }}{{ sums.whatever }}{{ accounts.whatever }}{{ samples | length }}{{ ended }}", "text"
+    )
+    with pytest.raises(TemplateError, match="there is no 0 here"):
+        check_template("{{ samples[0].detail }}", "text")
 
 
 def rules(text, **files):

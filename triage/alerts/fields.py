@@ -14,7 +14,7 @@ from triage.templating.sandbox import Open
 
 
 def fields_of(message: Message, receiver: str) -> dict[str, Any]:
-    """The values of a message for a template. A name that ``labels`` or ``sums`` do not have is no mistake."""
+    """The values of a message for a template. A name that ``labels``, ``sums`` or ``accounts`` lack is no mistake."""
     return {
         "code": message.code,
         "severity": message.severity,
@@ -34,6 +34,9 @@ def fields_of(message: Message, receiver: str) -> dict[str, Any]:
         "receiver": receiver,
         "labels": Open(message.labels, ""),
         "sums": Open(message.sums, 0),
+        "accounts": Open(message.accounts, 0),
+        "news": message.news,
+        "ended": message.ended,
         "outcomes": [asdict(each) for each in message.outcomes],
         "samples": [{**asdict(each), "at": instant(each.at)} for each in message.samples],
         "more": max(message.count - len(message.samples), 0),

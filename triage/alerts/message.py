@@ -16,12 +16,16 @@ from triage.alerts.steps import Step, steps_of
 from triage.alerts.wording import printable
 from triage.changes import GroupView
 from triage.incident import Why
+from triage.redaction import Redaction
 from triage.rules.model import Cause, Severity
 from triage.rules.readers import show_duration
 from triage.states import ACCOUNTED, ACCOUNTS, State
 
 OWN: Final = "labels."
 """Begins the names of labels that the configuration gives to a function, or a rule file to a rule."""
+
+_SECRETS: Final = Redaction(detectors=("access_key", "token"))
+"""What no message has in it, whatever the settings say: chat rooms have many readers, and never forget."""
 
 _ENDINGS: Final[Mapping[Cause, tuple[str, str]]] = {
     Cause.FAILED: ("failed", "told at once, as the rule wants"),
@@ -130,15 +134,13 @@ def message_of(view: GroupView, code: str, *, sites: Sites = DEFAULT_SITES) -> M
         function=printable(labels["function"], 128),
         region=printable(labels.get("region", ""), 32),
         condition=printable(labels["condition"], 80),
-        error_type=printable(labels["error_type"], 80),
-        error=printable(labels["error_message"], 500),
+        error_type=_told(labels["error_type"], 80),
+        error=_told(labels["error_message"], 500),
         rule=printable(labels["rule"], 80),
         owner=printable(labels["owner"], 80),
         runbook=printable(labels["runbook"], 300),
         samples=tuple(
-            Sample(
-                printable(each.request_id, 128), each.at, each.attempts, printable(each.detail, 200), str(each.cause)
-            )
+            Sample(printable(each.request_id, 128), each.at, each.attempts, _told(each.detail, 200), str(each.cause))
             for each in view.samples
         ),
         steps=steps_of(view),
@@ -184,6 +186,10 @@ def _accounts(view: GroupView) -> dict[str, int]:
     return {account: count for account, count in sums.items() if count}
 
 
+def _told(text: str, limit: int) -> str:
+    return printable(_SECRETS.text(text), limit)
+
+
 def _what(view: GroupView) -> str:
     labels = view.group.labels
     if Cause.QUARANTINED in view.causes:
@@ -196,7 +202,7 @@ def _what(view: GroupView) -> str:
     function = printable(labels["function"], 48)
     if set(view.causes) == {Cause.MATCHED}:
         return f"{function} ended as rule {printable(labels['rule'], 40)} says"
-    kind = labels["error_type"] or labels["condition"] or "error"
+    kind = _SECRETS.text(labels["error_type"] or labels["condition"] or "error")
     held = " and is held" if set(view.causes) == {Cause.HELD} else ""
     again = " again" if view.why is Why.FIRST and view.incident.number > 1 else ""
     return f"{function} failed{again}{held}: {printable(kind, 60)}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from triage.backtest.recorded import Ruling
     from triage.explain import Aftermath, Asked, Explanation
     from triage.facts import Arrival, Facts
+    from triage.redaction import Redaction
     from triage.rules.model import RuleSet, Subject
     from triage.settings import Settings
     from triage.silence import Silence
@@ -48,8 +50,9 @@ class _Question:
 @click.argument("what", metavar="REQUEST_ID|FILE")
 @click.option("--rules", "path", type=click.Path(exists=True, path_type=Path), help="Decide by these instead: what if?")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, complete.")
+@click.option("--unredacted", is_flag=True, help="Show values as they came, whatever [redaction] says.")
 @settings_option
-def explain(*, settings: Settings, what: str, path: Path | None, as_json: bool) -> None:
+def explain(*, settings: Settings, what: str, path: Path | None, as_json: bool, unredacted: bool) -> None:
     """Say for each rule why it matched, or which clause failed on which value; and what the gates said.
 
     A stored result is explained as it was decided then: by the same rules, with what was known. The first characters of
@@ -60,16 +63,18 @@ def explain(*, settings: Settings, what: str, path: Path | None, as_json: bool) 
     """
     from triage.backtest.recorded import Ruling  # noqa: PLC0415
     from triage.explain import explain as explained  # noqa: PLC0415
+    from triage.redaction import NOTHING  # noqa: PLC0415
 
     question = (
         _from_file(settings, what, path) if what == "-" or Path(what).is_file() else _stored(settings, what, path)
     )
     explanation = explained(question.arrival, question.facts, question.rules, now=question.now, after=question.after)
     ruling = Ruling.of(explanation.decision)
+    redaction = NOTHING if unredacted else settings.redaction.redaction
     if as_json:
-        print_json(_as_json(question, explanation, ruling))
+        print_json(_redacted(_as_json(question, explanation, ruling), redaction))
     else:
-        _tell(question, explanation, ruling)
+        _tell(question, explanation, ruling, redaction.text)
     if question.recorded is not None and path is None and ruling != question.recorded:
         click.echo(
             "DEFECT: the rules that this decision was made by do not give it again. Please report this.", err=True
@@ -143,7 +148,29 @@ def _read(path: Path) -> RuleSet:
     return load_rules(read_rules(path))
 
 
-def _tell(question: _Question, explanation: Explanation, ruling: Ruling) -> None:
+def _redacted(value: Any, redaction: Redaction) -> Any:
+    """What is printed as JSON, without what the settings want to have taken out: rules decide by what was there."""
+    if isinstance(value, str):
+        return redaction.text(value)
+    if isinstance(value, list):
+        return [_redacted(each, redaction) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: _payload(each, redaction) if name == "payload" else _redacted(each, redaction)
+        for name, each in value.items()
+    }
+
+
+def _payload(value: Any, redaction: Redaction) -> Any:
+    text = redaction.payload(json.dumps(value, ensure_ascii=False))
+    try:
+        return json.loads(text)
+    except ValueError:  # a number was taken out
+        return text
+
+
+def _tell(question: _Question, explanation: Explanation, ruling: Ruling, redact: Callable[[str], str]) -> None:
     from triage.cli.comparison import ruling_text  # noqa: PLC0415
 
     envelope, facts, subject = question.arrival.envelope, question.facts, explanation.subject
@@ -153,7 +180,7 @@ def _tell(question: _Question, explanation: Explanation, ruling: Ruling) -> None
         {
             "function": envelope.function.label,
             "outcome": " ".join(filter(None, (envelope.outcome.value, subject["condition"]))),
-            "error": _cut(": ".join(filter(None, (subject["error.type"], subject["error.message"])))),
+            "error": _cut(redact(": ".join(filter(None, (subject["error.type"], subject["error.message"]))))),
             "lineage": f"re-run {lineage.attempt} of {show_time(lineage.started_at)}" if lineage else "none yet",
             "group": f"{group.count:,} before, since {show_time(group.first_seen)}"
             if group
@@ -161,7 +188,7 @@ def _tell(question: _Question, explanation: Explanation, ruling: Ruling) -> None
         }
     )
     click.echo("\nrules")
-    print_table(("  PLACE", "RULE", "VERDICT", "WHY"), [_row(asked) for asked in explanation.asked])
+    print_table(("  PLACE", "RULE", "VERDICT", "WHY"), [_row(asked, redact) for asked in explanation.asked])
     if explanation.gates:
         click.echo("\ngates")
         print_table(
@@ -177,29 +204,34 @@ def _tell(question: _Question, explanation: Explanation, ruling: Ruling) -> None
         click.echo(f"  recorded: {show(ruling_text(question.recorded))}")
 
 
-def _row(asked: Asked) -> tuple[str, str, str, str]:
+def _row(asked: Asked, redact: Callable[[str], str]) -> tuple[str, str, str, str]:
     place = asked.step.rule.place
-    return (f"  {place.file}:{place.line}", asked.step.rule.id, asked.step.verdict.replace("_", " "), _why(asked))
+    return (
+        f"  {place.file}:{place.line}",
+        asked.step.rule.id,
+        asked.step.verdict.replace("_", " "),
+        _why(asked, redact),
+    )
 
 
-def _why(asked: Asked) -> str:
+def _why(asked: Asked, redact: Callable[[str], str]) -> str:
     from triage.rules.match import Verdict  # noqa: PLC0415
 
     step, alone = asked.step, asked.alone
     if step.verdict is Verdict.NOT_ASKED:
         matches = alone.verdict in (Verdict.MATCHED, Verdict.SHADOW)
-        return "would match, too" if matches else f"would not match: {_clause(alone.clause)}"
+        return "would match, too" if matches else f"would not match: {_clause(alone.clause, redact)}"
     if step.verdict is Verdict.MATCHED:
         return "and goes on" if step.rule.continues else ""
     if step.verdict is Verdict.SHADOW:
         return "matches, and does nothing in shadow mode"
-    return _clause(step.clause)
+    return _clause(step.clause, redact)
 
 
-def _clause(clause: Any) -> str:
+def _clause(clause: Any, redact: Callable[[str], str]) -> str:
     if clause is None:
         return ""
-    return _cut(f"{clause.clause}  (it is {clause.actual})" if clause.actual else clause.clause)
+    return _cut(redact(f"{clause.clause}  (it is {clause.actual})" if clause.actual else clause.clause))
 
 
 def _cut(text: str) -> str:

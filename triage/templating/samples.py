@@ -29,6 +29,9 @@ _FULL: Final[Mapping[str, Any]] = {
     "receiver": "oncall",
     "labels": Open({"team": "media"}, ""),
     "sums": Open({"told": 5, "silenced": 3}, 0),
+    "accounts": Open({"alerted": 1239, "silenced": 3}, 0),
+    "news": "more and more: ",
+    "ended": "",
     "outcomes": [
         {"cause": "exhausted", "count": 1200, "ended": "failed", "tried": "re-run without success"},
         {"cause": "failed", "count": 34, "ended": "failed", "tried": "told at once, as the rule wants"},
@@ -47,11 +50,23 @@ _FULL: Final[Mapping[str, Any]] = {
     "links": [{"label": "Console", "url": "https://fcnext.console.aliyun.com/cn-hangzhou/functions/img-resize"}],
 }
 
+_BARE: Final[Mapping[str, Any]] = {
+    **{name: "" if isinstance(value, str) else value for name, value in _FULL.items()},
+    "code": "ab12cd",
+    "severity": "info",
+    "count": 1,
+    "more": 0,
+    "title": "triage #ab12cd",
+    "links": [],
+    "labels": Open({}, ""),
+    "sums": Open({}, 0),
+    "accounts": Open({}, 0),
+}
+
 SAMPLES: Final[Sequence[Mapping[str, Any]]] = (
     _FULL,
-    {name: "" if isinstance(value, str) else value for name, value in _FULL.items()}
-    | {"code": "ab12cd", "severity": "info", "count": 1, "more": 0, "title": "triage #ab12cd", "links": []}
-    | {"labels": Open({}, ""), "sums": Open({}, 0)},
+    _BARE,
+    {**_FULL, "news": "resolved: ", "ended": "all have healed", "samples": [], "outcomes": [], "more": 0},
 )
 
 
