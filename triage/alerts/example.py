@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from triage.changes import AlertGroup, GroupView, WaitingAlert
 from triage.rules.model import Cause
+from triage.states import State
 
 
 def example(now: datetime) -> GroupView:
@@ -39,4 +40,5 @@ def example(now: datetime) -> GroupView:
         samples=samples,
         last_id=1,
         silenced=18,
+        states={State.ALERTING: 1234, State.ALERTED: 212, State.SILENCED: 18, State.HEALED: 40},
     )
