@@ -39,7 +39,7 @@ from triage.rulefiles import default_rules_dir
 from triage.rules.owners import by_owner
 from triage.sdnotify import Supervisor
 from triage.settings import Settings
-from triage.standing import arm, standing
+from triage.standing import Duties, arm, standing
 from triage.stores import Store
 from triage.stores.retention import STAGES
 from triage.stores.sqlite import SqliteStore
@@ -225,7 +225,7 @@ async def build(
         store = await SqliteStore.open(settings.store.path, seal=settings.encryption.seal)
         stack.push_async_callback(store.close)
         receivers = set(settings.receivers)  # those of the moment, as rules are checked against
-        routes, watches = routes_of(settings), watches_of(settings)
+        routes, duties = routes_of(settings), Duties(watches_of(settings), settings.digest.digest)
         rules = await RuleBook.open(
             settings.rules or default_rules_dir(), receivers=receivers, store=store, clock=clock, limit=limit, work=work
         )
@@ -260,12 +260,12 @@ async def build(
             limit=limit,
             orders=settings.reruns.limits,
             routes=routes.get,
-            standing=standing(watches, clock=clock),
+            standing=standing(duties, store=store, clock=clock),
             work=work,
             compose=composer,
             traces=traces,
         )
-        await arm(store, watches, clock=clock)
+        await arm(store, duties, clock=clock)
         kill_switch = KillSwitch(
             store=store, path=settings.reruns.stop_file, clock=clock, changed=outbox.poke, limit=limit
         )
@@ -305,9 +305,9 @@ async def build(
             routes.clear()
             routes.update(routes_of(new))
             consumer.use(labels=labels_of(new.labels), quarantine=quarantine_policy(new))
-            watches[:] = watches_of(new)
+            duties.watches, duties.digest = watches_of(new), new.digest.digest
             with suppress(StoreUnavailable):  # what is new is looked after from the next start on
-                await arm(store, watches, clock=clock)
+                await arm(store, duties, clock=clock)
             configured(new)
 
         app = App(

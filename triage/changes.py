@@ -39,6 +39,7 @@ class RowKind(StrEnum):
     PLAN_STEP = "plan_step"  # look how a bulk re-run gets on, and order what comes next
     SILENCE = "silence"  # a silence is about to end, or ends
     WATCH = "watch"  # something may have been silent for too long
+    DIGEST = "digest"  # the report of a day is due
 
 
 @dataclass(frozen=True, slots=True)

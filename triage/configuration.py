@@ -26,7 +26,7 @@ from triage.stores.retention import Cutoffs
 
 log = logging.getLogger(__name__)
 
-LIVE: Final = ("receivers", "owners", "arrivals", "labels", "quarantine", "retention", "links", "log")
+LIVE: Final = ("receivers", "owners", "arrivals", "digest", "labels", "quarantine", "retention", "links", "log")
 """Groups of settings that a reload puts in force."""
 
 

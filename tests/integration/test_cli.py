@@ -101,7 +101,7 @@ def test_help_fits_a_screen_and_groups_the_commands_by_task(tmp_path: Path):
         tasks.setdefault(task, []).append(words[0])
     assert tasks == {
         "Run": ["run", "demo", "emulate", "init"],
-        "Look": ["status", "top", "health", "failures", "lineage", "quarantine", "receivers", "selfcheck"],
+        "Look": ["status", "top", "health", "failures", "lineage", "quarantine", "report", "receivers", "selfcheck"],
         "Act": ["rerun", "approve", "reject", "switch", "alerts", "silence", "plan", "apply"],
         "Rules": ["rules"],
         "Queue": ["queue"],

@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "failures": _Entry("Look", "List failures; show the whole story of one."),
     "lineage": _Entry("Look", "Tell the story of a task: every attempt, and why."),
     "quarantine": _Entry("Look", "List messages that could not be read; show one."),
+    "report": _Entry("Look", "Tell what a shift has to know."),
     "receivers": _Entry("Look", "List who is told, and how it went; try them."),
     "selfcheck": _Entry("Look", "Check that nothing was lost, done twice or left undone."),
     "rerun": _Entry("Act", "Run one task again, whatever became of it."),

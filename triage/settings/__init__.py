@@ -28,12 +28,13 @@ from triage.settings.receivers import ReceiverSettings
 from triage.settings.reruns import RerunSettings
 from triage.settings.sources import LocalSource, ReconcileSource, SmqSource, SourceSettings
 from triage.settings.values import Duration, parse_duration, show_duration
-from triage.settings.watching import ArrivalSettings, HeartbeatSettings
+from triage.settings.watching import ArrivalSettings, DigestSettings, HeartbeatSettings
 
 __all__ = [
     "ArrivalSettings",
     "ConsumerSettings",
     "CredentialSettings",
+    "DigestSettings",
     "Duration",
     "EncryptionSettings",
     "FcSettings",

@@ -42,7 +42,7 @@ from triage.settings.values import (
     not_empty,
     show_duration,
 )
-from triage.settings.watching import ArrivalSettings, HeartbeatSettings
+from triage.settings.watching import ArrivalSettings, DigestSettings, HeartbeatSettings
 
 
 class QueueSettings(Group):
@@ -287,6 +287,7 @@ class Settings(BaseSettings):
     web: WebSettings = WebSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
     heartbeat: HeartbeatSettings = HeartbeatSettings()
+    digest: DigestSettings = DigestSettings()
     links: LinkSettings = LinkSettings()
     log: LogSettings = LogSettings()
     traces: TracesSettings = TracesSettings()
@@ -354,6 +355,7 @@ class Settings(BaseSettings):
             self._reachable(name)
         told = {"quarantine": self.quarantine.to if self.quarantine.alert else (), "watchdog": self.watchdog.to}
         told["heartbeat"] = self.heartbeat.to
+        told["digest"] = self.digest.to
         for number, arrival in enumerate(self.arrivals):
             told[f"arrivals.{number}"] = arrival.to
             if arrival.source and arrival.source not in {source.name for source in self.sources}:

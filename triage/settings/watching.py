@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from triage.alerts.watching import Watch
+from triage.report import Digest
 from triage.settings.group import Group
 from triage.settings.values import Names, Positive, lower_case
 
@@ -68,3 +71,37 @@ class ArrivalSettings(Group):
         parts += [f"source {self.source}"] if self.source else []
         matches = function_name(self.function) if self.function else None
         return Watch(" of ".join(parts) or "all functions", self.within, self.to, self.severity, matches, self.source)
+
+
+_CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
+
+
+def _time_of_day(value: str) -> str:
+    if not _CLOCK.fullmatch(value):
+        raise ValueError('expected a time of day such as "08:00"')
+    return value
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"unknown time zone {value!r}, such as Asia/Shanghai or UTC") from None
+    return value
+
+
+class DigestSettings(Group):
+    """The digest: the report of the last 24 hours (`triage report`), sent once a day."""
+
+    to: Names = ()
+    """Receivers that get it. Empty = nobody."""
+    at: Annotated[str, AfterValidator(_time_of_day)] = "08:00"
+    """When, as clocks in ``zone`` show it."""
+    zone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    """Time zone, such as ``Asia/Shanghai``."""
+
+    @property
+    def digest(self) -> Digest:
+        """The same, as it is looked after."""
+        hours, minutes = self.at.split(":")
+        return Digest(self.to, timedelta(hours=int(hours), minutes=int(minutes)), ZoneInfo(self.zone))

@@ -58,6 +58,8 @@ from triage.stores.migrations import migrate
 from triage.stores.planning import Candidate, PlanItemRow
 from triage.stores.postbox import Message, Received
 from triage.stores.retention import Cutoffs, Step
+from triage.stores.shift import Shift
+from triage.stores.shift import shift as read_shift
 from triage.stores.silences import Alerted
 from triage.stores.story import Story
 from triage.stores.story import story as read_story
@@ -287,6 +289,9 @@ class SqliteStore:
     async def alerted(self, *, since: datetime) -> list[Alerted]:
         """What there was to tell since then; for the command line, that tells what a silence would keep quiet."""
         return await self._reader.run(partial(silences.alerted, since=since))
+
+    async def shift(self, since: datetime) -> Shift:
+        return await self._reader.run(partial(read_shift, since=since))
 
     async def received(self) -> list[Received]:
         return await self._reader.run(postbox.received)

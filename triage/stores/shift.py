@@ -1,0 +1,64 @@
+"""What a report asks of the SQLite store. Jobs for its reader thread."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol
+
+from triage.report import OpenGroup, Spared
+from triage.states import CLOSED
+from triage.stores.records import instant, instant_of
+
+_GROUPS: Final = 10
+_OVER: Final = ", ".join(f"'{state}'" for state in sorted(CLOSED))
+_STATES: Final = """
+    SELECT l.state, count(*) FROM envelopes e JOIN lineages l ON l.root = e.root
+    WHERE e.outcome = 'failed' AND e.received_at >= ? GROUP BY l.state"""
+_OPEN: Final = f"""
+    SELECT e.fingerprint, max(e.function), max(coalesce(nullif(e.error_type, ''), e.condition)), count(*) AS number,
+        min(e.received_at), max(e.received_at), count(*) OVER ()
+    FROM lineages l JOIN envelopes e ON e.root = l.root
+    WHERE l.state NOT IN ({_OVER}) AND e.outcome = 'failed'
+    GROUP BY e.fingerprint ORDER BY number DESC, e.fingerprint LIMIT {_GROUPS}"""
+_SPARED: Final = """
+    SELECT function, count(*) AS number, sum(attempt) FROM lineages l
+    WHERE state = 'healed' AND attempt > 0 AND updated_at >= ?
+        AND NOT EXISTS (SELECT 1 FROM alerts a WHERE a.root = l.root)
+    GROUP BY function ORDER BY number DESC, function"""
+_STOPPED: Final = (
+    "SELECT function, breaker FROM functions WHERE breaker != 'closed' AND function != '' ORDER BY function"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """What the store has to say for a report (`triage.report.Report`)."""
+
+    states: dict[str, int]
+    groups: tuple[OpenGroup, ...]
+    groups_total: int
+    spared: tuple[Spared, ...]
+    stopped: tuple[str, ...]
+
+
+class Reporting(Protocol):
+    """What reports ask; no other loop needs it, so the test double has none of it."""
+
+    async def shift(self, since: datetime) -> Shift:
+        """What came since then, what healed, and what is open now."""
+        ...
+
+
+def shift(connection: sqlite3.Connection, *, since: datetime) -> Shift:
+    """One consistent view."""
+    ask, at = connection.execute, instant(since)
+    found = ask(_OPEN).fetchall()
+    return Shift(
+        states=dict(ask(_STATES, (at,)).fetchall()),
+        groups=tuple(OpenGroup(*row[:4], *map(instant_of, row[4:6])) for row in found),
+        groups_total=found[0][6] if found else 0,
+        spared=tuple(Spared(*row) for row in ask(_SPARED, (at,))),
+        stopped=tuple(f"{function}: {breaker}" for function, breaker in ask(_STOPPED)),
+    )
