@@ -61,6 +61,7 @@ def terminal(*args: object, state: Path, shell: str = "", **environ: str) -> Ite
     own = {"TERM": "xterm", "PYTHONUTF8": "1", **environ}
     pid, fd = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job would hand down that it is ignored
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         command = [*(["/bin/bash", "-c", shell, "bash"] if shell else []), *TRIAGE, *map(str, args)]
         os.execve(command[0], command, environment(state, **own))
