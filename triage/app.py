@@ -38,7 +38,7 @@ from triage.rulebook import RuleBook
 from triage.rulefiles import default_rules_dir
 from triage.rules.owners import by_owner
 from triage.sdnotify import Supervisor
-from triage.settings import Settings
+from triage.settings import Settings, show_duration
 from triage.standing import Duties, arm, standing
 from triage.stores import Store
 from triage.stores.retention import STAGES
@@ -159,7 +159,7 @@ class App:
             await asyncio.wait({*work, *beside}, return_when=asyncio.FIRST_COMPLETED)
             stop.set()  # a loop that ended by itself has failed; the other one must not go on alone
             self._supervisor.stopping()
-            log.info("stopping: what is under way is finished, within %s", self.settings.consumer.grace)
+            log.info("stopping: what is under way is finished, within %s", show_duration(self.settings.consumer.grace))
             _, late = await asyncio.wait(work, timeout=self.settings.consumer.grace.total_seconds())
             if late:
                 log.warning("not finished within the grace period: %s", ", ".join(task.get_name() for task in late))

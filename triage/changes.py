@@ -13,12 +13,12 @@ from enum import StrEnum
 from typing import Any
 
 from triage.decide import Decision
-from triage.envelope import RequestId
+from triage.deed import Deed
 from triage.facts import Arrival, Lineage
 from triage.incident import UNSEEN, Incident, Why
 from triage.line import Line, Seen
 from triage.reruns.gate import Gate, GateFacts, Standing
-from triage.reruns.lineage import Origin
+from triage.reruns.lineage import Link
 from triage.reruns.plan import PlanChange, PlanView
 from triage.rules.course import COURSE, Course
 from triage.rules.model import Cause
@@ -84,33 +84,6 @@ class NewAlert:
     request_id: str
     cause: Cause
     detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """Another name of a lineage: the request id or the task id of one of its attempts.
-
-    ``origin`` is told by the link that an attempt begins with, mostly that of its task id.
-    """
-
-    key: str
-    root: RequestId
-    attempt: int
-    origin: Origin | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Deed:
-    """What a person did, and why: kept for ever. ``root`` and ``request_id`` say to which failure, ``about`` to what
-    else.
-    """
-
-    by: str
-    action: str
-    reason: str
-    root: str = ""
-    request_id: str = ""
-    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,20 +11,12 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
-from triage.changes import (
-    AlertGroup,
-    Changes,
-    Decided,
-    Link,
-    NewAlert,
-    NewRow,
-    RowKind,
-)
+from triage.changes import AlertGroup, Changes, Decided, NewAlert, NewRow, RowKind
 from triage.decide import Alert, Decision, Hold, Reason, Rerun, Resolve, policy_of_rule
 from triage.envelope import FunctionRef
 from triage.errors import Problem
 from triage.facts import Arrival, Lineage
-from triage.reruns.lineage import Origin, TaskId, hold_code, payload_key, task_id
+from triage.reruns.lineage import Link, Origin, TaskId, hold_code, payload_key, task_id
 from triage.rules.course import course_json, course_of
 from triage.rules.fingerprints import own_fingerprint
 from triage.rules.model import AlertPolicy, Cause, RerunPolicy, Rule, Severity

@@ -16,11 +16,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from triage.changes import Changes, Deed, Link, NewRow, RowKind
+from triage.changes import Changes, NewRow, RowKind
+from triage.deed import Deed
 from triage.effects import MANUAL, alert_plan, hold_key, rerun_plan
 from triage.envelope import Envelope
 from triage.facts import Arrival, Lineage
-from triage.reruns.lineage import Origin, Stored, TaskId, task_id
+from triage.reruns.lineage import Link, Origin, Stored, TaskId, task_id
 from triage.states import Event, State, advance
 from triage.subject import MAX_EVENT
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from triage.changes import AlertGroup, Changes, Deed, NewAlert, NewRow, OutboxRow, RowFacts, RowKind, Settle
+from triage.changes import AlertGroup, Changes, NewAlert, NewRow, OutboxRow, RowFacts, RowKind, Settle
+from triage.deed import Deed
 from triage.effects import alert_group
 from triage.errors import IllegalTransition, PlanRefused
 from triage.orders import Limits, Order, Refused, place

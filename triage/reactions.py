@@ -11,12 +11,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from triage.changes import Changes, Deed, Link, NewAlert, NewRow, OutboxRow, RowFacts, RowKind, Settle
+from triage.changes import Changes, NewAlert, NewRow, OutboxRow, RowFacts, RowKind, Settle
+from triage.deed import Deed
 from triage.effects import alert_group, expect_key, hold_key, policy_of
 from triage.envelope import FunctionRef, RequestId
 from triage.facts import Lineage
 from triage.reruns.backoff import next_delay, spread_of
-from triage.reruns.lineage import TaskId
+from triage.reruns.lineage import Link, TaskId
 from triage.rules.model import Cause
 from triage.states import TRANSITIONS, Event, State, advance
 

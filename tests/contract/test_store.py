@@ -13,19 +13,7 @@ from hypothesis import strategies as st
 from stores import STORES
 
 from triage.alerts.grouping import flush
-from triage.changes import (
-    AlertGroup,
-    Changes,
-    Commit,
-    Decided,
-    Link,
-    Looked,
-    NewAlert,
-    NewRow,
-    Quarantined,
-    RowKind,
-    Settle,
-)
+from triage.changes import AlertGroup, Changes, Commit, Decided, Looked, NewAlert, NewRow, Quarantined, RowKind, Settle
 from triage.decide import Decision, Reason, decide, decide_batch
 from triage.effects import decided, rules_alert
 from triage.envelope import RECONSTRUCTED, Destination, parse_body
@@ -37,7 +25,7 @@ from triage.reactions import lost, not_found, refused, rejected, submitted, unan
 from triage.reruns.breaker import Breaker, BreakerState
 from triage.reruns.budget import Budget
 from triage.reruns.gate import Gate, Standing
-from triage.reruns.lineage import Origin, task_id
+from triage.reruns.lineage import Link, Origin, task_id
 from triage.reruns.rate import BEGINNING, Pace
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import (

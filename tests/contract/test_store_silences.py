@@ -14,8 +14,9 @@ from test_store import HOUR, INTERVAL, MINUTE, NOW, SECOND, WAIT, arrive, commit
 from triage.alerts.delivery import Answer, Result, Retries, notified
 from triage.alerts.grouping import flush
 from triage.alerts.silences import SETTLED, end_now, look, row_key
-from triage.changes import Changes, Link, RowKind, Settle
+from triage.changes import Changes, RowKind, Settle
 from triage.reactions import unanswered
+from triage.reruns.lineage import Link
 from triage.rules.course import ONE_BY_ONE
 from triage.rules.model import AlertPolicy, HoldPolicy, Place, RerunPolicy, Rule, RuleSet
 from triage.silence import Silence

@@ -73,8 +73,8 @@ def test_the_subject_of_these_tests_has_every_name():
         ("group.state in ['new', 'regressed'] || group.regressed", False),
         ("lineage.automatic + lineage.manual == lineage.attempt", True),
         ("labels.team == 'media' && labels.?tier.orValue('2') == '2'", True),
-        ("labels.tier == '1'", 'Key not found in map : "tier"'),
-        ("payload.m == 3", 'Key not found in map : "m"'),
+        ("labels.tier == '1'", 'there is no "tier" (has(...) asks first)'),
+        ("payload.m == 3", 'there is no "m" (has(...) asks first)'),
         ("payload.token > 3", "No matching overloads found : _>_(string, int64)"),
         ("payload.token", "the result is neither true nor false"),
         ("payload.n == 3 || payload.m == 3", True),  # an error does not matter when the rest decides

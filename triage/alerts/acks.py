@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from triage.changes import Changes, Deed, Looked, OutboxRow, RowFacts, Settle
+from triage.changes import Changes, Looked, OutboxRow, RowFacts, Settle
+from triage.deed import Deed
 from triage.incident import OPEN, Ack, incident_code
 
 

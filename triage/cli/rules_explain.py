@@ -225,6 +225,8 @@ def _why(asked: Asked, redact: Callable[[str], str]) -> str:
         return "and goes on" if step.rule.continues else ""
     if step.verdict is Verdict.SHADOW:
         return "matches, and does nothing in shadow mode"
+    if step.verdict is Verdict.ERROR and step.clause is not None:
+        return _cut(redact(f"{step.clause.clause}: {step.clause.actual}"))
     return _clause(step.clause, redact)
 
 

@@ -66,3 +66,16 @@ class Stored:
     arrival: Arrival | None
     lineage: Lineage | None
     last: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Another name of a lineage: the request id or the task id of one of its attempts.
+
+    ``origin`` is told by the link that an attempt begins with, mostly that of its task id.
+    """
+
+    key: str
+    root: RequestId
+    attempt: int
+    origin: Origin | None = None

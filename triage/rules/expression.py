@@ -42,6 +42,8 @@ RESERVED: Final = (
 )  # fmt: skip
 """Words that cannot be names in an expression."""
 
+_NO_KEY: Final = "Key not found in map : "
+
 NO_WINDOWS: Final[Mapping[str, Window]] = {}
 
 _CONFIG: Final = """
@@ -105,7 +107,8 @@ class CelExpression:
         if not code.isupper():
             return "a value that cannot be evaluated"
         # Keys are quoted in the message, and a computed key is a piece of the payload: it may be a secret.
-        return re.sub(r"(?P<mark>[\"']).*(?P=mark)", self._known, detail, flags=re.DOTALL)[:200]
+        told = re.sub(r"(?P<mark>[\"']).*(?P=mark)", self._known, detail, flags=re.DOTALL)[:160]
+        return f"{told.replace(_NO_KEY, 'there is no ')} (has(...) asks first)" if _NO_KEY in told else told
 
     def _known(self, quoted: re.Match[str]) -> str:
         return quoted[0] if quoted[0][1:-1] in self.text else "..."

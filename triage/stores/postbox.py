@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from triage.changes import Deed, NewRow, RowKind
+from triage.changes import NewRow, RowKind
+from triage.deed import Deed
 from triage.states import RowState
 from triage.stores.records import IS_OPEN, Record, instant_of
 

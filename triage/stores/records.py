@@ -13,11 +13,13 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from triage.changes import Decided, Deed, Link, NewRow, OutboxRow, Quarantined, RowKind, Settle, place_of
+from triage.changes import Decided, NewRow, OutboxRow, Quarantined, RowKind, Settle, place_of
+from triage.deed import Deed
 from triage.envelope import RECONSTRUCTED, FunctionRef, Outcome
 from triage.errors import Problem
 from triage.facts import Arrival
 from triage.reruns.gate import Gate
+from triage.reruns.lineage import Link
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
 from triage.states import ROW_TRANSITIONS, RowEvent, RowState
