@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "run": _Entry("Run", "Take in results, decide, re-run or alert, until stopped."),
     "demo": _Entry("Run", "Show the whole thing at work on emulated services."),
     "emulate": _Entry("Run", "Serve Function Compute and SMQ on loopback, for trials."),
+    "drill": _Entry("Run", "Send a marked failure all the way to a receiver."),
     "init": _Entry("Run", "Write a commented configuration and a folder of rules."),
     "status": _Entry("Look", "Show the totals: what came in, and where it stands."),
     "top": _Entry("Look", "Watch it live: lag, rates, groups, outbox, receivers."),
