@@ -261,6 +261,7 @@ async def build(
             orders=settings.reruns.limits,
             routes=routes.get,
             standing=standing(duties, store=store, clock=clock),
+            storm=settings.storm.groups,
             work=work,
             compose=composer,
             traces=traces,

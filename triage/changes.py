@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from triage.decide import Decision
 from triage.deed import Deed
@@ -40,6 +40,7 @@ class RowKind(StrEnum):
     SILENCE = "silence"  # a silence is about to end, or ends
     WATCH = "watch"  # something may have been silent for too long
     DIGEST = "digest"  # the report of a day is due
+    STORM = "storm"  # tell of many groups that began to fail at once, or that this is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +110,9 @@ class Changes:
 
     Attributes:
         cancel: keys of outbox rows that are no longer needed.
-        told: (group key, number of a message): the alerts that it counts have reached a receiver.
-        looked: an alert group was looked at.
-        silenced: of the alerts that waited in it, those that silences keep from receivers.
+        told: group keys with the number of a message: the alerts that it counts have reached a receiver.
+        looked: alert groups were looked at.
+        silenced: of the alerts that waited in the only one, those that silences keep from receivers.
         ended: (silence, how): it is over.
         standings: how functions stand with their re-runs now; only when a row is settled.
         wake: (function, number): so many of its re-runs that wait are let go, the oldest first; only then, too.
@@ -123,8 +124,8 @@ class Changes:
     rows: tuple[NewRow, ...] = ()
     alerts: tuple[NewAlert, ...] = ()
     cancel: tuple[str, ...] = ()
-    told: tuple[str, int] | None = None
-    looked: Looked | None = None
+    told: tuple[tuple[str, int], ...] = ()
+    looked: tuple[Looked, ...] = ()
     deeds: tuple[Deed, ...] = ()
     plan: PlanChange | None = None
     silenced: tuple[Silenced, ...] = ()
@@ -255,6 +256,25 @@ class SilenceView:
 
 
 @dataclass(frozen=True, slots=True)
+class StormView:
+    """What there is to know of the storm of the moment.
+
+    Attributes:
+        since: when it began, which is its name; empty: there is none.
+        beginning: groups that began not long ago, or wait for their first look.
+        groups: those that began in it; only there when its row is due.
+    """
+
+    since: str = ""
+    beginning: int = 0
+    groups: tuple[GroupView, ...] = ()
+
+
+STILL: Final = StormView()
+"""No storm, and nothing that begins."""
+
+
+@dataclass(frozen=True, slots=True)
 class RowFacts:
     """What is known about a claimed row at the moment of settling, inside the transaction: its lineage, its group with
     all silences that have not ended, its plan, its silence, what else its receiver is told, or when each function was
@@ -269,6 +289,7 @@ class RowFacts:
     plan: PlanView | None = None
     silences: tuple[Silence, ...] = ()
     silence: SilenceView | None = None
+    storm: StormView = STILL
     line: Line | None = None
     arrivals: tuple[Seen, ...] = ()
 

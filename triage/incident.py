@@ -107,6 +107,7 @@ class Incident:
         told_to: who got a message.
         escalated: how many steps of the escalation were taken.
         ack: who has acknowledged it.
+        storm: the storm that it began in and that tells of it; empty: it speaks for itself.
     """
 
     number: int = 0
@@ -126,6 +127,7 @@ class Incident:
     told_to: tuple[str, ...] = ()
     escalated: int = 0
     ack: Ack | None = None
+    storm: str = ""
 
 
 UNSEEN: Final = Incident()

@@ -21,6 +21,7 @@ from triage.alerts.delivery import Retries, notified
 from triage.alerts.grouping import flush
 from triage.alerts.routing import Routes, everywhere, fallback_of, routed
 from triage.alerts.silences import look
+from triage.alerts.storm import storm_look
 from triage.changes import Changes, OutboxRow, RowFacts, RowKind, Settle
 from triage.clock import Clock
 from triage.cloud.fc_answers import AsyncConfig, Submitted, Task
@@ -91,16 +92,18 @@ class Outbox:
         traces: Traces | None = None,
         routes: Routes = everywhere,
         standing: Standing = no_longer,
+        storm: int = 0,
     ) -> None:
         """``limit`` is how long a stage may stand still; an act may always take a lease. ``orders`` is for plans,
         ``work`` is counted up, ``compose`` writes messages, ``routes`` says how they go to a receiver at that moment,
-        ``standing`` answers rows that come again day by day.
+        ``standing`` answers rows that come again day by day. So many groups that begin at once are a ``storm``; 0 is
+        never.
         """
         self._work, self._compose, self._traces, self._routes = work or Work(), compose, traces, routes
         self._standing = standing
         self._store, self._invoker, self._notifier, self._clock = store, invoker, notifier, clock
         self._lease, self._concurrency, self._retries, self._orders = lease, concurrency, retries, orders
-        self._guards = guards
+        self._guards, self._storm = guards, storm
         self._wake = asyncio.Event()
         self._running: dict[asyncio.Task[None], datetime] = {}
         self._at: dict[asyncio.Task[None], str] = {}
@@ -218,7 +221,10 @@ class Outbox:
                 return await self._resolve(row)
             case RowKind.FLUSH:
                 now = self._clock.now()
-                return lambda facts: flush(facts, now=now, compose=self._compose)
+                return lambda facts: flush(facts, now=now, compose=self._compose, storm=self._storm)
+            case RowKind.STORM:
+                now = self._clock.now()
+                return lambda facts: storm_look(row, facts, now=now)
             case RowKind.NOTIFY:
                 return await self._notify(row)
             case RowKind.HOLD:

@@ -921,7 +921,7 @@ async def flush_once(store, *, now):
 async def deliver_all(store, *, now, outcome=None):
     for claimed in await claim(store, now=now):
         assert claimed.kind is RowKind.NOTIFY
-        told = Changes(told=(claimed.group, claimed.payload["flush"]))
+        told = Changes(told=((claimed.group, claimed.payload["flush"]),))
         settle = outcome or Settle.done(delivery="sent", changes=told)
         assert await store.settle(claimed, lambda _facts, settle=settle: settle, now=now)
 
@@ -950,7 +950,7 @@ def test_a_flush_takes_what_it_saw_and_the_group_adds_up_what_was_told(run):
             view = (await look(store, claimed)).group
             assert (view.flushes, view.told, sum(view.causes.values())) == (number - 1, 5 - expected, expected)
             last_id, incident = view.last_id - expected + taken, Incident(1, GroupState.ONGOING, first=1)
-            changes = Changes(looked=Looked(claimed.group, number, last_id, made=True, incident=incident))
+            changes = Changes(looked=(Looked(claimed.group, number, last_id, made=True, incident=incident),))
             outcome = Settle.retry(due_at=NOW, note="", changes=changes)
             claimed = await claim_one(store, now=NOW + HOUR)
             assert await store.settle(claimed, lambda _facts, outcome=outcome: outcome, now=NOW)
@@ -1038,7 +1038,7 @@ def test_what_is_remembered_of_a_group_comes_back_as_it_was(run):
             ack=Ack("ana", "mine", NOW),
         )
         looked = Looked(claimed.group, 1, 2, made=False, incident=kept)
-        outcome = Settle.retry(due_at=NOW, note="", changes=Changes(looked=looked))
+        outcome = Settle.retry(due_at=NOW, note="", changes=Changes(looked=(looked,)))
         assert await store.settle(claimed, lambda _facts: outcome, now=NOW + WAIT)
         view = (await look(store, await claim_one(store, now=NOW + WAIT))).group
         assert view.incident == kept
@@ -1322,7 +1322,7 @@ def test_every_try_to_notify_is_kept_with_its_result(run):
         tries = [
             Settle.retry(due_at=NOW + WAIT, note="503", delivery="failed"),
             Settle.retry(due_at=NOW + WAIT, note="not tried"),
-            Settle.done(delivery="sent", changes=Changes(told=(group, 1))),
+            Settle.done(delivery="sent", changes=Changes(told=((group, 1),))),
         ]
         for outcome in tries:
             await deliver_all(store, now=NOW + WAIT, outcome=outcome)
@@ -1761,7 +1761,7 @@ def reaction(claimed, answer, now):
     if claimed.kind is RowKind.HOLD:
         return lambda facts: unanswered(claimed, facts)
     if claimed.kind is RowKind.NOTIFY:
-        told = Changes(told=(claimed.group, claimed.payload["flush"]))
+        told = Changes(told=((claimed.group, claimed.payload["flush"]),))
         return done(delivery="sent", changes=told) if answer == "yes" else lambda _facts: Settle.dead(note="gone")
     if claimed.kind is not RowKind.RERUN:
         return done()

@@ -1,5 +1,8 @@
 """What every store promises about alert groups from one look to the next: a restart repeats nothing, and loses nothing."""
 
+import re
+from dataclasses import replace
+
 from test_store import HOUR, INTERVAL, MINUTE, NOW, SECOND, WAIT, arrive, ingest
 from test_store_silences import PLACE, states, work
 
@@ -67,5 +70,79 @@ def test_what_comes_while_nobody_works_is_told_once_by_whoever_comes_next(run):
         got = await work(store, until=NOW + 8 * HOUR, now=NOW + 7 * HOUR)
         assert titles(got) == ["still: db failed: Oops × 5"]
         assert await states(store) == {"alerted": 6}
+
+    run(scenario)
+
+
+BOTH = RuleSet(
+    (
+        Rule("web", PLACE, match=only("web-0"), alert=replace(policy(), to=("default", "boss"))),
+        Rule("rest", PLACE, alert=policy()),
+    ),
+    "rs-storm",
+)
+
+
+def test_many_groups_that_begin_at_once_are_one_summary_for_each_receiver_and_one_for_the_end(run):
+    async def scenario(store):
+        sent = [arrive(f"w-{number}-{each}", function=f"web-{number}") for number in range(12) for each in range(5)]
+        await ingest(store, *sent, rules=BOTH)
+        got = await work(store, until=NOW + 4 * MINUTE, storm=10)
+        assert sorted((to, title.partition(" #")[0]) for to, title, _ in got) == [
+            ("boss", "storm of failures: 1 group, 5 alerts"),
+            ("default", "storm of failures: 12 groups, 60 alerts"),
+        ]
+        (body,) = (body for to, _, body in got if to == "default")
+        assert "Told by this message: 60" in body
+        assert "… and 10 in 2 more groups" in body
+        assert await states(store) == {"alerted": 60}
+        # More of the same, and one group more: they are told when it is over.
+        again = [arrive(f"w-3-{each}", function="web-3") for each in range(5, 9)]
+        await ingest(store, *again, arrive("w-99", function="web-99"), rules=BOTH, now=NOW + 4 * MINUTE)
+        assert await work(store, until=NOW + 6 * MINUTE, now=NOW + 4 * MINUTE, storm=10) == []
+        assert await states(store) == {"alerted": 60, "suppressed": 5}
+        got = await work(store, until=NOW + 10 * MINUTE, now=NOW + 6 * MINUTE, storm=10)
+        assert sorted((to, title.partition(" #")[0]) for to, title, _ in got) == [
+            ("boss", "storm is over: 1 group, 5 alerts"),
+            ("default", "storm is over: 13 groups, 65 alerts"),
+        ]
+        assert await states(store) == {"alerted": 65}
+        # From now on each group speaks for itself again.
+        assert await work(store, until=NOW + 2 * HOUR, now=NOW + 10 * MINUTE, storm=10) == []
+        later = NOW + 2 * HOUR
+        await ingest(store, arrive("w-5", function="web-5"), rules=BOTH, now=later)
+        assert titles(await work(store, until=later + INTERVAL, now=later, storm=10)) == ["web-5 failed again: Oops"]
+
+    run(scenario)
+
+
+def test_fewer_groups_are_no_storm_and_a_limit_of_none_never_makes_one(run):
+    async def scenario(store):
+        await ingest(store, *(arrive(f"w-{number}", function=f"web-{number}") for number in range(9)), rules=BOTH)
+        assert len(await work(store, until=NOW + 4 * MINUTE, storm=10)) == 10  # one of them has two receivers
+        later = NOW + HOUR
+        await ingest(
+            store, *(arrive(f"x-{number}", function=f"x-{number}") for number in range(30)), rules=BOTH, now=later
+        )
+        assert len(await work(store, until=later + MINUTE, now=later, storm=0)) == 30
+
+    run(scenario)
+
+
+def test_a_storm_that_goes_on_is_told_at_growing_intervals(run):
+    async def scenario(store):
+        got = []
+        for minute in range(0, 60, 4):
+            now = NOW + minute * MINUTE
+            count = 4 if minute else 10
+            new = [arrive(f"w-{minute}-{each}", function=f"web-{minute}-{each}") for each in range(count)]
+            await ingest(store, *new, rules=BOTH, now=now)
+            got += await work(store, until=now + 4 * MINUTE - SECOND, now=now, storm=10)
+        assert len(got) == 3
+        got += await work(store, until=NOW + 2 * HOUR, now=NOW + HOUR, storm=10)
+        assert "storm is over: 66 groups, 66 alerts" in got[-1][1]
+        told = [int(re.search(r"Told by this message: ([\d,]+)", body)[1].replace(",", "")) for _, _, body in got]
+        assert sum(told) == 66
+        assert await states(store) == {"alerted": 66}
 
     run(scenario)

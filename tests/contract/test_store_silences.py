@@ -14,6 +14,7 @@ from test_store import HOUR, INTERVAL, MINUTE, NOW, SECOND, WAIT, arrive, commit
 from triage.alerts.delivery import Answer, Result, Retries, notified
 from triage.alerts.grouping import flush
 from triage.alerts.silences import SETTLED, end_now, look, row_key
+from triage.alerts.storm import storm_look
 from triage.changes import Changes, RowKind, Settle
 from triage.reactions import unanswered
 from triage.reruns.lineage import Link
@@ -42,7 +43,7 @@ async def add(store, new, *, warn_before=15 * MINUTE):
     return await store.add_silence(new, warn_before=warn_before)
 
 
-async def work(store, *, until, now=NOW, result=Result.SENT):
+async def work(store, *, until, now=NOW, result=Result.SENT, storm=0):
     """Act on every row as it becomes due; returns what receivers got, as (receiver, title, body)."""
     got = []
     while (due := await store.next_due()) is not None and due <= until:
@@ -50,14 +51,16 @@ async def work(store, *, until, now=NOW, result=Result.SENT):
         for row in await store.claim_due(now=now, lease=MINUTE, limit=100):
             if row.kind is RowKind.NOTIFY:
                 got.append((row.payload["receiver"], row.payload["title"], row.payload["body"]))
-            assert await store.settle(row, reaction(row, now, result), now=now)
+            assert await store.settle(row, reaction(row, now, result, storm), now=now)
     return got
 
 
-def reaction(row, now, result):
+def reaction(row, now, result, storm=0):
     match row.kind:
         case RowKind.FLUSH:
-            return lambda facts: flush(facts, now=now)
+            return lambda facts: flush(facts, now=now, storm=storm)
+        case RowKind.STORM:
+            return lambda facts: storm_look(row, facts, now=now)
         case RowKind.SILENCE:
             return lambda facts: look(row, facts, now=now)
         case RowKind.NOTIFY:

@@ -32,7 +32,7 @@ async def fill(store):
         return settle
 
     await act(store, RowKind.FLUSH, told, now=NOW)
-    sent = lambda row, _facts: Settle.done(delivery="sent", changes=Changes(told=(row.group, 1)))  # noqa: E731
+    sent = lambda row, _facts: Settle.done(delivery="sent", changes=Changes(told=((row.group, 1),)))  # noqa: E731
     await act(store, RowKind.NOTIFY, sent, now=NOW)
     await ingest(store, make.envelope("2-c", arn=f"{make.ARN}-x"), rules=TELL, now=NOW + timedelta(minutes=1))
     return rows[0]

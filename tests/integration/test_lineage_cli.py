@@ -47,7 +47,7 @@ async def fill(store):
         await ingest(store, make.envelope(request_id, error=f"boom {attempt}\x1b[2J"), rules=AGAIN, now=at + MINUTE)
     at = NOW + 20 * MINUTE
     await act(store, RowKind.FLUSH, lambda _row, facts: flush(facts, now=at), now=at)
-    told = lambda row, _facts: Settle.done(delivery="sent", changes=Changes(told=(row.group, 1)))  # noqa: E731
+    told = lambda row, _facts: Settle.done(delivery="sent", changes=Changes(told=((row.group, 1),)))  # noqa: E731
     await act(store, RowKind.NOTIFY, told, now=at + timedelta(seconds=1))
     order = Order(Origin.MANUAL, "kim", "mended", NOW + 40 * MINUTE)
     await store.order(["1-child2"], order, limits=Limits(), now=NOW + 30 * MINUTE)

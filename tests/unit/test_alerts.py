@@ -53,7 +53,8 @@ def test_a_flush_makes_one_notification_per_receiver_and_looks_again_later():
     settle = flush(RowFacts(group=view()), now=NOW)
     assert [row.payload["receiver"] for row in settle.changes.rows] == ["default", "oncall"]
     assert (settle.state, settle.due_at) == (RowState.PENDING, NOW + timedelta(minutes=5))
-    assert (settle.changes.looked.message, settle.changes.looked.last_id, settle.changes.looked.made) == (1, 77, True)
+    (looked,) = settle.changes.looked
+    assert (looked.message, looked.last_id, looked.made) == (1, 77, True)
 
 
 def test_a_flush_of_nothing_ends_the_group():
@@ -153,7 +154,7 @@ def notify_row(**payload):
 
 def test_all_targets_took_it():
     settle = notified(notify_row(), {"a": SENT}, retries=Retries(), now=NOW)
-    assert (settle.state, settle.delivery, settle.changes.told) == (RowState.DONE, "sent", ("k1", 1))
+    assert (settle.state, settle.delivery, settle.changes.told) == (RowState.DONE, "sent", (("k1", 1),))
 
 
 def test_only_the_targets_that_missed_it_are_tried_again():
@@ -164,7 +165,7 @@ def test_only_the_targets_that_missed_it_are_tried_again():
         now=NOW,
     )
     assert (settle.state, settle.delivery, settle.payload["sent"]) == (RowState.PENDING, "unknown", ["a"])
-    assert settle.changes.told == ("k1", 1)
+    assert settle.changes.told == (("k1", 1),)
     assert settle.note == "target 2 (json): unknown, no answer within 15 s"
 
 
@@ -172,5 +173,5 @@ def test_only_the_targets_that_missed_it_are_tried_again():
 def test_undeliverable_for_a_day_is_dead_and_says_so(results):
     late = NOW + timedelta(hours=24)
     settle = notified(notify_row(), results, retries=Retries(), now=late)
-    assert (settle.state, settle.delivery, settle.changes.told) == (RowState.DEAD, "dead", None)
+    assert (settle.state, settle.delivery, settle.changes.told) == (RowState.DEAD, "dead", ())
     assert settle.note

@@ -195,7 +195,7 @@ def test_every_result_is_one_of_those_that_are_kept(result, unknown, hours, take
     answers = {"a": Answer(result), **({"b": SENT} if taken else {})}
     found = settle(answers, now=NOW + hours * HOUR, unknown=unknown)
     assert found.delivery in DELIVERIES
-    assert (found.changes.told is not None) == (taken or result is Result.SENT)
+    assert bool(found.changes.told) == (taken or result is Result.SENT)
 
 
 @pytest.mark.parametrize("result", Result)

@@ -91,6 +91,7 @@ def test_every_setting_is_described_as_in_the_code(title: str, group: type[BaseM
         "web",
         "watchdog",
         "links",
+        "storm",
         "log",
         "traces",
         "sources",

@@ -79,7 +79,7 @@ class Pager:
         if wants_states(view, now=now):
             view = replace(view, states=dict(+self.states))
         settle = flush(RowFacts(group=view), now=now)
-        looked = settle.changes.looked
+        (looked,) = settle.changes.looked or (None,)
         if looked is not None:
             self.incident, self.waiting = looked.incident, Counter()
             self.first_at = self.last_at = None
@@ -375,4 +375,4 @@ def test_a_clock_that_was_set_back_delays_nothing_for_longer_than_the_interval(i
     settle = pager.look(now)
     assert settle.due_at is not None
     assert now < settle.due_at <= now + GROUP.group_interval
-    assert settle.changes.looked.made
+    assert settle.changes.looked[0].made

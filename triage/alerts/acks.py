@@ -21,4 +21,6 @@ def acknowledged(row: OutboxRow, facts: RowFacts, *, by: str, reason: str, now: 
     looked = Looked(view.group.key, view.flushes + 1, 0, made=False, incident=incident)
     code = incident_code(view.group.key, incident.number)
     deed = Deed(by, "acknowledge", reason, about=f"alert {code}")
-    return Settle.retry(due_at=row.due_at, note=f"acknowledged by {by}", changes=Changes(looked=looked, deeds=(deed,)))
+    return Settle.retry(
+        due_at=row.due_at, note=f"acknowledged by {by}", changes=Changes(looked=(looked,), deeds=(deed,))
+    )

@@ -78,8 +78,7 @@ def notified(
     payload = row.payload
     sent = [*payload.get("sent", ()), *(target for target, answer in answers.items() if answer.result is Result.SENT)]
     missed = [answer for answer in answers.values() if answer.result is not Result.SENT]
-    # What is said of a silence belongs to no group.
-    told = (row.group, payload["flush"]) if len(sent) > len(payload.get("sent", ())) and row.group else None
+    told = told_by(row.group, payload) if len(sent) > len(payload.get("sent", ())) else ()
     if sent and not missed:
         changes = Changes(told=told, along=tuple(payload.get("along", ())))
         return Settle.done(note=f"sent to {len(sent)}", changes=changes, delivery=Result.SENT)
@@ -103,6 +102,15 @@ def notified(
         changes=changes,
         delivery=Result.UNKNOWN if any(answer.result is Result.UNKNOWN for answer in missed) else Result.FAILED,
     )
+
+
+def told_by(group: str, payload: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
+    """Of which groups a notification tells, each with the number of the message. What is said of a silence belongs to
+    none.
+    """
+    if "told" in payload:
+        return tuple((key, number) for key, number in payload["told"])
+    return ((group, payload["flush"]),) if group else ()
 
 
 def _delay(row: OutboxRow, missed: list[Answer], retries: Retries) -> timedelta:

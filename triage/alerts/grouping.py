@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from triage.alerts.compose import Compose, built_in
 from triage.alerts.silences import SETTLED, audible, silenced
+from triage.alerts.storm import begin, joins
 from triage.changes import AlertKind, Changes, GroupView, Looked, NewRow, RowFacts, RowKind, Settle
 from triage.incident import OPEN, GroupEvent, GroupState, Incident, Why, advance, incident_code
 from triage.rules.model import Cause
@@ -52,22 +53,28 @@ class _Look(NamedTuple):
     due_at: datetime | None
     drafts: tuple[_Draft, ...] = ()
     hushed: tuple[Silenced, ...] = ()
+    rows: tuple[NewRow, ...] = ()
 
 
-def flush(facts: RowFacts, *, now: datetime, compose: Compose = built_in) -> Settle:
+def flush(facts: RowFacts, *, now: datetime, compose: Compose = built_in, storm: int = 0) -> Settle:
     """Tell what there is to tell of a group whose row is due, and look again later; a resolved group has no later.
-    ``compose`` writes the messages.
+    ``compose`` writes the messages; so many groups that begin at once are a ``storm``, 0 for never.
     """
     if facts.group is None:
         return Settle.done(note="nothing waits")
     view = replace(facts.group, incident=not_after(facts.group.incident, now))
     if not view.causes and view.incident.state not in OPEN:
         return Settle.done(note="nothing waits")
-    look = _failing(view, silenced(view, facts.silences, now=now), now=now) if view.causes else _calm(view, now=now)
+    if view.causes:
+        joined = joins(facts.storm, limit=storm, now=now)
+        look = _failing(view, silenced(view, facts.silences, now=now), joined, now=now)
+        look = look._replace(rows=begin(facts.storm, joined, now=now) if look.looked.incident.storm else ())
+    else:
+        look = _calm(view, now=now)
     if look.due_at is not None:
         look = _unanswered(view, look, now=now)
     rows = tuple(_notification(draft, compose, now=now) for draft in look.drafts)
-    changes = Changes(rows=rows, looked=look.looked, silenced=look.hushed)
+    changes = Changes(rows=(*look.rows, *rows), looked=(look.looked,), silenced=look.hushed)
     if look.due_at is None:
         return Settle.done(note=look.note, changes=changes)
     return Settle.retry(due_at=look.due_at, note=look.note, changes=changes)
@@ -105,7 +112,7 @@ def message_code(group_key: str, incident: Incident) -> str:
     return code if incident.messages <= 1 else f"{code}-{incident.messages}"
 
 
-def _failing(view: GroupView, hushed: tuple[Silenced, ...], *, now: datetime) -> _Look:
+def _failing(view: GroupView, hushed: tuple[Silenced, ...], storm: str, *, now: datetime) -> _Look:
     """Alerts wait: they are told, or counted for a later message."""
     wholly = {each.kind: each.count for each in hushed if each.wholly}
     quiet = sum(wholly.values())
@@ -113,6 +120,10 @@ def _failing(view: GroupView, hushed: tuple[Silenced, ...], *, now: datetime) ->
     kinds = [kind for kind in view.kinds if kind.key not in wholly]
     incident = _onward(view, fresh, now=now)
     why = _why(view, incident, kinds, now=now) if fresh else None
+    if storm and (incident.storm == storm or why is Why.FIRST):
+        why, incident = None, replace(incident, storm=storm, known=_known(incident, kinds))
+    elif incident.storm:
+        incident = replace(incident, storm="")
     whole = replace(view, incident=incident, states=_with_silenced(view.states, quiet), why=why or Why.REPEAT)
     parts = {
         receiver: replace(part, unsaid=incident.unsaid.get(receiver, 0))
@@ -242,12 +253,16 @@ def _told(
         messages=incident.messages + 1,
         repeats=incident.repeats + 1 if why is Why.REPEAT else 0,
         rate=max(incident.rate, rate),
-        known=tuple(dict.fromkeys([*incident.known, *_names(kinds)]))[:_KNOWN],
+        known=_known(incident, kinds),
         told_to=tuple(dict.fromkeys([*incident.told_to, *to])),
         unsaid={receiver: count for receiver, count in incident.unsaid.items() if receiver not in to},
         told_at=now,
         first_told_at=incident.first_told_at or now,
     )
+
+
+def _known(incident: Incident, kinds: Sequence[AlertKind]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*incident.known, *_names(kinds)]))[:_KNOWN]
 
 
 def _names(kinds: Sequence[AlertKind]) -> Iterator[str]:

@@ -109,7 +109,7 @@ def _ack(settings: Settings, name: str, *, by: str, reason: str) -> bool:
 
         def react(row: Any, facts: Any) -> Any:
             settle = acknowledged(row, facts, by=by, reason=reason, now=now)
-            noted[:] = [settle.changes.looked is not None]
+            noted[:] = [bool(settle.changes.looked)]
             return settle
 
         await store.settle_now(f"flush:{keys[0]}", react, now=now)

@@ -28,6 +28,7 @@ from triage.settings.privacy import EncryptionSettings, RedactionSettings
 from triage.settings.receivers import ReceiverSettings
 from triage.settings.reruns import RerunSettings
 from triage.settings.sources import LocalSource, ReconcileSource, SourceSettings
+from triage.settings.storms import StormSettings
 from triage.settings.traces import TracesSettings
 from triage.settings.values import (
     Duration,
@@ -289,6 +290,7 @@ class Settings(BaseSettings):
     heartbeat: HeartbeatSettings = HeartbeatSettings()
     digest: DigestSettings = DigestSettings()
     links: LinkSettings = LinkSettings()
+    storm: StormSettings = StormSettings()
     log: LogSettings = LogSettings()
     traces: TracesSettings = TracesSettings()
 

@@ -13,13 +13,15 @@ from datetime import datetime
 from typing import Any, Final
 
 from triage.alerts.grouping import wants_states
-from triage.changes import AlertGroup, AlertKind, Changes, GroupView, NewAlert, NewRow, WaitingAlert
+from triage.alerts.storm import KEY, WINDOW
+from triage.changes import AlertGroup, AlertKind, GroupView, Looked, NewAlert, NewRow, StormView, WaitingAlert
 from triage.incident import OPEN, GroupState, Incident
 from triage.rules.model import Cause
+from triage.silence import Silenced
 from triage.states import Event, State, advance
 from triage.stores import alertrows, silences
 from triage.stores.law import texts
-from triage.stores.records import insert, instant, instant_of
+from triage.stores.records import IS_OPEN, insert, instant, instant_of
 
 _SAMPLES: Final = 5
 _UPSERT_GROUP: Final = insert(
@@ -60,13 +62,11 @@ def write_alerts(
     insert_rows(rows)
 
 
-def mark_looked(connection: sqlite3.Connection, changes: Changes, *, now: datetime) -> None:
+def mark_looked(connection: sqlite3.Connection, looked: Looked, silenced: Sequence[Silenced], *, now: datetime) -> None:
     """Write what a look at a group found: what is remembered, and which message counts the alerts that waited."""
-    assert changes.looked is not None  # noqa: S101
-    looked = changes.looked
     quiet = 0
-    if changes.silenced:
-        silences.mute(connection, looked.group, looked.last_id, changes.silenced)
+    if silenced:
+        silences.mute(connection, looked.group, looked.last_id, silenced)
         quiet = silences.move(connection, looked.group, looked.last_id, now=now)
     if not looked.made:
         suppressed = advance(State.ALERTING, Event.SUPPRESSED).value
@@ -128,6 +128,29 @@ def group_view(
     if now is None or not wants_states(view, now=now):
         return view
     return replace(view, states=states_of(connection, key, incident, flushes=view.flushes))
+
+
+def storm_view(connection: sqlite3.Connection, *, now: datetime, groups: bool = False) -> StormView:
+    """The storm of the moment; ``groups``: with those that began in it."""
+    open_ = f"SELECT payload ->> '$.since' FROM outbox WHERE key = '{KEY}' AND {IS_OPEN}"
+    found = connection.execute(open_).fetchone()
+    since = found[0] if found else ""
+    (beginning,) = connection.execute(_BEGINNING, (instant(now - WINDOW),)).fetchone()
+    views: list[GroupView] = []
+    if groups and since:
+        columns = (*alertrows.GROUP, "flushes", "told", "incident")
+        select = f"SELECT {', '.join(columns)} FROM alert_groups WHERE incident ->> '$.storm' = ? ORDER BY key"
+        for row in connection.execute(select, (since,)):
+            group = dict(zip(columns, row, strict=True))
+            incident = alertrows.incident_in(group)
+            own = alertrows.group_of(group)
+            views.append(GroupView(own, group["flushes"], group["told"], None, None, {}, (), 0, incident=incident))
+    return StormView(since, beginning, tuple(views))
+
+
+_BEGINNING: Final = f"""
+    SELECT count(*) FROM alert_groups WHERE state = '{GroupState.WAITING}'
+        OR (state != '{GroupState.RESOLVED}' AND incident ->> '$.opened_at' >= ?)"""
 
 
 def states_of(connection: sqlite3.Connection, key: str, incident: Incident, *, flushes: int) -> Mapping[str, int]:

@@ -8,7 +8,20 @@ from triage import incident
 from triage.stores.law import DEFECT, GONE, LOOK, OPEN, Law, texts
 
 _NOTIFY: Final = "o.key >= 'notify:' AND o.key < 'notify;'"  # by the index of keys
-_FLUSH_OF: Final = "o.group_key, json_extract(o.payload, '$.flush')"
+_TELLS: Final = f"""
+    SELECT o.group_key, json_extract(o.payload, '$.flush') FROM outbox o
+    WHERE {_NOTIFY} AND o.group_key IS NOT NULL AND (%s)
+    UNION ALL SELECT t.value ->> '$[0]', t.value ->> '$[1]' FROM outbox o, json_each(o.payload, '$.told') t
+    WHERE {_NOTIFY} AND (%s)"""
+"""Of which groups notifications tell, and the number of the message: one group, or those of a storm."""
+
+
+_TAKEN: Final = "o.state = 'done' OR json_array_length(o.payload, '$.sent') > 0"
+
+
+def _tells(which: str) -> str:
+    return _TELLS % (which, which)
+
 
 ALERTS: Final = (
     Law(
@@ -19,7 +32,7 @@ ALERTS: Final = (
         f"""SELECT root, 'is alerting, but no alert of it is under way' FROM lineages
         WHERE state = 'alerting' AND root NOT IN (
             SELECT root FROM alerts WHERE root IS NOT NULL AND (flush IS NULL OR (group_key, flush) IN (
-                SELECT {_FLUSH_OF} FROM outbox o WHERE {_NOTIFY} AND o.state != 'done')))""",
+                {_tells("o.state != 'done'")})))""",
         "Nobody will be told of these: tell them yourself. " + LOOK,
     ),
     Law(
@@ -30,8 +43,7 @@ ALERTS: Final = (
         f"""SELECT root, 'counts as alerted, but no receiver has taken an alert of it' FROM lineages
         WHERE state = 'alerted' AND root NOT IN (
             SELECT root FROM alerts WHERE root IS NOT NULL AND (group_key, flush) IN (
-                SELECT {_FLUSH_OF} FROM outbox o WHERE {_NOTIFY}
-                AND (o.state = 'done' OR json_array_length(o.payload, '$.sent') > 0)))""",
+                {_tells(_TAKEN)}))""",
         "Nobody was told of these: tell them yourself. " + LOOK,
     ),
     Law(
@@ -53,7 +65,11 @@ ALERTS: Final = (
         FROM (SELECT DISTINCT group_key, flush FROM alerts WHERE flush IS NOT NULL) f
         JOIN alert_groups g ON g.key = f.group_key AND f.flush <= g.flushes, json_each(g.receivers) r
         WHERE 'notify:' || f.group_key || ':' || f.flush || ':' || r.value NOT IN (SELECT key FROM outbox)
-            AND (f.group_key, r.value) NOT IN (SELECT group_key, receiver FROM silenced)""",
+            AND (f.group_key, r.value) NOT IN (SELECT group_key, receiver FROM silenced)
+            AND (f.group_key, f.flush, r.value) NOT IN (
+                SELECT t.value ->> '$[0]', t.value ->> '$[1]', o.payload ->> '$.receiver'
+                FROM outbox o, json_each(o.payload, '$.told') t
+                WHERE o.key >= 'notify:storm:' AND o.key < 'notify:storm;')""",
         "This receiver was not told. " + DEFECT,
     ),
     Law(
@@ -65,7 +81,7 @@ ALERTS: Final = (
         WHERE state = 'suppressed' AND root NOT IN (
             SELECT a.root FROM alerts a JOIN alert_groups g ON g.key = a.group_key
             WHERE a.root IS NOT NULL AND a.flush IS NOT NULL AND (a.flush > g.flushes OR (a.group_key, a.flush) IN (
-                SELECT {_FLUSH_OF} FROM outbox o WHERE {_NOTIFY} AND o.state != 'done')))""",
+                {_tells("o.state != 'done'")})))""",
         "Nobody will be told of these: tell them yourself. " + LOOK,
     ),
     Law(

@@ -97,7 +97,9 @@ def _row_facts(connection: sqlite3.Connection, row: OutboxRow, *, now: datetime)
     if row.kind is RowKind.FLUSH:
         quiet = silences.in_force(connection)
         view = alerting.group_view(connection, row.group, now=now, apart=bool(quiet))
-        return RowFacts(lineage, view, silences=quiet)
+        return RowFacts(lineage, view, silences=quiet, storm=alerting.storm_view(connection, now=now))
+    if row.kind is RowKind.STORM:
+        return RowFacts(storm=alerting.storm_view(connection, now=now, groups=True))
     if row.kind is RowKind.SILENCE:
         return RowFacts(lineage, silence=silences.view(connection, row.payload["silence"]))
     if row.kind is RowKind.WATCH:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from triage.alerts.delivery import told_by
 from triage.changes import OutboxRow
 from triage.line import Line, Seen
 from triage.reruns.gate import Gate
@@ -76,8 +77,7 @@ def take_along(connection: sqlite3.Connection, keys: Sequence[str], *, now: date
             (state.value, notifications.ALONG, instant(now), number),
         )
         connection.execute(_DELIVERY, notifications.along_record(key, payload, group=group, now=now))
-        if group:
-            told.append((group, payload["flush"]))
+        told += told_by(group, payload)
     return told
 
 

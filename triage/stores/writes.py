@@ -196,12 +196,12 @@ def _write_changes(connection: sqlite3.Connection, several: Sequence[Changes], *
     _write_alerts(connection, [alert for changes in several for alert in changes.alerts], now=now)
     for changes in several:
         connection.executemany(_INSERT_DEED, [records.deed_record(deed, now=now) for deed in changes.deeds])
-        if changes.looked is not None:
-            alerting.mark_looked(connection, changes, now=now)
+        for looked in changes.looked:
+            alerting.mark_looked(connection, looked, changes.silenced, now=now)
         if changes.ended is not None:
             silences.end(connection, *changes.ended, now=now)
-        if changes.told is not None:
-            alerting.mark_told(connection, *changes.told, now=now)
+        for group, message in changes.told:
+            alerting.mark_told(connection, group, message, now=now)
         for group, flush in lines.take_along(connection, changes.along, now=now):
             alerting.mark_told(connection, group, flush, now=now)
         if changes.plan is not None:

@@ -52,7 +52,7 @@ from triage.testing.gates import Row
 from triage.testing.lines import arrivals, line
 from triage.testing.plans import MemoryPlans, plan_sums, plan_view
 from triage.testing.tables import Tables, lineage_in
-from triage.testing.views import group_view, silence_view, stored_in
+from triage.testing.views import group_view, silence_view, stored_in, storm_view
 
 
 class MemoryStore(MemoryPlans):
@@ -182,7 +182,10 @@ class MemoryStore(MemoryPlans):
         known = lineage_in(lineage) if lineage else None
         if row.kind is RowKind.FLUSH:
             quiet = tuple(silence for silence in tables.silences.values() if silence.ended_at is None)
-            return RowFacts(known, group_view(tables, row.group, now=now), silences=quiet)
+            storm = storm_view(tables, now=now)
+            return RowFacts(known, group_view(tables, row.group, now=now), silences=quiet, storm=storm)
+        if row.kind is RowKind.STORM:
+            return RowFacts(storm=storm_view(tables, now=now))
         if row.kind is RowKind.SILENCE:
             return RowFacts(known, silence=silence_view(tables, tables.silences[row.payload["silence"]]))
         if row.kind is RowKind.WATCH:

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from triage.admission import heard
+from triage.alerts.delivery import told_by
 from triage.alerts.silences import begin
 from triage.changes import Changes, Commit, Decided, Looked, NewAlert, NewRow, OutboxRow, Quarantined, Settle
 from triage.errors import StoreConflict
@@ -246,15 +247,15 @@ class Tables(Gates):
         self.write_alerts(changes.alerts, now=now)
         for deed in changes.deeds:
             _append(self.deeds, records.DEED, records.deed_record(deed, now=now))
-        if changes.looked is not None:
-            self._mark_looked(changes.looked, silences.wholly(changes.silenced), now=now)
+        for looked in changes.looked:
+            self._mark_looked(looked, silences.wholly(changes.silenced), now=now)
             for each in changes.silenced:
-                self._tally(changes.looked.group, each)
+                self._tally(looked.group, each)
         if changes.ended is not None:
             number, how = changes.ended
             self.silences[number] = replace(self.silences[number], ended_at=now, ended=how)
-        if changes.told is not None:
-            self._mark_told(changes.told, now=now)
+        for told in changes.told:
+            self._mark_told(told, now=now)
         for key in changes.along:
             self._end_along(key, now=now)
         if changes.plan is not None:
@@ -316,8 +317,8 @@ class Tables(Gates):
         self.outbox[key] = {**row, **free, "state": state, "note": notifications.ALONG}
         record = notifications.along_record(key, payload, group=row["group_key"], now=now)
         _append(self.deliveries, notifications.DELIVERY, record)
-        if row["group_key"]:
-            self._mark_told((row["group_key"], payload["flush"]), now=now)
+        for told in told_by(row["group_key"], payload):
+            self._mark_told(told, now=now)
 
     def _advance(self, roots: Iterable[str | None], event: Event, origins: Sequence[State], *, now: datetime) -> None:
         for root in roots:

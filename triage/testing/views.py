@@ -9,14 +9,15 @@ from dataclasses import replace
 from datetime import datetime
 
 from triage.alerts.grouping import wants_states
-from triage.changes import AlertKind, GroupView, SilencedGroup, SilenceView, WaitingAlert
+from triage.alerts.storm import KEY, WINDOW
+from triage.changes import AlertKind, GroupView, SilencedGroup, SilenceView, StormView, WaitingAlert
 from triage.envelope import RequestId
 from triage.incident import OPEN, GroupState
 from triage.reruns.lineage import Stored
 from triage.rules.model import Cause
 from triage.silence import Silence
 from triage.stores import alertrows, decisions
-from triage.stores.records import instant_of
+from triage.stores.records import UNFINISHED, instant_of
 from triage.testing.gates import Row
 from triage.testing.tables import Tables, lineage_in
 
@@ -50,6 +51,26 @@ def group_view(tables: Tables, key: str, *, now: datetime) -> GroupView | None:
     roots = [alert["root"] for alert in own if alert["flush"] is None or alert["flush"] >= first]
     states = Counter(tables.lineages[root]["state"] if root else "" for root in roots)
     return replace(view, states=states) if wants_states(view, now=now) else view
+
+
+def storm_view(tables: Tables, *, now: datetime) -> StormView:
+    """The storm of the moment, with the groups that began in it."""
+    row = tables.outbox.get(KEY)
+    since = json.loads(row["payload"])["since"] if row and row["state"] in UNFINISHED else ""
+    incidents = {key: alertrows.incident_in(row) for key, row in tables.alert_groups.items()}
+    beginning = [
+        each
+        for key, each in incidents.items()
+        if tables.alert_groups[key]["state"] == "waiting"
+        or (each.state is not GroupState.RESOLVED and each.opened_at and each.opened_at >= now - WINDOW)
+    ]
+    groups = []
+    for key, incident in sorted(incidents.items()):
+        if since and incident.storm == since:
+            own = tables.alert_groups[key]
+            group = alertrows.group_of(own)
+            groups.append(GroupView(group, own["flushes"], own["told"], None, None, {}, (), 0, incident=incident))
+    return StormView(since, len(beginning), tuple(groups))
 
 
 def _cause(tables: Tables, view: GroupView) -> str:

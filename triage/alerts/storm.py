@@ -1,0 +1,152 @@
+"""Many groups that begin to fail at once are one storm: told by one summary for each receiver, and its end by another.
+Pure.
+
+While a storm lasts, the groups that began in it tell nothing themselves; their alerts are counted, and told by the
+summaries. A storm has one outbox row, which exists from its first group until its end, and names the storm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from triage.alerts.wording import instant, printable, times
+from triage.changes import Changes, GroupView, Looked, NewRow, OutboxRow, RowFacts, RowKind, Settle, StormView
+from triage.incident import OPEN
+from triage.rules.model import Severity
+
+KEY: Final = "storm"
+"""Key of the one outbox row; its payload says since when."""
+
+WINDOW: Final = timedelta(minutes=5)
+"""Groups that began within so long of each other began at once. When none has begun for so long, the storm is over."""
+
+GATHER: Final = timedelta(seconds=10)
+"""How long the first summary waits for the groups that are being looked at."""
+
+_AGAIN: Final = timedelta(minutes=10)
+"""A storm that goes on is told again after so long, then after twice as long, and so on."""
+
+_GROUPS: Final = 10
+"""Groups that a summary tells one by one, those with most alerts first."""
+
+_SEVERITIES: Final = tuple(severity.value for severity in Severity)
+
+
+def joins(storm: StormView, *, limit: int, now: datetime) -> str:
+    """The storm that a group which begins now is part of; empty: there is none. ``limit``: so many groups that begin at
+    once are one, 0 for never.
+    """
+    if not limit:
+        return ""
+    return storm.since or (now.isoformat() if storm.beginning >= limit else "")
+
+
+def begin(storm: StormView, since: str, *, now: datetime) -> tuple[NewRow, ...]:
+    """The outbox row of a storm that begins with this group."""
+    if storm.since == since:
+        return ()
+    return (NewRow(KEY, RowKind.STORM, now + GATHER, {"since": since, "messages": 0, "to": []}, anew=True),)
+
+
+def storm_look(row: OutboxRow, facts: RowFacts, *, now: datetime) -> Settle:
+    """What is told of a storm whose row is due, and whether it is over."""
+    groups = facts.storm.groups if facts.storm else ()
+    payload = dict(row.payload)
+    joined_at = max((view.incident.opened_at or now for view in groups), default=now - WINDOW)
+    over = now >= min(joined_at, now) + WINDOW
+    told_at = datetime.fromisoformat(payload.get("told_at", now.isoformat()))
+    again_at = told_at + _AGAIN * 2 ** min(payload["messages"], 10) / 2
+    drafts: tuple[NewRow, ...] = ()
+    looked: tuple[Looked, ...] = ()
+    if not payload["messages"] or over or now >= again_at:
+        payload |= {"messages": payload["messages"] + 1, "told_at": now.isoformat()}
+        unsaid = {receiver for view in groups for receiver, count in view.incident.unsaid.items() if count}
+        to = dict.fromkeys([*payload["to"], *sorted(unsaid)]) if over else dict.fromkeys(sorted(unsaid))
+        drafts = tuple(_summary(groups, receiver, payload, over=over, now=now) for receiver in to)
+        payload["to"] = [*dict.fromkeys([*payload["to"], *to])]
+        looked = tuple(_told(view, over=over, now=now) for view in groups)
+    changes = Changes(rows=drafts, looked=looked)
+    note = f"{times(len(groups), 'group')}, {'over' if over else 'going on'}"
+    if over:
+        return Settle.done(note=note, changes=changes)
+    again_at = now + _AGAIN * 2 ** min(payload["messages"], 10) / 2 if drafts else again_at
+    return Settle.retry(due_at=min(again_at, joined_at + WINDOW), note=note, payload=payload, changes=changes)
+
+
+def _told(view: GroupView, *, over: bool, now: datetime) -> Looked:
+    """What is remembered of a group that a summary tells of."""
+    incident = view.incident
+    receivers = [receiver for receiver, count in incident.unsaid.items() if count]
+    storm = "" if over else incident.storm
+    if not receivers or incident.state not in OPEN:
+        return Looked(view.group.key, view.flushes + 1, 0, made=False, incident=replace(incident, storm=storm))
+    minutes = max(((incident.last_at or now) - (incident.opened_at or now)) / timedelta(minutes=1), 1.0)
+    told = replace(
+        incident,
+        storm=storm,
+        unsaid={},
+        messages=incident.messages + 1,
+        told_at=now,
+        first_told_at=incident.first_told_at or now,
+        told_to=tuple(dict.fromkeys([*incident.told_to, *receivers])),
+        rate=max(incident.rate, incident.count / minutes),
+    )
+    return Looked(view.group.key, view.flushes + 1, 0, made=True, incident=told)
+
+
+def _summary(
+    groups: Sequence[GroupView], receiver: str, payload: dict[str, Any], *, over: bool, now: datetime
+) -> NewRow:
+    of = [view for view in groups if receiver in (*view.group.receivers, *view.incident.told_to)]
+    told = [view for view in of if view.incident.unsaid.get(receiver)]
+    key = f"notify:storm:{payload['since']}:{payload['messages']}:{receiver}"
+    code = hashlib.sha256(f"storm/{payload['since']}".encode()).hexdigest()[:6]
+    code = code if payload["messages"] == 1 else f"{code}-{payload['messages']}"
+    severity = max((view.group.severity for view in of), key=_SEVERITIES.index, default=Severity.WARNING.value)
+    fresh = sum(view.incident.unsaid[receiver] for view in told)
+    total = sum(view.incident.count for view in of)
+    what = f"{times(len(of), 'group')}, {times(total, 'alert')}"
+    return NewRow(
+        key=key,
+        kind=RowKind.NOTIFY,
+        due_at=now,
+        payload={
+            "receiver": receiver,
+            "at": now.isoformat(),
+            "code": code,
+            "why": "storm",
+            "severity": severity,
+            "alerts": fresh,
+            "told": [[view.group.key, view.flushes + 1] for view in told],
+            "title": f"storm {'is over' if over else 'of failures'}: {what} #{code}",
+            "body": "\n".join(_lines(of, receiver, payload["since"], fresh=fresh, total=total, over=over)),
+        },
+    )
+
+
+def _lines(of: Sequence[GroupView], receiver: str, since: str, *, fresh: int, total: int, over: bool) -> Iterable[str]:
+    yield f"Count: {total:,} in {times(len(of), 'group')} since {instant(datetime.fromisoformat(since))}"
+    yield f"Told by this message: {fresh:,}"
+    largest = sorted(of, key=lambda view: (-view.incident.count, view.group.key))
+    yield from (_group_line(view) for view in largest[:_GROUPS])
+    if rest := largest[_GROUPS:]:
+        count = sum(view.incident.count for view in rest)
+        yield f"  … and {count:,} in {times(len(rest), 'more group')}"
+    if over:
+        yield "What fails from now on is told group by group again."
+    else:
+        yield "Until it is over, groups that begin to fail are told in summaries only."
+    yield "Look: triage alerts list"
+    del receiver
+
+
+def _group_line(view: GroupView) -> str:
+    labels = view.group.labels
+    what = printable(labels.get("function") or labels.get("condition", ""), 80)
+    kind = printable(labels.get("error_type") or labels.get("condition") or "error", 60)
+    owner = f", owner {printable(labels['owner'], 80)}" if labels.get("owner") else ""
+    return f"  {view.incident.count:,} × {what}: {kind}{owner}"
