@@ -22,13 +22,17 @@ KEY: Final = "storm"
 """Key of the one outbox row; its payload says since when."""
 
 WINDOW: Final = timedelta(minutes=5)
-"""Groups that began within so long of each other began at once. When none has begun for so long, the storm is over."""
+"""Groups that began within so long of each other began at once. When none of a storm's has failed for so long, it is
+over.
+"""
 
 GATHER: Final = timedelta(seconds=10)
 """How long the first summary waits for the groups that are being looked at."""
 
 _AGAIN: Final = timedelta(minutes=10)
 """A storm that goes on is told again after so long, then after twice as long, and so on."""
+
+_LOOK: Final = timedelta(seconds=30)
 
 _GROUPS: Final = 10
 """Groups that a summary tells one by one, those with most alerts first."""
@@ -56,8 +60,10 @@ def storm_look(row: OutboxRow, facts: RowFacts, *, now: datetime) -> Settle:
     """What is told of a storm whose row is due, and whether it is over."""
     groups = facts.storm.groups if facts.storm else ()
     payload = dict(row.payload)
-    joined_at = max((view.incident.opened_at or now for view in groups), default=now - WINDOW)
-    over = now >= min(joined_at, now) + WINDOW
+    instants = (at for view in groups for at in (view.incident.opened_at, view.incident.last_at) if at is not None)
+    last_at = min(max(instants, default=now - WINDOW), now)
+    # What waits in a group is counted at its next look, which the end must not overtake.
+    over = now >= last_at + WINDOW and not any(view.last_id for view in groups)
     told_at = datetime.fromisoformat(payload.get("told_at", now.isoformat()))
     again_at = told_at + _AGAIN * 2 ** min(payload["messages"], 10) / 2
     drafts: tuple[NewRow, ...] = ()
@@ -74,14 +80,19 @@ def storm_look(row: OutboxRow, facts: RowFacts, *, now: datetime) -> Settle:
     if over:
         return Settle.done(note=note, changes=changes)
     again_at = now + _AGAIN * 2 ** min(payload["messages"], 10) / 2 if drafts else again_at
-    return Settle.retry(due_at=min(again_at, joined_at + WINDOW), note=note, payload=payload, changes=changes)
+    due_at = min(again_at, max(last_at + WINDOW, now + _LOOK))
+    return Settle.retry(due_at=due_at, note=note, payload=payload, changes=changes)
 
 
 def _told(view: GroupView, *, over: bool, now: datetime) -> Looked:
-    """What is remembered of a group that a summary tells of."""
+    """What is remembered of a group that a summary tells of. Nobody has heard of it alone, so nobody hears alone of its
+    end, or of its being unanswered; if it fails again after the storm, that is told as its first message.
+    """
     incident = view.incident
     receivers = [receiver for receiver, count in incident.unsaid.items() if count]
     storm = "" if over else incident.storm
+    if over:
+        incident = replace(incident, told_at=None)
     if not receivers or incident.state not in OPEN:
         return Looked(view.group.key, view.flushes + 1, 0, made=False, incident=replace(incident, storm=storm))
     minutes = max(((incident.last_at or now) - (incident.opened_at or now)) / timedelta(minutes=1), 1.0)
@@ -90,9 +101,7 @@ def _told(view: GroupView, *, over: bool, now: datetime) -> Looked:
         storm=storm,
         unsaid={},
         messages=incident.messages + 1,
-        told_at=now,
-        first_told_at=incident.first_told_at or now,
-        told_to=tuple(dict.fromkeys([*incident.told_to, *receivers])),
+        told_at=None if over else now,
         rate=max(incident.rate, incident.count / minutes),
     )
     return Looked(view.group.key, view.flushes + 1, 0, made=True, incident=told)

@@ -138,13 +138,17 @@ def storm_view(connection: sqlite3.Connection, *, now: datetime, groups: bool = 
     (beginning,) = connection.execute(_BEGINNING, (instant(now - WINDOW),)).fetchone()
     views: list[GroupView] = []
     if groups and since:
-        columns = (*alertrows.GROUP, "flushes", "told", "incident")
-        select = f"SELECT {', '.join(columns)} FROM alert_groups WHERE incident ->> '$.storm' = ? ORDER BY key"
+        columns = (*alertrows.GROUP, "flushes", "told", "incident", "waits")
+        waits = "(SELECT coalesce(max(id), 0) FROM alerts WHERE group_key = key AND flush IS NULL) AS waits"
+        found = f"SELECT *, {waits} FROM alert_groups WHERE incident ->> '$.storm' = ? ORDER BY key"
+        select = f"SELECT {', '.join(columns)} FROM ({found})"
         for row in connection.execute(select, (since,)):
             group = dict(zip(columns, row, strict=True))
             incident = alertrows.incident_in(group)
             own = alertrows.group_of(group)
-            views.append(GroupView(own, group["flushes"], group["told"], None, None, {}, (), 0, incident=incident))
+            views.append(
+                GroupView(own, group["flushes"], group["told"], None, None, {}, (), group["waits"], incident=incident)
+            )
     return StormView(since, beginning, tuple(views))
 
 

@@ -68,8 +68,8 @@ def storm_view(tables: Tables, *, now: datetime) -> StormView:
     for key, incident in sorted(incidents.items()):
         if since and incident.storm == since:
             own = tables.alert_groups[key]
-            group = alertrows.group_of(own)
-            groups.append(GroupView(group, own["flushes"], own["told"], None, None, {}, (), 0, incident=incident))
+            group, waits = alertrows.group_of(own), max((alert["id"] for alert in tables.waiting(key)), default=0)
+            groups.append(GroupView(group, own["flushes"], own["told"], None, None, {}, (), waits, incident=incident))
     return StormView(since, len(beginning), tuple(groups))
 
 
