@@ -34,7 +34,7 @@ class Bell:
     rung: list[str] = field(default_factory=list)
 
     async def send(self, note, *, skip=frozenset()):
-        self.rung.append(note.title)
+        self.rung.append(f"{note.receiver}: {note.title}")
         return {"0": Answer(Result.SENT)}
 
 

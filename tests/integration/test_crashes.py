@@ -22,14 +22,17 @@ from triage.reruns.budget import Allowance
 from triage.reruns.gate import Safeguards
 from triage.reruns.lineage import Origin
 from triage.reruns.switches import Scope, Switch
+from triage.rules.course import Course, Escalation
 from triage.rules.model import AlertPolicy, HoldPolicy, RerunPolicy
 from triage.testing import Crashes, FakeFunctions, FakeSource, ManualClock
 
 GROUPED = timedelta(seconds=5)
 RERUN = RerunPolicy(max_attempts=2, give_up_after=timedelta(hours=6), after=timedelta(seconds=10), jitter=0.0)
+COURSE = Course(quiet_for=timedelta(seconds=80), escalate=(Escalation(timedelta(seconds=20), ("boss",)),))
 RULES = make.rules(
     make.rule("again", rerun=RERUN, alert=AlertPolicy(on=make.QUIET, group_wait=GROUPED), fn="again"),
     make.rule("ask", fn="held", more={"hold": HoldPolicy("was it paid?", timedelta(minutes=1))}),
+    make.rule("incident", alert=AlertPolicy(group_wait=GROUPED, group_interval=GROUPED, course=COURSE), fn="incident"),
     make.rule("tell", alert=AlertPolicy(group_wait=GROUPED)),
 )
 
@@ -101,6 +104,7 @@ SCENARIOS = {
         TWO, {"healed": 3}, 3, outcomes=(True, False, True), guards=WARY
     ),
     "switched off, and on again": Scenario(AGAIN, {"healed": 1}, 1, person=stop_and_go),
+    "told, told to the next receiver, resolved": Scenario((message("incident", "1-incident"),), {"alerted": 1}, 0, 4),
     "told, with garbage and a repetition": Scenario(
         (message("broken", "1-a"), message("broken", "1-b"), b"garbage", message("broken", "1-a")), {"alerted": 2}, 0, 2
     ),
