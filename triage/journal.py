@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Final
@@ -94,11 +95,16 @@ def _time(at: datetime) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def act(row: OutboxRow, settle: Settle, result: str) -> None:
+_NAMED: Final = 8
+"""Lineages that a line about an alert names; there may be thousands."""
+
+
+def act(row: OutboxRow, settle: Settle, result: str, *, lineages: Sequence[str] = ()) -> None:
     """Tell what came of an act that is settled.
 
     Args:
         result: the step that a re-run has taken by it (`triage.outbox.rerun_result`), empty: none.
+        lineages: roots of some of those that an alert is about.
     """
     payload = row.payload
     if result:
@@ -108,6 +114,8 @@ def act(row: OutboxRow, settle: Settle, result: str) -> None:
         delivery = "dead" if settle.state is RowState.DEAD else settle.delivery
         level = {"sent": logging.INFO, "dead": logging.ERROR}.get(delivery, logging.WARNING)
         named = {name: str(payload[name]) for name in ("code",) if name in payload}
+        if lineages:
+            named["lineage"] = ",".join(lineages[:_NAMED])
         log.log(
             level, "alert to %s %s: %s (%s)", payload["receiver"], delivery, payload["title"], settle.note, extra=named
         )

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -188,12 +189,7 @@ class Outbox:
                     "%s %s: settled by somebody else, or no longer needed", row.kind, row.key, extra=about(row.root)
                 )
                 return
-            result = rerun_result(row, settled[0])
-            if result:
-                self._work.reruns[result] += 1
-            journal.act(row, settled[0], result)
-            if self._traces:
-                await self._trace(self._traces, row, settled[0], result, began=began)
+            await self._tell(row, settled[0], began=began)
         except StoreUnavailable as error:
             log.error("%s %s: acted, but the store fails: %s", row.kind, row.key, error, extra=about(row.root))  # noqa: TRY400
         except Exception:
@@ -201,12 +197,18 @@ class Outbox:
             text = "%s %s: a defect of triage; the row is tried again when its lease ends"
             log.exception(text, row.kind, row.key, extra=about(row.root))
 
-    async def _trace(self, traces: Traces, row: OutboxRow, settle: Settle, result: str, *, began: datetime) -> None:
-        ended = self._clock.now()
+    async def _tell(self, row: OutboxRow, settle: Settle, *, began: datetime) -> None:
+        """Count, log and trace what came of an act that is settled."""
+        ended, result = self._clock.now(), rerun_result(row, settle)
+        if result:
+            self._work.reruns[result] += 1
         lineages: list[str] = []
         if row.kind is RowKind.NOTIFY and row.group:
-            lineages = await self._store.lineages_in(row.group, row.payload["flush"], limit=LINEAGES)
-        traces.act(row, settle, result, began=began, ended=ended, lineages=lineages)
+            with suppress(StoreUnavailable):  # the act is settled all the same
+                lineages = await self._store.lineages_in(row.group, row.payload["flush"], limit=LINEAGES)
+        journal.act(row, settle, result, lineages=lineages)
+        if self._traces:
+            self._traces.act(row, settle, result, began=began, ended=ended, lineages=lineages)
 
     async def react(self, row: OutboxRow) -> React | None:
         """Carry out one claimed row; what it answers decides, inside the settling transaction, how it goes on. None:

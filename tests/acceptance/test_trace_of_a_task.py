@@ -41,12 +41,13 @@ def test_a_task_is_one_trace_from_its_message_to_its_healing_and_an_alert_is_in_
                 }
                 with emulation.daemon(tmp_path / "state", **settings) as running:
                     running.until_logged("re-run 1 of again succeeded")
-                    running.until_logged("alert to default sent")
+                    log = running.until_logged("alert to default sent")
                     assert running.stop() == 0, "what is left is sent at the end"
         finally:
             collector.shutdown()
             thread.join()
     again, told = "1-again-000001", "1-told-000002"
+    assert [f"lineage={told}" in line for line in log.splitlines() if "alert to default sent" in line] == [True]
     tree = {span.name: span for span in spans if span.trace_id == trace_id(again).to_bytes(16)}
     first = next(span for span in spans if span.span_id == span_id(again).to_bytes(8))
     assert not first.parent_span_id

@@ -131,6 +131,15 @@ def test_each_try_to_tell_is_told_with_the_code_in_the_message(caplog, settle: S
     assert told(caplog) == [(level, message, "code=ab12cd")]
 
 
+@pytest.mark.parametrize(
+    ("roots", "named"), [(["r1"], "r1"), ([f"r{n}" for n in range(64)], "r0,r1,r2,r3,r4,r5,r6,r7")], ids=["one", "many"]
+)
+def test_an_alert_is_found_by_the_lineages_it_is_about(caplog, roots: list[str], named: str):
+    settle = Settle.done(note="sent to 1", delivery="sent")
+    journal.act(row(RowKind.NOTIFY, receiver="oncall", title="t", code="ab12cd"), settle, "", lineages=roots)
+    assert told(caplog)[0][2] == f"lineage={named} code=ab12cd"
+
+
 def test_what_has_no_effect_is_not_told(caplog):
     for kind in (RowKind.FLUSH, RowKind.WAKE, RowKind.RERUN, RowKind.HOLD, RowKind.EXPECT):
         journal.act(row(kind), Settle.done(), "")
