@@ -315,7 +315,7 @@ def tasks(url: str, function: str) -> Counter[str]:
             return found
 
 
-TITLE = re.compile(r"^(?:\[\w+\] )?(?P<what>.*?)(?: × (?P<times>\d+))? #(?P<code>[0-9a-f]{6})$", re.MULTILINE)
+TITLE = re.compile(r"^(?:\[\w+\] )?(?P<what>.*?)(?: × (?P<times>\d+))? #(?P<code>[0-9a-f]{6}(?:-\d+)?)$", re.MULTILINE)
 
 
 def alerts(out: str) -> tuple[Mapping[str, int], int]:
