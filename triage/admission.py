@@ -34,8 +34,6 @@ _LATE: Final = timedelta(seconds=5)
 
 def admitted(row: OutboxRow, facts: RowFacts, *, guards: Safeguards, now: datetime) -> Settle:
     """Whether a re-run may be submitted now."""
-    if (paused := row.payload.get("paused")) is not None:
-        return _waits(row, facts, Gate.PAUSED, paused["note"], now=now)
     gates = facts.gates or GateFacts()
     rule = row.payload["alert"]["labels"]["rule"]
     if (switch := stopping(gates.switches, function=row.function, rule=rule)) is not None:

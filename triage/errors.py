@@ -6,6 +6,7 @@ TriageError
 ├── RulesInvalid             rule files that cannot be loaded; carries every error with its place
 ├── ConfigInvalid            configuration that cannot be used; carries every error with its place
 ├── PlanRefused              what is asked of a plan of re-runs cannot be done as it stands
+├── TooLate                  what a person wants to call back was done, or may have been
 ├── StoreConflict            somebody else committed first; load facts again and decide again
 ├── StoreUnavailable         the store cannot be opened or written; ingestion stops, nothing is acknowledged
 ├── Temporary                the far side may say yes later (carries ``retry_after``)
@@ -83,6 +84,10 @@ class ConfigInvalid(ProblemsError):
 
 class PlanRefused(TriageError):
     """A plan of re-runs cannot be made, or does not take what is asked of it; says why, and what to do."""
+
+
+class TooLate(TriageError):
+    """What a person wants to call back was done, or may have been."""
 
 
 class StoreConflict(TriageError):

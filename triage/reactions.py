@@ -15,11 +15,13 @@ from triage.changes import Changes, NewAlert, NewRow, OutboxRow, RowFacts, RowKi
 from triage.deed import Deed
 from triage.effects import alert_group, expect_key, hold_key, policy_of
 from triage.envelope import FunctionRef, RequestId
+from triage.errors import TooLate
 from triage.facts import Lineage
 from triage.reruns.backoff import next_delay, spread_of
+from triage.reruns.gate import Gate
 from triage.reruns.lineage import Link, TaskId
 from triage.rules.model import Cause
-from triage.states import TRANSITIONS, Event, State, advance
+from triage.states import TRANSITIONS, Event, RowState, State, advance
 
 ASK_AGAIN: Final = timedelta(seconds=5)
 """First delay before asking the provider about a submit without an answer: a task is not visible for about 3 s."""
@@ -166,9 +168,22 @@ def rejected(row: OutboxRow, facts: RowFacts, *, by: str, reason: str) -> Settle
     return Settle.done(note=f"rejected by {by}: {reason}", changes=Changes((moved,), deeds=(deed,)))
 
 
+def withdrawn(row: OutboxRow, facts: RowFacts, *, by: str, reason: str) -> Settle:
+    """A person has called back a re-run. That is always told: somebody has to see to the failure now.
+
+    Raises:
+        TooLate: it is being submitted, or may have been.
+    """
+    if row.interrupted or row.gate is Gate.PASSED or row.state is RowState.UNKNOWN:
+        raise TooLate("it is being submitted, or may have been; what came of it is being found out")
+    settle = ended(row, facts, Event.REFUSED, Cause.REFUSED, f"cancelled by {by}: {reason}", always=True)
+    deed = Deed(by, "cancel", reason, row.root, row.payload["request_id"])
+    return replace(settle, changes=replace(settle.changes, deeds=(deed,)))
+
+
 def unanswered(row: OutboxRow, facts: RowFacts) -> Settle:
     """Nobody has decided about a held failure in time. That is always told, or it would be held for ever."""
-    return ended(row, facts, Event.OVERDUE, Cause.HELD, f"nobody decided in time: {row.payload['reason']}")
+    return ended(row, facts, Event.OVERDUE, Cause.HELD, f"nobody decided in time: {row.payload['reason']}", always=True)
 
 
 def give_up_at(row: OutboxRow) -> datetime:
@@ -184,13 +199,13 @@ def _awaiting(row: OutboxRow, facts: RowFacts) -> Lineage | None:
     return lineage if lineage.state in (State.RERUN_PENDING, State.UNKNOWN) else None
 
 
-def ended(row: OutboxRow, facts: RowFacts, event: Event, cause: Cause, detail: str) -> Settle:
+def ended(row: OutboxRow, facts: RowFacts, event: Event, cause: Cause, detail: str, *, always: bool = False) -> Settle:
     """The row will not come to its end: a person must hear of it, unless the rule does not want that."""
     lineage = facts.lineage
     if lineage is None or lineage.attempt != row.payload["attempt"] or (lineage.state, event) not in TRANSITIONS:
         return Settle.dead(note=f"{detail}; the failure has moved on")
     plan = row.payload["alert"]
-    if cause not in plan["on"] and cause is not Cause.HELD:
+    if cause not in plan["on"] and not always:
         moved = lineage.moved(advance(lineage.state, Event.IGNORE))
         return Settle.dead(note=detail, changes=Changes((moved,)))
     moved = lineage.moved(advance(lineage.state, event))

@@ -303,10 +303,10 @@ def test_what_waits_at_a_switch_is_due_when_it_is_on_and_nothing_else(run):
     async def scenario(store):
         await store.switch_off(off())
         await plan(
-            store, *(rerun_row(key) for key in ("at-switch", "paused", "over")), rerun_row("later", due=NOW + HOUR)
+            store, *(rerun_row(key) for key in ("at-switch", "at-breaker", "over")), rerun_row("later", due=NOW + HOUR)
         )
         for claimed in await claim(store):
-            gate = Gate.PAUSED if claimed.key == "paused" else Gate.SWITCH
+            gate = Gate.BREAKER if claimed.key == "at-breaker" else Gate.SWITCH
             await store.admit(claimed, wait(gate, until=NOW + 2 * HOUR), now=NOW)
         await store.settle_now("over", lambda _row, _facts: Settle.cancelled(note=""), now=NOW)
         assert await store.next_due() == NOW + HOUR
@@ -371,7 +371,7 @@ def test_how_a_function_stands_is_kept_as_settled(run):
 
 def test_the_oldest_of_those_that_wait_are_let_go(run):
     async def scenario(store):
-        gates = {"a": Gate.BUDGET, "b": Gate.BREAKER, "c": Gate.BUDGET, "d": Gate.PAUSED, "e": Gate.SWITCH}
+        gates = {"a": Gate.BUDGET, "b": Gate.BREAKER, "c": Gate.BUDGET, "d": Gate.FUNCTION_RATE, "e": Gate.SWITCH}
         await plan(store, *map(rerun_row, gates), rerun_row("f", function="other"))
         for claimed in await claim(store):
             await store.admit(claimed, wait(gates.get(claimed.key, Gate.BUDGET), until=NOW + HOUR), now=NOW)

@@ -102,7 +102,7 @@ def test_help_fits_a_screen_and_groups_the_commands_by_task(tmp_path: Path):
     assert tasks == {
         "Run": ["run", "demo", "emulate", "drill", "init"],
         "Look": ["status", "top", "health", "failures", "lineage", "quarantine", "report", "receivers", "selfcheck"],
-        "Act": ["rerun", "approve", "reject", "switch", "alerts", "silence", "plan", "apply"],
+        "Act": ["rerun", "approve", "reject", "reruns", "switch", "alerts", "silence", "plan", "apply"],
         "Rules": ["rules"],
         "Queue": ["queue"],
         "Other": ["db", "config", "schema", "completion", "version"],

@@ -40,9 +40,8 @@ def off(scope=Scope.ALL, pattern=""):
     return Switch(scope, pattern, "alice", "incident 42", NOW)
 
 
-def at_the_gates(*switches, now=DUE, **payload):
+def at_the_gates(*switches, now=DUE):
     row, lineage = planned()
-    row = replace(row, payload={**row.payload, **payload})
     return admitted(row, RowFacts(lineage=lineage, gates=GateFacts(switches)), guards=GUARDS, now=now)
 
 
@@ -85,13 +84,8 @@ def test_who_waits_at_a_switch_says_why_and_waits_until_it_is_on_or_too_late():
     assert settle.changes.lineages == ()
 
 
-@pytest.mark.parametrize(
-    ("switches", "payload"),
-    [((off(),), {}), ((), {"paused": {"note": "paused by bob: wait"}})],
-    ids=["switch", "paused"],
-)
-def test_nothing_waits_for_ever(switches, payload):
-    settle = at_the_gates(*switches, now=NOW + make.RERUN.give_up_after, **payload)
+def test_nothing_waits_for_ever():
+    settle = at_the_gates(off(), now=NOW + make.RERUN.give_up_after)
     assert settle.state is RowState.DEAD
     (moved,), (alert,) = settle.changes.lineages, settle.changes.alerts
     assert moved.state is State.ALERTING
@@ -101,10 +95,6 @@ def test_nothing_waits_for_ever(switches, payload):
 
 def test_a_late_one_goes_when_nothing_is_in_the_way():
     assert at_the_gates(now=NOW + make.RERUN.give_up_after).goes
-
-
-def test_a_paused_one_waits_though_nothing_is_switched_off():
-    assert at_the_gates(paused={"note": "paused by bob: wait"}).gate is Gate.PAUSED
 
 
 # ---------------------------------------------------------------- rate, breaker, budget

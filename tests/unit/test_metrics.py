@@ -142,6 +142,8 @@ def test_without_a_store_its_metrics_are_absent_and_the_others_are_there():
         "triage_outbox_rows",
         "triage_outbox_overdue_seconds",
         "triage_deliveries_total",
+        "triage_gate_rows",
+        "triage_breakers",
         "triage_plans",
         "triage_alert_groups",
         "triage_plan_items",

@@ -12,10 +12,11 @@ from typing import Any
 import click
 
 
-def person_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def person_options(command: Callable[..., Any], *, insist: bool = False) -> Callable[..., Any]:
     """Give a command ``--by`` and ``--reason`` and call it with both as texts that say something.
 
-    A reason that is not given is asked for on a terminal; a script that gives none is told so in the record.
+    A reason that is not given is asked for on a terminal; a script that gives none is told so in the record, or, where
+    the command must ``insist``, refused.
     """
 
     @click.option("--by", metavar="WHO", envvar="TRIAGE_BY", help="Who says so; else $TRIAGE_BY, else the login name.")
@@ -23,6 +24,8 @@ def person_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def with_person(*args: Any, by: str | None, reason: str | None, **kwargs: Any) -> Any:
         if reason is None:
+            if insist and not sys.stdin.isatty():
+                raise click.UsageError("Missing option '--reason': it concerns many, who will ask why.")
             reason = click.prompt("Why", err=True) if sys.stdin.isatty() else "(no reason given)"
         by = login_name() if by is None else by
         if not (by.strip() and reason.strip()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from triage.cli.storage import ask
 from triage.reruns.plan import AT_WORK
 
 if TYPE_CHECKING:
+    from triage.reruns.switches import Switch
     from triage.settings import Settings
     from triage.stores import RulesState, Store, Totals
 
@@ -28,16 +29,22 @@ def status(*, settings: Settings, as_json: bool) -> None:
     If the sums do not add up, the exit code is 1. Rule files that cannot be used are shown with all their problems;
     the rules in force go on, so that is no failure of the daemon.
     """
-    rules, totals = ask(settings, _ask)
+    rules, totals, switches = ask(settings, _ask)
     wrong = list(_wrong_sums(totals))
     if as_json:
-        print_json({"rules": rules and asdict(rules), **asdict(totals), "adds_up": not wrong})
+        off = [asdict(each) for each in switches]
+        print_json({"rules": rules and asdict(rules), **asdict(totals), "switches": off, "adds_up": not wrong})
     else:
         print_lines(_rules_lines(rules))
         parts = {name: getattr(totals, name) for name in ("decided", "duplicates", "conflicts", "quarantined")}
         _section("received", totals.received, parts)
         _section("failures", totals.failures, totals.states)
         _section("waiting in the outbox", sum(totals.outbox.values()), totals.outbox)
+        print_lines(_switch_lines(switches))
+        if totals.gates:
+            _section("waiting at a gate", sum(totals.gates.values()), totals.gates)
+        if totals.breakers:
+            _section("functions by breaker", sum(totals.breakers.values()), totals.breakers)
         _section("notifications", sum(totals.deliveries.values()), totals.deliveries)
         if totals.groups:
             _section("alert groups", sum(totals.groups.values()), totals.groups)
@@ -49,8 +56,13 @@ def status(*, settings: Settings, as_json: bool) -> None:
     sys.exit(1 if wrong else 0)
 
 
-async def _ask(store: Store) -> tuple[RulesState | None, Totals]:
-    return await store.rules_state(), await store.totals()
+async def _ask(store: Store) -> tuple[RulesState | None, Totals, list[Switch]]:
+    return await store.rules_state(), await store.totals(), await store.switches()
+
+
+def _switch_lines(switches: Sequence[Switch]) -> Iterator[str]:
+    for each in switches:
+        yield f"re-runs SWITCHED OFF   {show(each)} since {show(each.at)} by {show(each.by)}: {show(each.reason)}"
 
 
 def _rules_lines(rules: RulesState | None) -> Iterator[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from triage.cli.output import print_json, print_table, settings_option
+from triage.cli.people import person_options
 from triage.cli.storage import ask
 from triage.log import printable
 
@@ -25,19 +27,16 @@ def switch() -> None:
 
 
 def _which(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say which re-runs are meant, by whom and why."""
-    for option in (
-        click.option("--reason", required=True, help="Why; kept for ever."),
-        click.option("--by", required=True, envvar="USER", show_envvar=True, help="Who says so."),
-        click.option("--rule", default="", metavar="PATTERN", help="Only those that such rules decided."),
-        click.option("--function", default="", metavar="PATTERN", help='Only those of such functions: "img-*".'),
-    ):
-        command = option(command)
-    return command
+    """Give a command the options that say which re-runs are meant."""
+    rule = click.option("--rule", default="", metavar="PATTERN", help="Only those that such rules decided.")
+    return click.option("--function", default="", metavar="PATTERN", help='Only those of such functions: "img-*".')(
+        rule(command)
+    )
 
 
 @switch.command()
 @_which
+@partial(person_options, insist=True)
 @settings_option
 def off(*, settings: Settings, function: str, rule: str, by: str, reason: str) -> None:
     """Stop re-runs within a second, over restarts, until they are switched on. Without a pattern: all of them.
@@ -48,7 +47,7 @@ def off(*, settings: Settings, function: str, rule: str, by: str, reason: str) -
     from triage.clock import SystemClock  # noqa: PLC0415
     from triage.reruns.switches import Switch  # noqa: PLC0415
 
-    scope, pattern = _scope(function, rule, by, reason)
+    scope, pattern = _scope(function, rule)
     switch = Switch(scope, pattern, by, reason, SystemClock().now())
     if not ask(settings, lambda store: store.switch_off(switch)):
         click.echo(f"triage: {printable(str(switch))}: off already; `triage switch show` says since when.", err=True)
@@ -58,6 +57,7 @@ def off(*, settings: Settings, function: str, rule: str, by: str, reason: str) -
 
 @switch.command()
 @_which
+@partial(person_options, insist=True)
 @settings_option
 def on(*, settings: Settings, function: str, rule: str, by: str, reason: str) -> None:
     """Let re-runs go on: at once, at a rate that grows slowly. The pattern must be the one that was switched off.
@@ -66,7 +66,7 @@ def on(*, settings: Settings, function: str, rule: str, by: str, reason: str) ->
     """
     from triage.clock import SystemClock  # noqa: PLC0415
 
-    scope, pattern = _scope(function, rule, by, reason)
+    scope, pattern = _scope(function, rule)
     now = SystemClock().now()
 
     async def let_go(store: Store) -> tuple[bool, list[Switch]]:
@@ -99,14 +99,12 @@ def show(*, settings: Settings, past: int, as_json: bool) -> None:
         click.echo("Nothing is switched off.", err=True)
 
 
-def _scope(function: str, rule: str, by: str, reason: str) -> tuple[Scope, str]:
+def _scope(function: str, rule: str) -> tuple[Scope, str]:
     from triage.reruns.switches import Scope, function_matcher, rule_matcher  # noqa: PLC0415
     from triage.rules.mistakes import Mistakes  # noqa: PLC0415
 
     if function and rule:
         raise click.UsageError("--function and --rule exclude each other: use one switch for each.")
-    if not (by.strip() and reason.strip()):
-        raise click.UsageError("--by and --reason must say something.")
     try:
         if function:
             function_matcher(function)

@@ -17,7 +17,6 @@ class Gate(StrEnum):
     """Where a row waits."""
 
     SWITCH = "switch"  # it is switched off
-    PAUSED = "paused"  # a person has put this one aside
     BREAKER = "breaker"  # re-runs of this function fail
     BUDGET = "budget"  # the function has no re-run left
     FUNCTION_RATE = "function_rate"  # others of this function go first
@@ -26,6 +25,9 @@ class Gate(StrEnum):
     RECEIVER_RATE = "receiver_rate"  # its receiver has had as many messages as it wants
     PASSED = "passed"  # nowhere: it is let through, and its submit may be under way
 
+
+GATES: Final = (Gate.SWITCH, Gate.BREAKER, Gate.BUDGET, Gate.FUNCTION_RATE, Gate.RATE)
+"""Those of re-runs, in the order in which they are passed."""
 
 AWAITED: Final = (Gate.BREAKER, Gate.BUDGET)
 """Gates at which nobody knows when they open: what waits there is let go by the function's ``wake`` row."""

@@ -54,6 +54,10 @@ class Totals:
     """Alert groups that wait for their first look or are open, by state (``incident.GroupState``)."""
     outbox_due: Mapping[str, datetime] = field(default_factory=dict)
     """When the first of the rows that are not finished is or was due, by kind."""
+    gates: Mapping[str, int] = field(default_factory=dict)
+    """Outbox rows that wait at a gate, by gate (``reruns.gate.Gate``)."""
+    breakers: Mapping[str, int] = field(default_factory=dict)
+    """Functions whose breaker is not closed, by its state (``reruns.breaker.BreakerState``)."""
 
 
 @dataclass(frozen=True, slots=True)

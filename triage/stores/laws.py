@@ -167,7 +167,8 @@ ENDS: Final = (
     Law(
         "gates",
         "Whoever waits for a breaker or a budget has an unfinished row that lets it go; who waits at a switch has one.",
-        "SELECT count(*) AS waiting, count(DISTINCT function) AS functions FROM outbox WHERE gate != ''",
+        "SELECT count(*) AS waiting, count(DISTINCT function) AS functions FROM outbox"
+        f" WHERE kind = 'rerun' AND gate NOT IN ('', '{Gate.PASSED}')",
         "{waiting:,} re-runs of {functions:,} functions wait at a gate",
         f"""SELECT key, 'waits for the ' || gate || ' of ' || function || ', and no unfinished row lets go what waits'
         FROM outbox o WHERE gate IN ({texts(AWAITED)}) AND NOT EXISTS (

@@ -179,6 +179,13 @@ def totals(connection: sqlite3.Connection) -> Totals:
         plan_items=items,
         groups=_pairs(db, _GROUP_STATES),
         outbox_due={row["kind"]: records.instant_of(row["first"]) for row in waiting},
+        gates=_pairs(
+            db,
+            "SELECT gate AS name, count(*) AS value FROM outbox WHERE gate NOT IN ('', 'passed') GROUP BY gate",
+        ),
+        breakers=_pairs(
+            db, "SELECT breaker AS name, count(*) AS value FROM functions WHERE breaker != 'closed' GROUP BY breaker"
+        ),
     )
 
 

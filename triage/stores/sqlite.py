@@ -20,6 +20,7 @@ from triage.changes import Changes, Commit, NewAlert, NewRow, OutboxRow, Silence
 from triage.errors import Misconfigured, Problem, StoreUnavailable
 from triage.facts import Arrival, Snapshot
 from triage.orders import Limits, Order, Ordered, Refused
+from triage.reruns.gate import Standing
 from triage.reruns.plan import ItemState, Plan, PlanItem
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
@@ -51,6 +52,7 @@ from triage.stores import (
     records,
     retention,
     silences,
+    underway,
     writes,
 )
 from triage.stores.alertgroups import GroupRow, GroupStory
@@ -63,6 +65,7 @@ from triage.stores.shift import shift as read_shift
 from triage.stores.silences import Alerted
 from triage.stores.story import Story
 from triage.stores.story import story as read_story
+from triage.stores.underway import RerunFilter, RerunRow
 from triage.stores.worker import Worker, unavailable
 
 _BUSY: Final = timedelta(seconds=10)
@@ -76,7 +79,9 @@ _REMOVED: Final = 200
 
 
 class SqliteStore:
-    """`triage.stores.Store`, `triage.stores.Desk` and `triage.stores.postbox.Postbox` in one SQLite file."""
+    """`triage.stores.Store`, `triage.stores.Desk`, `triage.stores.underway.Underway` and
+    `triage.stores.postbox.Postbox` in one SQLite file.
+    """
 
     def __init__(self, writer: Worker, reader: Worker) -> None:
         self._writer, self._reader = writer, reader
@@ -229,6 +234,12 @@ class SqliteStore:
     async def story(self, name: str) -> Story | None:
         """All that is kept about the lineage with this request id or task id, or one that alone begins so."""
         return await self._reader.run(partial(read_story, name=name))
+
+    async def reruns(self, which: RerunFilter) -> list[RerunRow]:
+        return await self._reader.run(partial(underway.reruns, which=which))
+
+    async def standing(self, function: str) -> tuple[Standing, int]:
+        return await self._reader.run(partial(underway.standing, function=function))
 
     async def held(self) -> list[Held]:
         return await self._reader.run(queries.held)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
 from triage.changes import OutboxRow, RowKind
+from triage.reruns.breaker import BreakerState
 from triage.reruns.gate import AWAITED, Gate, GateFacts, Heard, Standing
 from triage.reruns.rate import slowed
 from triage.reruns.switches import Scope, Switch
@@ -90,6 +92,16 @@ class Gates:
                 heard=breaker.heard or heard.successes > 0 or heard.ok > 0,
             ),
         )
+
+    def gate_sums(self) -> dict[str, dict[str, int]]:
+        """What `triage.stores.Totals` says of gates and breakers."""
+        states = Counter(str(each.breaker.state) for each in self.standings.values())
+        del states[BreakerState.CLOSED]
+        gates = [str(row["gate"]) for row in self.outbox.values()]
+        return {
+            "gates": dict(Counter(gate for gate in gates if gate not in ("", Gate.PASSED))),
+            "breakers": dict(states),
+        }
 
     def write_gates(self, connection: sqlite3.Connection) -> None:
         """Put switches and standings into an SQLite database."""

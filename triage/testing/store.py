@@ -250,6 +250,7 @@ class MemoryStore(MemoryPlans):
             },
             deliveries=dict(Counter(row["result"] for row in tables.deliveries.values())),
             groups=dict(Counter(row["state"] for row in tables.alert_groups.values() if row["state"] != "resolved")),
+            **tables.gate_sums(),
             **plan_sums(tables),
         )
 

@@ -17,6 +17,8 @@ from triage.changes import RowKind
 from triage.decide import Reason
 from triage.incident import GroupState
 from triage.progress import Receiving, Work
+from triage.reruns.breaker import BreakerState
+from triage.reruns.gate import Gate
 from triage.reruns.plan import ItemState, PlanState
 from triage.states import State
 from triage.stores import RulesState, Totals
@@ -60,6 +62,18 @@ OUTBOX: Final = Metric(
     "gauge",
     "Things still to do, now or at a later time, by kind.",
     {"kind": tuple(kind.value for kind in RowKind)},
+)
+GATES: Final = Metric(
+    "triage_gate_rows",
+    "gauge",
+    "Re-runs and notifications that wait, by the gate at which they do.",
+    {"gate": tuple(gate.value for gate in Gate if gate is not Gate.PASSED)},
+)
+BREAKERS: Final = Metric(
+    "triage_breakers",
+    "gauge",
+    "Functions whose breaker keeps their re-runs waiting, by its state.",
+    {"state": tuple(state.value for state in BreakerState if state is not BreakerState.CLOSED)},
 )
 DELIVERIES: Final = Metric(
     "triage_deliveries_total",
@@ -179,6 +193,8 @@ METRICS: Final = (
     ENVELOPES,
     FAILURES,
     OUTBOX,
+    GATES,
+    BREAKERS,
     DELIVERIES,
     PLANS,
     PLAN_ITEMS,
@@ -264,6 +280,8 @@ def _values(view: View) -> dict[str, _Samples]:
             (ENVELOPES, results),
             (FAILURES, sums.states),
             (OUTBOX, sums.outbox),
+            (GATES, sums.gates),
+            (BREAKERS, sums.breakers),
             (DELIVERIES, sums.deliveries),
             (PLANS, sums.plans),
             (PLAN_ITEMS, sums.plan_items),
