@@ -27,13 +27,13 @@ from typing import Any
 
 from storm_plot import Chart, Line, plot
 
+from triage.alerts.delivery import Answer, Result
 from triage.changes import Commit
 from triage.cloud.fc_answers import AsyncConfig, Submitted, Task
 from triage.decide import decide_batch
 from triage.effects import decided
 from triage.envelope import Destination, FunctionRef, parse_body
 from triage.facts import arrival
-from triage.notify import Result
 from triage.outbox import Outbox
 from triage.reruns.breaker import Tripping
 from triage.reruns.budget import Allowance
@@ -151,8 +151,8 @@ def body(request_id: str, payload: bytes, succeeded: bool) -> bytes:
 class Silent:
     """A notifier that nobody hears."""
 
-    async def send(self, _note: Any, *, skip: frozenset[int] = frozenset()) -> dict[int, Result]:  # noqa: ARG002
-        return {0: Result.SENT}
+    async def send(self, _note: Any, *, skip: frozenset[str] = frozenset()) -> dict[str, Answer]:  # noqa: ARG002
+        return {"nobody": Answer(Result.SENT, "nobody")}
 
 
 @dataclass

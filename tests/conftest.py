@@ -20,3 +20,4 @@ def _no_log_is_left_behind() -> Iterator[None]:
     for handler in [each for each in root.handlers if isinstance(each, CountingHandler)]:
         root.removeHandler(handler)
         handler.close()
+        root.setLevel(logging.WARNING)
