@@ -71,6 +71,6 @@ def test_promtool_accepts_what_the_daemon_tells(tmp_path):
         running.until_taken(1)
         told = urlopen(f"{url}/metrics").read()
         assert running.stop() == 0
-    assert b"triage_commits_total 1\n" in told
+    assert b"triage_commits_total 1.0\n" in told
     said = subprocess.run(["promtool", "check", "metrics"], input=told, capture_output=True, check=False)
     assert (said.returncode, said.stderr) == (0, b"")

@@ -109,16 +109,16 @@ def test_a_daemon_at_work_is_well_ready_and_counted(tmp_path):
                 assert answer.headers["Server"] == "triage"
                 assert answer.headers["Cache-Control"] == "no-store"
                 lines = (await answer.text()).splitlines()
-            assert 'triage_envelopes_total{result="decided"} 1' in lines
-            assert 'triage_envelopes_total{result="duplicates"} 1' in lines
-            assert 'triage_envelopes_total{result="quarantined"} 1' in lines
-            assert 'triage_source_messages_total{source="local"} 3' in lines
+            assert 'triage_envelopes_total{result="decided"} 1.0' in lines
+            assert 'triage_envelopes_total{result="duplicates"} 1.0' in lines
+            assert 'triage_envelopes_total{result="quarantined"} 1.0' in lines
+            assert 'triage_source_messages_total{source="local"} 3.0' in lines
             done = {
-                "triage_commit_messages_total 3",
-                'triage_decisions_total{rule="tell",reason="matched"} 1',
-                'triage_notifications_total{receiver="default",result="sent"} 1',
-                'triage_source_lag_seconds{source="local"} 0',
-                'triage_source_oldest_message_seconds{source="local"} 0',
+                "triage_commit_messages_total 3.0",
+                'triage_decisions_total{reason="matched",rule="tell"} 1.0',
+                'triage_notifications_total{receiver="default",result="sent"} 1.0',
+                'triage_source_lag_seconds{source="local"} 0.0',
+                'triage_source_oldest_message_seconds{source="local"} 0.0',
             }
             await until(lambda: get(client, "/metrics"), lambda told: done <= set(told[1].splitlines()))
             status, text = await get(client, "/readyz")
@@ -162,7 +162,7 @@ def test_a_refused_edit_of_the_rules_shows_and_leaves_the_daemon_ready(tmp_path)
                 re.match(rf"{re.escape(str(tmp_path))}/rules.yaml:\d+:\d+: \S", each) for each in rules["problems"]
             )
             assert SECRET not in text
-            assert "triage_rules_refused 1" in (await get(client, "/metrics"))[1].splitlines()
+            assert "triage_rules_refused 1.0" in (await get(client, "/metrics"))[1].splitlines()
             refused = re.search(
                 r'triage_rules_reloads_total\{result="refused"\} (\d+)', (await get(client, "/metrics"))[1]
             )
@@ -179,7 +179,8 @@ def test_a_loop_that_does_not_get_on_is_named(tmp_path):
             locking.execute("BEGIN IMMEDIATE")  # from here on nobody else can write
             await send(tmp_path, make.body("r1"))
             await until(
-                lambda: get(client, "/metrics"), lambda answer: not re.search(r'consumer"} 0$', answer[1], re.MULTILINE)
+                lambda: get(client, "/metrics"),
+                lambda answer: not re.search(r'consumer"} 0\.0$', answer[1], re.MULTILINE),
             )
             assert await get(client, "/healthz") == (200, "ok\n")
             clock.skipped = 5 * MINUTE
@@ -215,7 +216,9 @@ def test_a_source_that_fails_makes_it_unready_and_keeps_it_alive(tmp_path):
                 assert SECRET not in text
                 assert await get(client, "/healthz") == (200, "ok\n")
                 text = (await get(client, "/metrics"))[1]
-                assert int(re.search(r'^triage_source_errors_total\{source="jobs"\} (\d+)$', text, re.MULTILINE)[1]) > 0
+                assert (
+                    int(re.search(r'^triage_source_errors_total\{source="jobs"\} (\d+)\.0$', text, re.MULTILINE)[1]) > 0
+                )
                 assert "triage_source_last_receive_timestamp_seconds{" not in text
         finally:
             await runner.cleanup()
@@ -317,8 +320,8 @@ def test_a_store_that_fails_makes_it_unready_and_leaves_the_other_metrics():
             assert json.loads(text)["store"] == {"reachable": False, "error": "the disk is full"}
             status, text = await get(client, "/metrics")
             assert status == 200
-            assert "triage_store_up 0" in text.splitlines()
-            assert 'triage_source_messages_total{source="s"} 0' in text.splitlines()
+            assert "triage_store_up 0.0" in text.splitlines()
+            assert 'triage_source_messages_total{source="s"} 0.0' in text.splitlines()
             store.unavailable = ""
             await clock.advance(timedelta(seconds=5))
             assert (await get(client, "/readyz"))[0] == 200

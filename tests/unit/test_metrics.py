@@ -57,7 +57,7 @@ def view(**changes):
 
 
 def read(text):
-    """The samples, by the grammar of the text format: metric and labels to number. Checks what surrounds them."""
+    """The samples, by the grammar of the text format: metric and labels, by name, to number. Checks what surrounds them."""
     assert text.endswith("\n")
     samples, types, name = {}, {}, ""
     for line in text.removesuffix("\n").split("\n"):
@@ -95,7 +95,7 @@ def test_the_sums_of_the_store_are_told_with_every_value_of_their_labels():
 
 def test_what_runs_and_how_it_gets_on_is_told():
     samples = read(metrics_text(view()))
-    assert samples["triage_info", (("version", "1.2.3"), ("rules", "0123456789ab"))] == 1
+    assert samples["triage_info", (("rules", "0123456789ab"), ("version", "1.2.3"))] == 1
     assert samples["triage_store_up", ()] == 1
     assert samples["triage_rules_refused", ()] == 0
     assert samples["triage_rules_loaded_timestamp_seconds", ()] == NOW.timestamp()
@@ -116,8 +116,8 @@ def test_what_was_done_since_the_start_is_told():
     assert samples["triage_commits_total", ()] == 2
     assert samples["triage_commit_messages_total", ()] == 30
     assert samples["triage_commit_seconds_total", ()] == 0.25
-    assert samples["triage_decisions_total", (("rule", "retry"), ("reason", "matched"))] == 3
-    assert samples["triage_decisions_total", (("rule", ""), ("reason", "no_rule"))] == 1
+    assert samples["triage_decisions_total", (("reason", "matched"), ("rule", "retry"))] == 3
+    assert samples["triage_decisions_total", (("reason", "no_rule"), ("rule", ""))] == 1
     assert samples["triage_rule_errors_total", (("rule", "retry"),)] == 2
     assert samples["triage_rules_reloads_total", (("result", "refused"),)] == 1
     assert samples["triage_rules_reloads_total", (("result", "taken"),)] == 0
@@ -162,7 +162,7 @@ def test_what_the_code_does_not_know_makes_no_series():
 def test_no_label_value_can_break_out_of_its_quotes(version, source):
     # The format is UTF-8, in which lone surrogates cannot be written; neither version nor source can hold one.
     samples = read(metrics_text(view(version=version, sources={source: Receiving(errors=3)})))
-    assert samples["triage_info", (("version", version), ("rules", "0123456789ab"))] == 1
+    assert samples["triage_info", (("rules", "0123456789ab"), ("version", version))] == 1
     assert samples["triage_source_errors_total", (("source", source),)] == 3
 
 

@@ -1,4 +1,4 @@
-"""The metrics, as text for Prometheus. Pure.
+"""The metrics, as Prometheus' client library writes them. Pure.
 
 The set of names is closed, and so is every label: their values come from the code or from the configuration, never from
 messages. Format: https://prometheus.io/docs/instrumenting/exposition_formats/ (text, 0.0.4). The reference,
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from triage import line
 from triage.changes import RowKind
@@ -22,6 +22,9 @@ from triage.reruns.gate import Gate
 from triage.reruns.plan import ItemState, PlanState
 from triage.states import State
 from triage.stores import RulesState, Totals
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric as Family
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -245,10 +248,27 @@ _Samples = list[tuple[tuple[str, ...], float]]
 
 def metrics_text(view: View) -> str:
     """The metrics in the text format, those without a value left out."""
-    values = _values(view)
-    return "".join(
-        line for metric in METRICS if values.get(metric.name) for line in _lines(metric, values[metric.name])
-    )
+    from prometheus_client.exposition import generate_latest  # noqa: PLC0415 - 80 ms, which only who is asked needs
+
+    return generate_latest(_Collected(_values(view))).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Collected:
+    """What was found, as the client library takes it."""
+
+    values: Mapping[str, _Samples]
+
+    def collect(self) -> Iterator[Family]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415
+
+        families = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
+        for metric in METRICS:
+            if samples := self.values.get(metric.name):
+                family = families[metric.type](metric.name, metric.help, labels=tuple(metric.labels))
+                for texts, number in samples:
+                    family.add_metric(texts, number)
+                yield family
 
 
 def _values(view: View) -> dict[str, _Samples]:
@@ -298,16 +318,3 @@ def _values(view: View) -> dict[str, _Samples]:
         values[RULES_REFUSED.name] = [((), bool(view.state.problems))]
         values[RULES_LOADED.name] = [((), view.state.loaded_at.timestamp())]
     return values
-
-
-def _lines(metric: Metric, samples: _Samples) -> Iterator[str]:
-    yield f"# HELP {metric.name} {_escaped(metric.help)}\n# TYPE {metric.name} {metric.type}\n"
-    for texts, number in samples:
-        pairs = [f'{label}="{_escaped(text, quote=True)}"' for label, text in zip(metric.labels, texts, strict=True)]
-        labels = f"{{{','.join(pairs)}}}" if pairs else ""
-        yield f"{metric.name}{labels} {int(number) if number == int(number) else number!r}\n"
-
-
-def _escaped(text: str, *, quote: bool = False) -> str:
-    text = text.replace("\\", "\\\\").replace("\n", "\\n")
-    return text.replace('"', '\\"') if quote else text
