@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from triage.alerts.wording import instant, printable
+from triage.alerts.wording import instant, printable, times
 from triage.changes import Changes, NewRow, OutboxRow, RowKind, Settle
 
 _MARKS: Final = re.compile(r"([\\`*_{}\[\]<>()#+.!|~-])")
@@ -110,7 +110,8 @@ def sections(report: Report) -> list[_Section]:
     states = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in sorted(report.states.items()))
     first = f"{report.failures:,} failures from {instant(report.since)} to {instant(report.until)}"
     spared = [
-        f"{each.count:,} × {printable(each.function, 80)}, by {each.attempts:,} re-runs" for each in report.spared
+        f"{each.count:,} × {printable(each.function, 80)}, by {times(each.attempts, 're-run')}"
+        for each in report.spared
     ]
     groups = [
         f"{each.count:,} × {printable(each.function, 80)}: {printable(each.error, 80)}, since {instant(each.first_at)},"
@@ -133,7 +134,7 @@ def sections(report: Report) -> list[_Section]:
                 for each in report.silences
             ],
         ),
-        _Section("Busiest rules", [f"{printable(rule, 80)}: {hits:,} times" for rule, hits in report.noisy]),
+        _Section("Busiest rules", [f"{printable(rule, 80)}: {times(hits, 'time')}" for rule, hits in report.noisy]),
         _Section("Rules that never applied", [printable(rule, 80) for rule in report.idle]),
         _Section(
             "Messages that could not be delivered",

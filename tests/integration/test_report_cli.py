@@ -51,9 +51,9 @@ def test_a_shift_is_told(folder):
     text = run(folder)
     assert "2 failures from" in text
     assert "1 × pay: InvocationError" in text
-    assert "1 × heals, by 1 re-runs" in text
+    assert "1 × heals, by 1 re-run" in text
     assert "Rules that never applied\n  never" in text
-    assert "tell: 1 times" in text
+    assert "tell: 1 time" in text
     assert "0 failures" in run(folder, "--since", "1m")
 
 
