@@ -85,6 +85,18 @@ def test_it_says_when_and_what(desk):
     ]
 
 
+def test_it_says_that_it_waits_for_what_is_switched_off(desk):
+    desk("switch", "off", "--function", "my-fc-*", "--by", "ana", "--reason", "a bucket moves")
+    done = desk("rerun", "1-cccc")
+    assert done.exit_code == 0
+    assert done.stdout == "1-cccc: will be run again now, as re-run 1, by my-fc-job\n"
+    assert done.stderr.startswith("triage: it waits until that is switched on again: function my-fc-*, by ana at 20")
+    assert done.stderr.endswith("Z: a bucket moves.\n")
+    desk("switch", "on", "--function", "my-fc-*", "--by", "ana", "--reason", "it has moved")
+    desk("switch", "off", "--function", "other", "--by", "ana", "--reason", "another one")
+    assert desk("rerun", "1-good").stderr == ""
+
+
 def test_a_second_order_is_refused_with_the_reason(desk):
     assert desk("rerun", "1-cccc").exit_code == 0
     again = desk("rerun", "1-cccc", "--json")

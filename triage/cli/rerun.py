@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from triage.log import printable
 
 if TYPE_CHECKING:
     from triage.orders import Order, Ordered, Refused
+    from triage.reruns.switches import Switch
     from triage.settings import Settings
     from triage.stores.sqlite import SqliteStore
 
@@ -42,20 +44,20 @@ def rerun(
     now = SystemClock().now()
     order = Order(Origin.MANUAL, by, reason, now + after, qualifier)
 
-    async def question(store: SqliteStore) -> tuple[str, Ordered | Refused]:
+    async def question(store: SqliteStore) -> tuple[str, Ordered | Refused, Sequence[Switch]]:
         found = await store.failure(request_id)
         name = found.row.request_id if found else request_id
         (answer,) = await store.order([name], order, limits=settings.reruns.limits, now=now)
-        return name, answer
+        return name, answer, await store.switches()
 
-    name, answer = ask(settings, question)
+    name, answer, switches = ask(settings, question)
     if isinstance(answer, Refused):
         detail = answer.detail + ", or several begin so" * (answer.why is Refusal.UNKNOWN_ID)
         if as_json:
             print_json({"request_id": name, "refused": answer.why.value, "detail": detail})
         click.echo(f"triage: {printable(name)}: not run again: {detail}.", err=True)
         sys.exit(1)
-    planned = _planned(name, order, answer)
+    planned = _planned(name, order, answer, switches)
     if as_json:
         print_json(planned)
         return
@@ -63,10 +65,16 @@ def rerun(
     when = f"not before {show_time(order.due_at)}" if after else "now"
     what = printable(f"{planned['function']}{version}")
     click.echo(f"{printable(name)}: will be run again {when}, as re-run {planned['attempt']}, by {what}")
+    if planned["waits"]:
+        click.echo(f"triage: it waits until that is switched on again: {printable(planned['waits'])}.", err=True)
 
 
-def _planned(request_id: str, order: Order, answer: Ordered) -> dict[str, Any]:
+def _planned(request_id: str, order: Order, answer: Ordered, switches: Sequence[Switch]) -> dict[str, Any]:
+    from triage.reruns.switches import stopping  # noqa: PLC0415
+
     (row,) = answer.changes.rows
+    function = answer.arrival.envelope.function.label
+    switch = stopping(switches, function=function, rule=row.payload["alert"]["labels"]["rule"])
     return {
         "request_id": request_id,
         "root": answer.lineage.root,
@@ -74,8 +82,9 @@ def _planned(request_id: str, order: Order, answer: Ordered) -> dict[str, Any]:
         "origin": order.origin.value,
         "task_id": answer.task_id,
         "due_at": order.due_at,
-        "function": answer.arrival.envelope.function.label,
+        "function": function,
         "qualifier": row.payload["function"]["qualifier"],
         "by": order.by,
         "reason": order.reason,
+        "waits": f"{switch}, by {switch.by} at {show_time(switch.at)}: {switch.reason}" if switch else None,
     }
