@@ -139,7 +139,7 @@ def test_an_incident_is_kept_as_it_is(incident):
 
 
 def test_a_course_is_kept_as_it_is_and_what_is_missing_has_its_default():
-    written = Course(MINUTE, 3.5, HOUR, False, 2 * HOUR, (Escalation(HOUR, ("boss", "ceo")),), ("cause",))  # noqa: FBT003
+    written = Course(MINUTE, 3.5, HOUR, False, 2 * HOUR, (Escalation(HOUR, ("boss", "board")),), ("cause",))  # noqa: FBT003
     assert course_of(course_json(written)) == written
     assert course_of({}) == COURSE
     assert course_of({"resolved": False}) == Course(resolved=False)
