@@ -13,11 +13,11 @@ from aiohttp.abc import AbstractResolver
 
 from triage.clock import SystemClock
 from triage.cloud.credentials import StaticCredentials
-from triage.cloud.fc import FcClient
+from triage.cloud.fc import CONFIG_LIFE, FcClient
 from triage.cloud.fc_answers import Submitted
 from triage.cloud.signing import Credentials
 from triage.emulator.faults import Faults
-from triage.emulator.scenario import load_scenario
+from triage.emulator.scenario import AsyncConfig, load_scenario
 from triage.emulator.server import LOOPBACK_KEY, serve
 from triage.envelope import FunctionRef, Outcome, parse_body
 from triage.errors import Misconfigured, OutcomeUnknown, Permanent, Temporary
@@ -51,6 +51,15 @@ class Shifted(SystemClock):
 
     def now(self):
         return super().now() + self.by
+
+
+class Later(SystemClock):
+    """Goes on by itself, and further when told."""
+
+    ahead = timedelta(0)
+
+    def steady(self):
+        return super().steady() + self.ahead
 
 
 class Renewable:
@@ -194,6 +203,32 @@ def test_the_configuration_tells_whether_task_ids_are_kept(tmp_path):
     asyncio.run(test())
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["there is one", "there is none"])
+def test_a_configuration_is_asked_for_again_when_its_time_is_up(tmp_path, kept):
+    prod, clock = FunctionRef("job", qualifier="prod"), Later()
+
+    async def test():
+        async with emulated(tmp_path, clock=clock) as (far, client):
+            far.fc.configure("job", "prod", AsyncConfig(task=True) if kept else None)
+            assert bool(await client.async_config(prod)) is kept
+            far.fc.configure("job", "prod", None if kept else AsyncConfig(task=True))
+            clock.ahead = CONFIG_LIFE - timedelta(seconds=20)
+            assert bool(await client.async_config(prod)) is kept, "remembered"
+            clock.ahead = CONFIG_LIFE
+            assert bool(await client.async_config(prod)) is not kept
+
+    asyncio.run(test())
+
+
+def test_a_qualifier_without_a_configuration_is_not_believed_to_refuse_repeats(tmp_path):
+    async def test():
+        async with emulated(tmp_path) as (_, client):
+            assert (await client.async_config(FunctionRef("job", qualifier="LATEST"))).async_task
+            assert await client.async_config(FunctionRef("job", qualifier="prod")) is None
+
+    asyncio.run(test())
+
+
 @pytest.mark.parametrize(
     ("function", "payload", "error", "reason"),
     [
@@ -315,6 +350,42 @@ async def accept_then_drop(request):
 
 TASK = {"body": json.dumps({"taskId": "t", "requestId": "r", "status": "Running"})}
 ACCEPTED = {"status": 202, "headers": {"x-fc-request-id": "r"}}
+
+
+NO_CONFIG = {"status": 404, "text": '{"Code":"AsyncConfigNotExists"}'}
+TRACKED = {"text": '{"asyncTask":true}'}
+
+
+def test_what_latest_has_not_is_looked_for_without_a_qualifier():
+    async def test():
+        async with answering(NO_CONFIG, TRACKED) as (requests, client):
+            assert (await client.async_config(FunctionRef("job", qualifier="LATEST"))).async_task
+            assert [dict(request.query) for request in requests] == [{"qualifier": "LATEST"}, {}]
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [({"status": 500}, Temporary), ({"status": 403}, Misconfigured), ({"text": "<html>"}, Temporary)],
+    ids=["error", "forbidden", "garbage"],
+)
+def test_a_configuration_that_cannot_be_read_is_not_remembered_as_none(answer, error):
+    async def test():
+        async with answering(answer) as (_, client):
+            with pytest.raises(error):
+                await client.async_config(NEW)
+            with pytest.raises(error):
+                await client.async_config(NEW)
+        async with answering(*[answer] * 3, TRACKED) as (requests, client):
+            if error is Temporary:  # repeated within the call
+                with pytest.raises(error):
+                    await client.async_config(NEW)
+                assert (await client.async_config(NEW)).async_task
+                assert (await client.async_config(NEW)).async_task
+                assert len(requests) == 4
+
+    asyncio.run(test())
 
 
 @pytest.mark.parametrize(

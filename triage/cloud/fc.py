@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import Any, Final, TypeVar
@@ -45,6 +45,11 @@ FC2: Final = "2021-04-06"
 MAX_ANSWER: Final = 32 << 20
 """Bytes of an answer that are read; 100 tasks with their events stay below it."""
 
+CONFIG_LIFE: Final = timedelta(minutes=1)
+"""How long a configuration for asynchronous invocations is remembered, and that there is none."""
+
+_CONFIGS: Final = 1000
+_LATEST: Final = "LATEST"
 _LABEL = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _READ_TRIES = 3
 _LONGEST_WAIT = timedelta(seconds=2)
@@ -99,6 +104,7 @@ class FcClient:
         # Past the connect limit nothing was sent; past the total limit it may have been. The two must not coincide.
         self._timeout = aiohttp.ClientTimeout(total=seconds, connect=seconds / 2)
         self._skew = timedelta(0)
+        self._configs: dict[FunctionRef, tuple[datetime, AsyncConfig | None]] = {}
 
     async def invoke_async(self, function: FunctionRef, payload: bytes, *, task_id: str) -> Submitted:
         """Submit one asynchronous invocation; never repeated here.
@@ -166,7 +172,24 @@ class FcClient:
         return verdict.action is Action.OK
 
     async def async_config(self, function: FunctionRef) -> AsyncConfig | None:
-        """The function's configuration for asynchronous invocations; None when it has none."""
+        """The function's configuration for asynchronous invocations; None when it has none. Remembered for
+        `CONFIG_LIFE`; a failure to read it is not.
+
+        ``LATEST`` names what no qualifier names. Whether another qualifier without a configuration of its own has the
+        function's is documented nowhere, so it has none here: who believed a repeat to be refused would run it twice.
+        """
+        known = self._configs.get(function)
+        if known is not None and self._clock.steady() < known[0]:
+            return known[1]
+        found = await self._read_config(function)
+        if found is None and function.qualifier == _LATEST:
+            found = await self._read_config(replace(function, qualifier=""))
+        if len(self._configs) >= _CONFIGS:  # ARNs are outside text, and could name any number
+            self._configs.clear()
+        self._configs[function] = (self._clock.steady() + CONFIG_LIFE, found)
+        return found
+
+    async def _read_config(self, function: FunctionRef) -> AsyncConfig | None:
         call = _Call("GetAsyncInvokeConfig", function, "GET", ("async-invoke-config",), _qualifier(function), {})
         return await self._read(call, read_async_config)
 
