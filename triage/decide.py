@@ -13,6 +13,7 @@ from enum import StrEnum
 from triage.envelope import RECONSTRUCTED, Outcome, RequestId
 from triage.facts import Arrival, Facts, Lineage, Snapshot, first_failure
 from triage.reruns.backoff import next_delay, spread_of
+from triage.reruns.event import Unfit
 from triage.reruns.lineage import TaskId, task_id
 from triage.rules.match import matching
 from triage.rules.model import AlertPolicy, Cause, Clause, HoldPolicy, Match, RerunPolicy, Rule, RuleSet
@@ -28,6 +29,8 @@ class Reason(StrEnum):
     MATCHED = "matched"  # a rule matched, and its action was taken
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"  # a rule would re-run, but all attempts are used up
     TOO_OLD = "too_old"  # a rule would re-run, but not before ``give_up_after`` has passed
+    NO_PAYLOAD = Unfit.NO_PAYLOAD.value  # a rule would re-run, but the message does not tell the event
+    PAYLOAD_TOO_LARGE = Unfit.TOO_LARGE.value  # a rule would re-run, but the platform takes no such event
     NO_RULE = "no_rule"  # no rule matched: the default receiver is told
     HEALED = "healed"  # the result of a re-run, and a success
     AMBIGUOUS = "ambiguous"  # the result of a re-run: success or stopped; the provider is asked
@@ -197,7 +200,9 @@ def _failed(
         return Reason.LATE, (), facts.lineage
     rule_id = rule.id if rule else ""
     lineage = facts.lineage or Lineage(request_id, State.NEW, 0, now, rule_id, 0)
-    reason, effects, event = _of_rule(rule, lineage, now=now)
+    # It is the first run's event that is run again, and later ones may tell theirs otherwise.
+    unfit = facts.unfit if facts.lineage is None else None
+    reason, effects, event = _of_rule(rule, lineage, unfit, now=now)
     if also:
         more = tuple(
             Alert(Cause.FAILED, each.alert, each)
@@ -213,11 +218,13 @@ def _failed(
 _Act = tuple[Reason, tuple[Effect, ...], Event]
 
 
-def _of_rule(rule: Rule | None, lineage: Lineage, *, now: datetime) -> _Act:
+def _of_rule(rule: Rule | None, lineage: Lineage, unfit: Unfit | None, *, now: datetime) -> _Act:
     if rule is None:
         return _alert(Reason.NO_RULE, Cause.FAILED, None)
     if rule.ignore is not None:
         return Reason.MATCHED, (), Event.IGNORE
+    if rule.rerun is not None and unfit is not None:
+        return _alert(Reason(unfit.value), Cause.REFUSED, rule)
     if rule.rerun is not None:
         return _rerun(rule, rule.rerun, lineage, now=now)
     if rule.hold is not None:

@@ -16,6 +16,7 @@ from triage.decide import Alert, Decision, Hold, Reason, Rerun, Resolve, policy_
 from triage.envelope import FunctionRef
 from triage.errors import Problem
 from triage.facts import Arrival, Lineage
+from triage.reruns.event import unfit_text
 from triage.reruns.lineage import Link, Origin, TaskId, hold_code, payload_key, task_id
 from triage.rules.course import course_json, course_of
 from triage.rules.fingerprints import own_fingerprint
@@ -170,8 +171,17 @@ def _hold_row(arrival: Arrival, lineage: Lineage, effect: Hold, rule: Rule | Non
 
 def _new_alert(arrival: Arrival, alert: Alert, *, root: str = "") -> NewAlert:
     group = alert_group(_labels(arrival, alert.rule), alert.policy)
-    detail = f"triage approve {(code := hold_code(root))}, or triage reject {code}" if alert.cause is Cause.HELD else ""
-    return NewAlert(group, root, arrival.envelope.request_id, alert.cause, detail)
+    return NewAlert(group, root, arrival.envelope.request_id, alert.cause, _detail(arrival, alert, root=root))
+
+
+def _detail(arrival: Arrival, alert: Alert, *, root: str) -> str:
+    match alert.cause:
+        case Cause.HELD:
+            code = hold_code(root)
+            return f"triage approve {code}, or triage reject {code}"
+        case Cause.REFUSED:
+            return f"not run again: {unfit_text(arrival.envelope)}"
+    return ""
 
 
 def _resolve_row(arrival: Arrival, lineage: Lineage, effect: Resolve) -> NewRow:

@@ -13,6 +13,7 @@ from triage.decide import DEFAULT_ALERT, Alert, Decision, Reason, Rerun, decide,
 from triage.effects import decided
 from triage.envelope import Outcome
 from triage.facts import Arrival, Facts, Lineage
+from triage.reruns.event import unfit_text
 from triage.rules.match import Step, Verdict, judge, trace
 from triage.rules.model import ABOUT_FAILURES, Cause, Rule, RuleSet
 from triage.silence import Silence
@@ -94,11 +95,14 @@ def _gates(arrival: Arrival, facts: Facts, decision: Decision, *, now: datetime)
         yield Gate("ignore", open=False, text=f"nothing is done: {rule.ignore}")
     elif rule.rerun is not None:
         lineage = facts.lineage or Lineage(arrival.envelope.request_id, State.NEW, 0, now, rule.id, 0)
-        yield from _of_rerun(rule, lineage, decision, now=now)
+        yield from _of_rerun(rule, arrival, lineage, decision, now=now)
     if rule.hold is not None and decision.reason is Reason.MATCHED:
         yield Gate("hold", open=False, text=f"a person decides: {rule.hold.reason}")
     if rule.ignore is None:
         yield _of_alert(rule, decision)
+
+
+_UNFIT: Final = frozenset({Reason.NO_PAYLOAD, Reason.PAYLOAD_TOO_LARGE})
 
 
 def _of_result(decision: Decision) -> Iterator[Gate]:
@@ -110,9 +114,12 @@ def _of_result(decision: Decision) -> Iterator[Gate]:
     yield Gate("result", open=True, text=texts[decision.reason])
 
 
-def _of_rerun(rule: Rule, lineage: Lineage, decision: Decision, *, now: datetime) -> Iterator[Gate]:
+def _of_rerun(rule: Rule, arrival: Arrival, lineage: Lineage, decision: Decision, *, now: datetime) -> Iterator[Gate]:
     policy = rule.rerun
     assert policy is not None  # noqa: S101
+    if (problem := unfit_text(arrival.envelope)) and decision.reason in _UNFIT:
+        yield Gate("event", open=False, text=problem)
+        return
     used, most = lineage.attempt, policy.max_attempts
     if decision.reason is Reason.ATTEMPTS_EXHAUSTED:
         yield Gate("attempts", open=False, text=f"{used} of {most} re-runs are used up")
@@ -137,7 +144,8 @@ def _of_alert(rule: Rule, decision: Decision) -> Gate:
     later = decision.reason is Reason.MATCHED
     rest = policy.on - {Cause.FAILED} - (frozenset() if rule.hold else {Cause.HELD})
     whom = f"{' and '.join(policy.to)} {'will be' if later else 'would be'} told of {_listed(rest)}"
-    return Gate("alert", open=False, text=f"nobody is told {'yet' if later else 'of exhausted'}; {whom}")
+    cause = Cause.REFUSED if decision.reason in _UNFIT else Cause.EXHAUSTED
+    return Gate("alert", open=False, text=f"nobody is told {'yet' if later else f'of {cause}'}; {whom}")
 
 
 def _of_aftermath(arrival: Arrival, decision: Decision, after: Aftermath, *, now: datetime) -> Iterator[Gate]:

@@ -9,6 +9,7 @@ from typing import Final
 
 from triage.envelope import Envelope, RequestId
 from triage.fingerprint import fingerprint
+from triage.reruns.event import Unfit, unfit
 from triage.states import State
 
 
@@ -167,6 +168,8 @@ class Facts:
     group: GroupFacts | None = None
     attempt: int | None = None
     """Which attempt of the lineage it is the result of, where its request id tells; else it is the latest one's."""
+    unfit: Unfit | None = None
+    """Why its event cannot be run again."""
 
     @property
     def is_late(self) -> bool:
@@ -195,6 +198,7 @@ class Snapshot:
             lineage=self.lineages.get(request_id),
             group=self.groups.get(arrival.fingerprint),
             attempt=self.attempts.get(request_id),
+            unfit=unfit(arrival.envelope),
         )
 
 

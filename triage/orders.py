@@ -21,9 +21,9 @@ from triage.deed import Deed
 from triage.effects import MANUAL, alert_plan, hold_key, rerun_plan
 from triage.envelope import Envelope
 from triage.facts import Arrival, Lineage
+from triage.reruns.event import Unfit, unfit, unfit_text
 from triage.reruns.lineage import Link, Origin, Stored, TaskId, task_id
 from triage.states import Event, State, advance
-from triage.subject import MAX_EVENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ class Refusal(StrEnum):
     HEALED = "healed"  # a plan leaves alone what has succeeded meanwhile
     EXHAUSTED = "exhausted"  # all attempts are used up, of whatever origin
     TOO_LATE = "too_late"  # it would be due past the deadline
-    NO_PAYLOAD = "no_payload"  # the event is not stored (any more)
-    PAYLOAD_CUT = "payload_cut"  # the event that is stored is not the one that ran
+    NO_PAYLOAD = Unfit.NO_PAYLOAD.value  # the event is not stored (any more)
+    PAYLOAD_TOO_LARGE = Unfit.TOO_LARGE.value  # the platform takes no such event
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +171,6 @@ def refusal(order: Order, lineage: Lineage, *, limits: Limits) -> Refused | None
 
 
 def payload_problem(envelope: Envelope) -> Refused | None:
-    """Why a task cannot be run again with the event that its result tells; None when it can.
-
-    The platform documents no mark for an event that was cut. What can be known is that there is none at all, and that
-    it is longer than any the platform takes.
-    """
-    if not envelope.has_payload:
-        return Refused(Refusal.NO_PAYLOAD, "the message did not hold the event that the function was called with")
-    if (size := len(envelope.request_payload)) > MAX_EVENT:
-        detail = f"the event has {size} bytes; Function Compute takes {MAX_EVENT}, so it is not what the function got"
-        return Refused(Refusal.PAYLOAD_CUT, detail)
-    return None
+    """Why a task cannot be run again with the event that its result tells; None when it can."""
+    why = unfit(envelope)
+    return None if why is None else Refused(Refusal(why.value), unfit_text(envelope))

@@ -260,7 +260,7 @@ class Outbox:
             # A missing permission or key can be mended while the re-run still makes sense.
             return self._postponed(row, error)
         except Permanent as error:
-            note = str(error)
+            note = f"{error}{f' (the event has {len(payload):,} bytes)' if error.reason == 'too_large' else ''}"
             return lambda facts: refused(row, facts, note=note)
         if answer.already:
             # An earlier submit of ours arrived, and its answer, with the request id, did not. The result will be known

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from triage.facts import RATES, SPANS, Arrival, Facts, group_state, has_regressed, recent_of_group
+from triage.reruns.event import MAX_EVENT
 
 VOCABULARY: Final[Mapping[str, str]] = {
     "fn": "STRING",
@@ -43,8 +44,6 @@ NEED_RATES: Final = frozenset((*(f"group.rate_{name}" for name in SPANS), "group
 
 _TEXT_LIMIT: Final = 8 << 10
 _LIST_LIMIT: Final = 1000
-MAX_EVENT: Final = 256 << 10
-"""Bytes of an event that rules look into: FC takes no larger one for an asynchronous invocation."""
 MAX_VALUES: Final = 10_000
 """Values of an event that rules look into; comparing all of them with something takes a millisecond."""
 MAX_DEPTH: Final = 64

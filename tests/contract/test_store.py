@@ -605,6 +605,17 @@ def test_a_group_is_back_after_a_day_of_silence(run):
     run(scenario)
 
 
+@pytest.mark.parametrize("message", [{"requestPayload": None}, {"payload": "x" * 300_000}])
+def test_that_an_event_cannot_be_run_again_can_be_recalled(run, message):
+    async def scenario(store):
+        (decision,) = await ingest(store, arrive("r-1", **message), rules=RERUN)
+        detail = await store.failure("r-1")
+        assert recall(detail)[1] == decision.facts
+        assert (detail.row.reason, detail.row.state) == (decision.facts.unfit.value, "alerting")
+
+    run(scenario)
+
+
 def test_what_deciding_saw_can_be_recalled(run):
     async def scenario(store):
         await ingest(store, arrive("r-1"))

@@ -222,6 +222,38 @@ def test_a_refused_rerun_is_told():
 
 
 @pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ({"requestPayload": None}, "not run again: the message did not hold the event"),
+        ({"payload": "x" * 300_000}, "not run again: the event has 300,000 bytes; Function Compute takes 262,144 at"),
+    ],
+)
+def test_an_event_that_cannot_be_run_is_told_and_never_submitted(message, told):
+    async def scenario():
+        world = World()
+        await world.fail("r1", **message)
+        async with world.running() as w:
+            await w.after(30)
+            assert (w.state(), w.causes(), w.functions.submits) == (State.ALERTED, [Cause.REFUSED], [])
+            assert told in w.phone.notes[0].body
+
+    run(scenario)
+
+
+def test_an_event_larger_than_the_account_s_limit_is_refused_once():
+    async def scenario():
+        world = World()
+        world.functions.failures = [Permanent("too_large", "HTTP 400 EntityTooLarge")]
+        await world.fail("r1", payload="x" * 200_000)
+        async with world.running() as w:
+            await w.after(3600)
+            assert (w.state(), len(w.functions.submits)) == (State.ALERTED, 1)
+            assert w.row() == ("dead", "too_large: HTTP 400 EntityTooLarge (the event has 200,000 bytes)")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
     ("error", "earliest"),
     [(Temporary("throttled", retry_after=90 * SECOND), 95), (Temporary("throttled"), 9), (Misconfigured("denied"), 9)],
     ids=["as long as asked for", "a few seconds", "also when a person must mend it"],

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from triage.decide import Alert, Hold, Reason, Rerun, Resolve, decide, decide_batch
 from triage.envelope import RECONSTRUCTED, Destination, Outcome
 from triage.facts import Facts, GroupFacts, Lineage, Snapshot
+from triage.reruns.event import MAX_EVENT
 from triage.reruns.lineage import task_id
 from triage.rules.model import AlertPolicy, Cause, HoldPolicy, Mode
 from triage.states import State
@@ -166,6 +167,25 @@ def test_when_no_attempt_or_time_is_left_a_person_is_told(known, reason):
     assert decision.reason is reason
     assert decision.effects == (Alert(Cause.EXHAUSTED, make.ALERT),)
     assert decision.lineage.state is State.ALERTING
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [({"requestPayload": None}, Reason.NO_PAYLOAD), ({"payload": "x" * (MAX_EVENT + 1)}, Reason.PAYLOAD_TOO_LARGE)],
+)
+@pytest.mark.parametrize("hold", [None, HoldPolicy("sure?", timedelta(hours=1))])
+def test_an_event_that_cannot_be_run_again_is_refused_at_once(message, reason, hold):
+    arrival = make.arrived(make.envelope("r1", **message))
+    rules = make.rules(make.rule("again", rerun=make.RERUN, alert=make.ALERT, more={"hold": hold}))
+    decision = decide(arrival, Snapshot().of(arrival), rules, now=NOW)
+    assert (decision.reason, decision.lineage.state) == (reason, State.ALERTING)
+    assert decision.effects == (Alert(Cause.REFUSED, make.ALERT),)
+
+
+def test_what_a_later_result_tells_of_its_event_does_not_count():
+    arrival = make.arrived(make.envelope("child", requestPayload=None))
+    snapshot = Snapshot(lineages={"child": lineage()})
+    assert decide(arrival, snapshot.of(arrival), AGAIN, now=NOW).reason is Reason.MATCHED
 
 
 def test_a_cause_the_rule_does_not_want_to_hear_of_is_not_told():

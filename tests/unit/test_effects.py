@@ -23,6 +23,7 @@ from triage.reactions import (
     submitted,
     unanswered,
 )
+from triage.reruns.event import unfit
 from triage.reruns.lineage import task_id
 from triage.rules.model import AlertPolicy, Cause, HoldPolicy, Severity
 from triage.states import RowState, State
@@ -67,6 +68,20 @@ def test_the_result_of_a_rerun_cancels_what_waited_for_it():
     task = task_id("r1", 1)
     assert set(changes.cancel) == {task, f"expect:{task}", f"resolve:{task}"}
     assert {(link.key, link.attempt) for link in changes.links} == {("child", 1), (task_id("r1", 2), 2)}
+
+
+@pytest.mark.parametrize(
+    ("message", "detail"),
+    [
+        ({"requestPayload": None}, "the message did not hold the event that the function was called with"),
+        ({"payload": "é" * 131073}, "the event has 262,146 bytes; Function Compute takes 262,144 at most"),
+    ],
+)
+def test_the_alert_says_why_an_event_cannot_be_run_again(message, detail):
+    envelope = make.envelope(**message)
+    changes = planned(Facts(unfit=unfit(envelope)), envelope).changes
+    assert (changes.rows, changes.links) == ((), ())
+    assert [(alert.cause, alert.detail) for alert in changes.alerts] == [(Cause.REFUSED, f"not run again: {detail}")]
 
 
 def test_an_ambiguous_result_asks_and_cancels_nothing():

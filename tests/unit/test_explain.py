@@ -9,6 +9,7 @@ from past import rule_set
 from triage.effects import decided
 from triage.explain import Aftermath, explain
 from triage.facts import Facts, GroupFacts, Lineage
+from triage.reruns.event import unfit
 from triage.silence import Silence
 from triage.states import State
 
@@ -197,3 +198,10 @@ def test_a_re_run_that_waits_at_a_gate_says_why():
     found = explain(function("my-fc-job"), Facts(), RULES, now=NOW, after=after)
     assert gates(found)["budget"] == (False, "the re-run waits: my-fc-job has used up its budget")
     assert "rate" not in gates(found)
+
+
+def test_an_event_that_cannot_be_run_again_is_named():
+    arrival = function("other", payload="x" * 262_145)
+    gates = explain(arrival, Facts(unfit=unfit(arrival.envelope)), RULES, now=NOW).gates
+    (gate,) = (gate for gate in gates if gate.name == "event")
+    assert (gate.open, gate.text) == (False, "the event has 262,145 bytes; Function Compute takes 262,144 at most")

@@ -14,10 +14,10 @@ from triage.effects import decided, hold_key
 from triage.facts import Facts, Lineage
 from triage.orders import Limits, Order, Ordered, Refusal, Refused, Stored, place
 from triage.reactions import function_of
+from triage.reruns.event import MAX_EVENT
 from triage.reruns.lineage import Origin, task_id
 from triage.rules.model import HoldPolicy
 from triage.states import State
-from triage.subject import MAX_EVENT
 
 NOW = make.NOW
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -92,7 +92,12 @@ def test_where_it_stands_decides_who_may_ask(state, origin):
         (None, ORDER, Refusal.UNKNOWN_ID, "nothing is stored"),
         (Stored("r1", None, ALERTED), ORDER, Refusal.NO_PAYLOAD, "not stored any more"),
         (stored(envelope=make.envelope(payload=None)), ORDER, Refusal.NO_PAYLOAD, "did not hold the event"),
-        (stored(envelope=make.envelope(payload="x" * (MAX_EVENT + 1))), ORDER, Refusal.PAYLOAD_CUT, "262145 bytes"),
+        (
+            stored(envelope=make.envelope(payload="x" * (MAX_EVENT + 1))),
+            ORDER,
+            Refusal.PAYLOAD_TOO_LARGE,
+            "262,145 bytes",
+        ),
         (stored(replace(ALERTED, attempt=3)), ORDER, Refusal.EXHAUSTED, "3 times (reruns.max_attempts)"),
         (stored(), replace(ORDER, due_at=NOW + 2 * DAY), Refusal.TOO_LATE, "2026-03-01 11:00Z"),
     ],

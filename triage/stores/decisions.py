@@ -13,6 +13,7 @@ from triage.decide import Alert, Effect, Hold, Rerun, Shadow
 from triage.envelope import Destination, Outcome, RequestId, parse_body
 from triage.errors import TriageError
 from triage.facts import NO_LABELS, Arrival, Facts, GroupFacts, Lineage
+from triage.reruns.event import Unfit
 from triage.rules.model import Rule
 from triage.states import State
 from triage.stores import FailureDetail
@@ -50,6 +51,8 @@ def facts_json(facts: Facts, labels: Mapping[str, str], *, now: datetime) -> str
     more = f',"labels":{json_text(labels)}' if labels else ""
     if facts.attempt is not None:
         more += f',"attempt":{facts.attempt}'
+    if facts.unfit is not None:
+        more += f',"unfit":"{facts.unfit}"'
     if facts.group is not None:
         known = facts.group
         recent = "" if known.recent is None else f',"recent":{list(known.recent)}'
@@ -137,7 +140,8 @@ def facts_of(value: Mapping[str, Any]) -> tuple[Facts, datetime]:
     if (known := value["group"]) is not None:
         recent = tuple(known["recent"]) if "recent" in known else None
         group = group_facts([known[name] for name in GROUP_FACTS], recent=recent)
-    return Facts(lineage=lineage, group=group, attempt=value.get("attempt")), instant_of(value["now"])
+    unfit = Unfit(value["unfit"]) if "unfit" in value else None
+    return Facts(lineage=lineage, group=group, attempt=value.get("attempt"), unfit=unfit), instant_of(value["now"])
 
 
 def group_facts(row: Sequence[Any], *, recent: tuple[float, ...] | None) -> GroupFacts:
