@@ -90,9 +90,10 @@ class World:
         invoker: Any,
         source: FakeSource,
         guards: Safeguards = Safeguards(),
+        storm: int = 0,
     ) -> None:
         self.shelf, self.rules, self.clock, self.invoker, self.source = shelf, rules, clock, invoker, source
-        self.guards = guards
+        self.guards, self.storm = guards, storm
         self.bell = Bell()
 
     async def live(self, crashes: Crashes, *, until: timedelta, person: Person | None = None) -> None:
@@ -107,6 +108,7 @@ class World:
                 clock=self.clock,
                 lease=LEASE,
                 guards=self.guards,
+                storm=self.storm,
             )
             intake = Intake(crashes.wrap(self.source, waits=("receive",)), receivers=1, wait=timedelta(hours=1))
             consumer = Consumer(

@@ -211,6 +211,9 @@ class GroupView:
         incident: what is remembered of the last look.
         states: alerts of this incident by the state of their failure, empty for those that are about none; only there
             when the group may have something to say.
+        successes: by function, how often it has succeeded so far: of those that fail in it; only there when its course
+            counts them.
+        healed_by: of the failures of this incident that have healed, who wanted the last attempt; empty for none.
         cause: a group that is open, of one of the rules that inhibit those of this one's rule; empty: there is none.
         why: why a message about it is sent, for its text.
         unsaid: how many alerts it counts beside those that wait.
@@ -229,6 +232,8 @@ class GroupView:
     silenced: int = 0
     incident: Incident = UNSEEN
     states: Mapping[str, int] = field(default_factory=dict)
+    successes: Mapping[str, int] = field(default_factory=dict)
+    healed_by: Mapping[str, int] = field(default_factory=dict)
     why: Why = Why.FIRST
     cause: str = ""
     unsaid: int = 0

@@ -26,7 +26,7 @@ class GroupState(StrEnum):
     ESCALATING = "escalating"  # it fails much more often than when it was last told
     REGRESSED = "regressed"  # it was resolved, and fails again
     QUIET = "quiet"  # nothing has failed since the last look
-    RESOLVED = "resolved"  # nothing has failed for long enough, or all has healed
+    RESOLVED = "resolved"  # it is over
 
 
 class GroupEvent(StrEnum):
@@ -35,7 +35,7 @@ class GroupEvent(StrEnum):
     FAILED = "failed"  # alerts wait
     SURGED = "surged"  # alerts wait, and many more than before
     CALMED = "calmed"  # none waits
-    RESOLVED = "resolved"  # none has come for long enough, or all has healed
+    RESOLVED = "resolved"  # none has come for long enough, all has healed, it succeeds again, or a person says so
 
 
 OPEN: Final = frozenset(
@@ -79,7 +79,7 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Somebody has taken it upon themselves."""
+    """What somebody has said of it."""
 
     by: str
     reason: str
@@ -107,6 +107,8 @@ class Incident:
         told_to: who got a message.
         escalated: how many steps of the escalation were taken.
         ack: who has acknowledged it.
+        closed: who has said that it is over; its next look ends it, unless something has failed meanwhile.
+        heard: by function, how often it had succeeded when it was last seen to fail; empty unless successes count.
         storm: the storm that it began in and that tells of it; empty: it speaks for itself.
     """
 
@@ -128,6 +130,8 @@ class Incident:
     escalated: int = 0
     ack: Ack | None = None
     storm: str = ""
+    closed: Ack | None = None
+    heard: Mapping[str, int] = field(default_factory=dict)
 
 
 UNSEEN: Final = Incident()
@@ -145,8 +149,8 @@ _INSTANTS: Final = ("opened_at", "last_at", "looked_at", "told_at", "first_told_
 def incident_json(incident: Incident) -> dict[str, Any]:
     """As JSON."""
     plain = {each.name: getattr(incident, each.name) for each in fields(incident)}
-    ack = incident.ack and {"by": incident.ack.by, "reason": incident.ack.reason, "at": incident.ack.at.isoformat()}
-    return {**plain, **{name: plain[name] and plain[name].isoformat() for name in _INSTANTS}, "ack": ack}
+    instants = {name: plain[name] and plain[name].isoformat() for name in _INSTANTS}
+    return {**plain, **instants, "ack": _ack_json(incident.ack), "closed": _ack_json(incident.closed)}
 
 
 def incident_of(written: Mapping[str, Any]) -> Incident:
@@ -156,6 +160,11 @@ def incident_of(written: Mapping[str, Any]) -> Incident:
     given |= {name: tuple(given[name]) for name in ("known", "told_to") if name in given}
     if "state" in given:
         given["state"] = GroupState(given["state"])
-    if ack := given.get("ack"):
-        given["ack"] = Ack(ack["by"], ack["reason"], datetime.fromisoformat(ack["at"]))
+    for name in ("ack", "closed"):
+        if word := given.get(name):
+            given[name] = Ack(word["by"], word["reason"], datetime.fromisoformat(word["at"]))
     return Incident(**given)
+
+
+def _ack_json(word: Ack | None) -> dict[str, str] | None:
+    return None if word is None else {"by": word.by, "reason": word.reason, "at": word.at.isoformat()}

@@ -1,4 +1,4 @@
-"""``triage alerts list|show|ack`` as a person meets it."""
+"""``triage alerts list|show|ack|resolve`` as a person meets it."""
 
 import asyncio
 import json
@@ -82,6 +82,27 @@ def test_who_acknowledges_a_group_is_kept_and_shown(triage, groups):
     told = triage("alerts", "show", code).stdout
     assert "by ana at" in told
     assert "ana: acknowledge: I look at it" in told
+    assert "\nAll " in f"\n{triage('selfcheck').stderr}"
+
+
+def test_who_says_that_it_is_over_is_kept_and_the_next_look_tells_it(triage, groups, folder):
+    code = groups["pay"]["code"]
+    told = f"{code}: resolved by ana; the daemon tells those who heard of it\n"
+    assert triage("alerts", "resolve", code, *PERSON).stdout == told
+    assert "ana: resolve: I look at it" in triage("alerts", "show", code).stdout
+
+    async def go_on():
+        past = await Past.open(folder / "triage.db", RULES)
+        await past.clock.advance(SystemClock().now() - past.clock.now())
+        await past.pass_time(timedelta(seconds=10))
+        await past.close()
+
+    asyncio.run(go_on())
+    (sent, *_) = json.loads(triage("alerts", "show", code, "--json").stdout)["sent"]
+    assert sent["payload"]["why"] == "resolved"
+    assert "Resolved: ana says so: I look at it; 1 of 1 have not healed" in sent["payload"]["body"]
+    refused = triage("alerts", "resolve", code, *PERSON, code=1).stderr
+    assert "nobody was told of it yet, it fails at this moment, or it is over" in refused
     assert "\nAll " in f"\n{triage('selfcheck').stderr}"
 
 

@@ -9,12 +9,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import make
 import pytest
 from world import LEASE, SHELVES, Person, World, message
 
+from triage.alerts.acks import acknowledged, closed
+from triage.effects import alert_group
 from triage.errors import OutcomeUnknown, Temporary
 from triage.orders import Limits, Order, Ordered, Refusal
 from triage.reruns.breaker import Tripping
@@ -29,10 +32,13 @@ from triage.testing import Crashes, FakeFunctions, FakeSource, ManualClock
 GROUPED = timedelta(seconds=5)
 RERUN = RerunPolicy(max_attempts=2, give_up_after=timedelta(hours=6), after=timedelta(seconds=10), jitter=0.0)
 COURSE = Course(quiet_for=timedelta(seconds=80), escalate=(Escalation(timedelta(seconds=20), ("boss",)),))
+LASTING = Course(quiet_for=None, escalate=(Escalation(timedelta(seconds=40), ("boss",)),))
+ACKED = AlertPolicy(group_by=("rule",), group_wait=GROUPED, course=LASTING)
 RULES = make.rules(
     make.rule("again", rerun=RERUN, alert=AlertPolicy(on=make.QUIET, group_wait=GROUPED), fn="again"),
     make.rule("ask", fn="held", more={"hold": HoldPolicy("was it paid?", timedelta(minutes=1))}),
     make.rule("incident", alert=AlertPolicy(group_wait=GROUPED, group_interval=GROUPED, course=COURSE), fn="incident"),
+    make.rule("acked", alert=ACKED, fn="acked"),
     make.rule("tell", alert=AlertPolicy(group_wait=GROUPED)),
 )
 
@@ -42,6 +48,14 @@ async def approve(store, clock):
     order = Order(Origin.APPROVAL, "ann", "it was paid", clock.now())
     (answer,) = await store.order(["1-held"], order, limits=Limits(), now=clock.now())
     return isinstance(answer, Ordered) or answer.why is Refusal.UNDER_WAY
+
+
+async def take_and_close(store, clock):
+    """Acknowledges an incident as soon as it was told, and a minute later says that it is over."""
+    early = clock.now() < make.NOW + timedelta(minutes=1)
+    say = partial(acknowledged if early else closed, by="ann", reason="I look at it", now=clock.now())
+    key = f"flush:{alert_group({'rule': 'acked'}, ACKED).key}"
+    return not await store.settle_now(key, say, now=clock.now()) and not early
 
 
 async def stop_and_go(store, clock):
@@ -73,6 +87,7 @@ class Scenario:
     at_most: bool = False
     delay: timedelta = timedelta(seconds=10)
     guards: Safeguards = Safeguards()
+    storm: int = 0
 
 
 AGAIN = (message("again", "1-again"),)
@@ -105,6 +120,17 @@ SCENARIOS = {
     ),
     "switched off, and on again": Scenario(AGAIN, {"healed": 1}, 1, person=stop_and_go),
     "told, told to the next receiver, resolved": Scenario((message("incident", "1-incident"),), {"alerted": 1}, 0, 4),
+    "acknowledged, closed by a person": Scenario(
+        (message("acked", "1-acked"),), {"alerted": 1}, 0, 2, person=take_and_close, life=timedelta(minutes=2)
+    ),
+    "a storm begins and ends": Scenario(
+        tuple(message(f"storm-{number}", f"1-storm-{number}") for number in range(3)),
+        {"alerted": 3},
+        0,
+        2,
+        storm=2,
+        life=timedelta(minutes=8),
+    ),
     "told, with garbage and a repetition": Scenario(
         (message("broken", "1-a"), message("broken", "1-b"), b"garbage", message("broken", "1-a")), {"alerted": 2}, 0, 2
     ),
@@ -124,7 +150,15 @@ def make_world(scenario: Scenario, folder: Path, shelf: str) -> World:
         delay=scenario.delay,
     )
     source.put(*scenario.bodies)
-    return World(SHELVES[shelf](folder), RULES, clock=clock, invoker=functions, source=source, guards=scenario.guards)
+    return World(
+        SHELVES[shelf](folder),
+        RULES,
+        clock=clock,
+        invoker=functions,
+        source=source,
+        guards=scenario.guards,
+        storm=scenario.storm,
+    )
 
 
 async def one_life(world: World, scenario: Scenario, at: int) -> Crashes:

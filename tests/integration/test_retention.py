@@ -116,7 +116,7 @@ def test_only_what_is_over_goes_class_by_class_and_the_sums_add_up(tmp_path):
             recall(detail)
         assert await swept(store, later, quarantine=DAY) == {"quarantine": 1}
         gone = await swept(store, later, decisions=DAY)
-        assert gone == {"lineages": 3, "notifications": 1, "deliveries": 1, "groups": 1}
+        assert gone == {"lineages": 3, "notifications": 1, "deliveries": 1, "groups": 1, "arrivals": 9}
         assert broken(path, later) == {}
         after = await store.totals()
         assert (

@@ -47,6 +47,7 @@ class Pager:
     incident: Incident = field(default_factory=Incident)
     waiting: Counter = field(default_factory=Counter)
     states: Counter = field(default_factory=Counter)
+    succeeded: Counter = field(default_factory=Counter)
     flushes: int = 0
     first_at: datetime | None = None
     last_at: datetime | None = None
@@ -75,6 +76,7 @@ class Pager:
             last_id=0,
             kinds=tuple(AlertKind(kind, LABELS, found, self.first_at, self.last_at) for kind, found in kinds.items()),
             incident=self.incident,
+            successes=dict(self.succeeded),
         )
         if wants_states(view, now=now):
             view = replace(view, states=dict(+self.states))
@@ -130,6 +132,8 @@ INCIDENTS = st.builds(
     unsaid=st.dictionaries(st.text(max_size=5), st.integers(0, 10**9), max_size=3),
     told_to=st.lists(st.text(max_size=5), max_size=3).map(tuple),
     ack=st.none() | st.builds(Ack, st.text(max_size=5), st.text(max_size=5), INSTANTS),
+    closed=st.none() | st.builds(Ack, st.text(max_size=5), st.text(max_size=5), INSTANTS),
+    heard=st.dictionaries(st.text(max_size=5), st.integers(0, 10**9), max_size=3),
 )
 
 
@@ -141,6 +145,8 @@ def test_an_incident_is_kept_as_it_is(incident):
 def test_a_course_is_kept_as_it_is_and_what_is_missing_has_its_default():
     written = Course(MINUTE, 3.5, HOUR, False, 2 * HOUR, (Escalation(HOUR, ("boss", "board")),), ("cause",))  # noqa: FBT003
     assert course_of(course_json(written)) == written
+    never = Course(quiet_for=None, success_threshold=3)
+    assert course_of(course_json(never)) == never
     assert course_of({}) == COURSE
     assert course_of({"resolved": False}) == Course(resolved=False)
 
@@ -235,7 +241,7 @@ def test_the_end_is_told_to_whoever_heard_of_it_if_the_rule_wants_that(wanted):
     assert row.payload["body"].splitlines()[:3] == [
         "Error: x",
         "Count: 8 since 2026-03-01 12:00:00 UTC, last 2026-03-01 12:01:00 UTC",
-        "Resolved: nothing has failed for 1h; it failed for 1m; 7 of them were only counted till now",
+        "Resolved: nothing has failed for 1h; 8 of 8 have not healed; it failed for 1m; 7 of them were only counted till now",
     ]
 
 
@@ -261,6 +267,75 @@ def test_it_is_over_when_all_has_healed():
     pager.look(NOW + 5 * MINUTE)
     assert pager.incident.state is GroupState.RESOLVED
     assert "In all: 3 = 2 healed + 1 ignored" in pager.told[-1][3].payload["body"]
+
+
+def resolved_line(pager):
+    assert pager.reasons[-1] == "resolved"
+    return next(line for line in pager.told[-1][3].payload["body"].splitlines() if line.startswith("Resolved: "))
+
+
+def test_when_a_rule_says_so_silence_alone_is_no_end():
+    pager = Pager(course(quiet_for=None))
+    pager.fail(NOW, 3)
+    pager.look(NOW)
+    for days in range(1, 30):
+        pager.look(NOW + timedelta(days=days))
+        assert pager.incident.state is GroupState.QUIET
+        assert pager.due_at == NOW + timedelta(days=days) + 5 * MINUTE
+    pager.states = Counter(healed=2, alerted=1)
+    pager.look(pager.due_at)
+    assert pager.incident.state is GroupState.QUIET
+    pager.states = Counter(ignored=3)
+    pager.look(pager.due_at)
+    assert resolved_line(pager).startswith("Resolved: all that failed is ignored by now; it failed for 0s")
+
+
+def test_it_is_over_when_what_failed_has_succeeded_often_enough_since():
+    pager = Pager(course(success_threshold=20, quiet_for=None))
+    pager.succeeded["x"] = 1000  # before it failed: that says nothing
+    pager.fail(NOW, 3)
+    pager.look(NOW)
+    pager.succeeded["x"] += 19
+    pager.look(NOW + 10 * MINUTE)
+    assert pager.incident.state is GroupState.QUIET
+    pager.fail(NOW + 11 * MINUTE)  # once more: it is counted anew
+    pager.look(NOW + 15 * MINUTE)
+    pager.succeeded["x"] += 19
+    pager.look(NOW + 25 * MINUTE)
+    assert pager.incident.state is GroupState.QUIET
+    pager.succeeded["x"] += 1
+    pager.look(NOW + 26 * MINUTE)
+    assert resolved_line(pager) == (
+        "Resolved: each of its functions has succeeded 20 times since; 4 of 4 have not healed; it failed for 11m; "
+        "1 of them were only counted till now"
+    )
+
+
+def test_successes_end_nothing_unless_a_rule_says_so_nor_at_once():
+    silent, eager = Pager(course(quiet_for=None)), Pager(course(success_threshold=1))
+    for pager in (silent, eager):
+        pager.fail(NOW)
+        pager.look(NOW)
+        pager.succeeded["x"] += 1000
+        pager.look(NOW + 4 * MINUTE)
+        assert pager.incident.state is GroupState.QUIET
+        pager.look(NOW + 5 * MINUTE)
+    assert (silent.incident.state, eager.incident.state) == (GroupState.QUIET, GroupState.RESOLVED)
+
+
+def test_a_person_may_say_that_it_is_over_unless_it_fails_meanwhile():
+    pager = Pager(course(quiet_for=None))
+    pager.fail(NOW, 2)
+    pager.look(NOW)
+    pager.incident = replace(pager.incident, closed=Ack("ana", "the queue is mended", NOW + MINUTE))
+    pager.fail(NOW + MINUTE)
+    pager.look(NOW + 2 * MINUTE)
+    assert pager.incident.state is GroupState.ONGOING
+    pager.look(NOW + 3 * MINUTE)
+    assert pager.incident.state is GroupState.QUIET, "what was said before it failed says nothing of it"
+    pager.incident = replace(pager.incident, closed=Ack("ana", "the queue is mended", NOW + 4 * MINUTE))
+    pager.look(NOW + 4 * MINUTE)
+    assert resolved_line(pager).startswith("Resolved: ana says so: the queue is mended; 3 of 3 have not healed; ")
 
 
 def test_others_hear_of_it_when_nobody_acknowledges_it_and_of_its_end():

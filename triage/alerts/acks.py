@@ -1,13 +1,13 @@
-"""A person takes an incident upon themselves. Pure."""
+"""A person takes an incident upon themselves, or says that it is over. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
 
-from triage.changes import Changes, Looked, OutboxRow, RowFacts, Settle
+from triage.changes import Changes, GroupView, Looked, OutboxRow, RowFacts, Settle
 from triage.deed import Deed
-from triage.incident import OPEN, Ack, incident_code
+from triage.incident import OPEN, Ack, Incident, incident_code
 
 
 def acknowledged(row: OutboxRow, facts: RowFacts, *, by: str, reason: str, now: datetime) -> Settle:
@@ -18,9 +18,20 @@ def acknowledged(row: OutboxRow, facts: RowFacts, *, by: str, reason: str, now: 
     if view is None or view.incident.state not in OPEN:
         return Settle.retry(due_at=row.due_at, note="not open")
     incident = replace(view.incident, ack=Ack(by, reason, now))
+    return _noted(view, incident, Deed(by, "acknowledge", reason), due_at=row.due_at, note=f"acknowledged by {by}")
+
+
+def closed(row: OutboxRow, facts: RowFacts, *, by: str, reason: str, now: datetime) -> Settle:
+    """The next look, which is due now, ends it. While something waits to be told it is not over: nothing is changed."""
+    view = facts.group
+    if view is None or view.incident.state not in OPEN or view.causes:
+        return Settle.retry(due_at=row.due_at, note="not open" if view is None or not view.causes else "it fails now")
+    incident = replace(view.incident, closed=Ack(by, reason, now))
+    return _noted(view, incident, Deed(by, "resolve", reason), due_at=min(row.due_at, now), note=f"closed by {by}")
+
+
+def _noted(view: GroupView, incident: Incident, deed: Deed, *, due_at: datetime, note: str) -> Settle:
     looked = Looked(view.group.key, view.flushes + 1, 0, made=False, incident=incident)
-    code = incident_code(view.group.key, incident.number)
-    deed = Deed(by, "acknowledge", reason, about=f"alert {code}")
-    return Settle.retry(
-        due_at=row.due_at, note=f"acknowledged by {by}", changes=Changes(looked=(looked,), deeds=(deed,))
-    )
+    about = f"alert {incident_code(view.group.key, incident.number)}"
+    changes = Changes(looked=(looked,), deeds=(replace(deed, about=about),))
+    return Settle.retry(due_at=due_at, note=note, changes=changes)

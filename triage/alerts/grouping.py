@@ -19,6 +19,7 @@ from triage.alerts.silences import SETTLED, audible, silenced
 from triage.alerts.storm import begin, joins
 from triage.changes import AlertKind, Changes, GroupView, Looked, NewRow, RowFacts, RowKind, Settle
 from triage.incident import OPEN, GroupEvent, GroupState, Incident, Why, advance, incident_code
+from triage.reruns.lineage import Origin
 from triage.rules.model import Cause
 from triage.rules.readers import show_duration
 from triage.silence import Silenced
@@ -32,6 +33,9 @@ _SURGE_LEAST: Final = 10
 
 _KNOWN: Final = 256
 """Kinds that are remembered as told; in a group of more, a further one is no news."""
+
+_FUNCTIONS: Final = 256
+"""Successes of so many functions are counted; a group of more does not end by them."""
 
 _MINUTE: Final = timedelta(minutes=1)
 
@@ -153,7 +157,9 @@ def _calm(view: GroupView, *, now: datetime) -> _Look:
     if ended := _ended(view, last_at=last_at, now=now):
         return _resolved(view, ended, now=now)
     incident = replace(before, state=advance(before.state, GroupEvent.CALMED), looked_at=now)
-    due_at = min(last_at + view.group.course.quiet_for, now + max(view.group.group_interval, SETTLED))
+    due_at = now + max(view.group.group_interval, SETTLED)
+    if view.group.course.quiet_for is not None:
+        due_at = min(due_at, last_at + view.group.course.quiet_for)
     looked = Looked(view.group.key, view.flushes + 1, view.last_id, made=False, incident=incident)
     return _Look(looked, str(incident.state), due_at)
 
@@ -213,6 +219,7 @@ def _onward(view: GroupView, fresh: int, *, now: datetime) -> Incident:
             looked_at=now,
             first=view.flushes + 1,
             unsaid=before.unsaid,
+            heard=_heard(view, {}),
         )
     surged = before.messages and fresh >= _SURGE_LEAST and _rate(view, fresh, now=now) >= SURGE * before.rate
     return replace(
@@ -221,7 +228,18 @@ def _onward(view: GroupView, fresh: int, *, now: datetime) -> Incident:
         last_at=view.last_at,
         looked_at=now,
         ack=None if surged else before.ack,
+        closed=None,
+        heard=_heard(view, before.heard),
     )
+
+
+def _heard(view: GroupView, before: Mapping[str, int]) -> Mapping[str, int]:
+    """What has succeeded until now says nothing of the failures that wait."""
+    if not view.group.course.success_threshold:
+        return {}
+    failing = {kind.labels["function"] for kind in view.kinds}
+    found = {**before, **{function: view.successes.get(function, 0) for function in failing}}
+    return dict(sorted(found.items())[:_FUNCTIONS])
 
 
 def _why(view: GroupView, incident: Incident, kinds: Sequence[AlertKind], *, now: datetime) -> Why | None:
@@ -292,13 +310,43 @@ def _with_silenced(states: Mapping[str, int], quiet: int) -> Mapping[str, int]:
 
 def _ended(view: GroupView, *, last_at: datetime, now: datetime) -> str:
     """How the incident has come to its end; empty when it has not."""
-    known = {state: count for state, count in view.states.items() if count}
-    healed = known.get(State.HEALED, 0)
-    if healed and not known.keys() - CLOSED and now >= last_at + SETTLED:
-        return "all that failed has healed"
-    if now >= last_at + (quiet_for := view.group.course.quiet_for):
-        return f"nothing has failed for {show_duration(quiet_for)}"
+    course, known = view.group.course, {state: count for state, count in view.states.items() if count}
+    left = sum(count for state, count in known.items() if state not in CLOSED)
+    still = f"; {left:,} of {sum(known.values()):,} have not healed" if left else ""
+    if (word := view.incident.closed) is not None:
+        return f"{word.by} says so: {word.reason}{still}"
+    if now >= last_at + SETTLED:
+        if known and not left:
+            return _healed(view.healed_by) if State.HEALED in known else "all that failed is ignored by now"
+        if _succeeds(view):
+            return f"each of its functions has succeeded {course.success_threshold:,} times since{still}"
+    if course.quiet_for is not None and now >= last_at + course.quiet_for:
+        return f"nothing has failed for {show_duration(course.quiet_for)}{still}"
     return ""
+
+
+_HEALED_BY: Final[Mapping[str, str]] = {
+    Origin.AUTOMATIC: "by a rule",
+    Origin.APPROVAL: "with an approval",
+    Origin.MANUAL: "by hand",
+    Origin.PLAN: "by a plan",
+    Origin.ELSEWHERE: "elsewhere",
+}
+
+
+def _healed(healed_by: Mapping[str, int]) -> str:
+    how = ", ".join(
+        f"{count:,} run again {_HEALED_BY.get(origin, 'by somebody')}" for origin, count in sorted(healed_by.items())
+    )
+    return f"all that failed has healed{f': {how}' if how else ''}"
+
+
+def _succeeds(view: GroupView) -> bool:
+    """Whether all that failed has succeeded often enough since."""
+    threshold, heard = view.group.course.success_threshold, view.incident.heard
+    if not threshold or not heard or len(heard) >= _FUNCTIONS:
+        return False
+    return all(view.successes.get(function, 0) - before >= threshold for function, before in heard.items())
 
 
 def _notification(draft: _Draft, compose: Compose, *, now: datetime) -> NewRow:

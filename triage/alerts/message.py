@@ -169,12 +169,12 @@ def _first_at(view: GroupView) -> datetime | None:
 
 
 def _ended(view: GroupView) -> str:
-    incident = view.incident
-    if not view.ended or incident.opened_at is None or incident.last_at is None:
-        return view.ended
+    incident, ended = view.incident, _told(view.ended, 300)
+    if not ended or incident.opened_at is None or incident.last_at is None:
+        return ended
     length = timedelta(seconds=round((incident.last_at - incident.opened_at).total_seconds()))
     unsaid = f"; {view.unsaid:,} of them were only counted till now" if view.unsaid else ""
-    return f"{view.ended}; it failed for {show_duration(length)}{unsaid}"
+    return f"{ended}; it failed for {show_duration(length)}{unsaid}"
 
 
 def _accounts(view: GroupView) -> dict[str, int]:

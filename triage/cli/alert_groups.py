@@ -1,11 +1,11 @@
-"""``triage alerts list|show|ack``: what is the matter, and who takes it upon themselves."""
+"""``triage alerts list|show|ack|resolve``: what is the matter, who sees to it, and who says it is over."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -15,6 +15,7 @@ from triage.cli.people import person_options
 from triage.cli.storage import ask
 
 if TYPE_CHECKING:
+    from triage.changes import Settle
     from triage.settings import Settings
     from triage.stores.alertgroups import GroupRow, GroupStory
     from triage.stores.sqlite import SqliteStore
@@ -91,12 +92,42 @@ def ack(*, settings: Settings, names: Sequence[str], by: str, reason: str) -> No
     That is, until at least twice as many fail as was told, or it fails again after it was resolved. Something of
     another kind that fails in the same group is told all the same, and so is the end.
     """
-    done = [_ack(settings, name, by=by, reason=reason) for name in names]
+    from triage.alerts.acks import acknowledged  # noqa: PLC0415
+
+    not_done = "nobody was told of it yet, or it is over."
+    words = Words(acknowledged, by, reason, f"acknowledged by {by}", not_done)
+    done = [_say(settings, name, words) for name in names]
     sys.exit(0 if all(done) else 1)
 
 
-def _ack(settings: Settings, name: str, *, by: str, reason: str) -> bool:
-    from triage.alerts.acks import acknowledged  # noqa: PLC0415
+@click.command()
+@click.argument("names", metavar="CODE|GROUP...", nargs=-1, required=True)
+@person_options
+@settings_option
+def resolve(*, settings: Settings, names: Sequence[str], by: str, reason: str) -> None:
+    """Say that incidents are over, though not all that failed has healed: those who heard of them are told.
+
+    What fails after that is a new incident. Failures stay as they are: what is to be run again still is.
+    """
+    from triage.alerts.acks import closed  # noqa: PLC0415
+
+    not_done = "nobody was told of it yet, it fails at this moment, or it is over."
+    words = Words(closed, by, reason, f"resolved by {by}; the daemon tells those who heard of it", not_done)
+    done = [_say(settings, name, words) for name in names]
+    sys.exit(0 if all(done) else 1)
+
+
+class Words(NamedTuple):
+    """What a person says of an incident, and how that is answered."""
+
+    react: Callable[..., Settle]
+    by: str
+    reason: str
+    done: str
+    not_done: str
+
+
+def _say(settings: Settings, name: str, words: Words) -> bool:
     from triage.clock import SystemClock  # noqa: PLC0415
 
     now = SystemClock().now()
@@ -108,7 +139,7 @@ def _ack(settings: Settings, name: str, *, by: str, reason: str) -> bool:
             return keys
 
         def react(row: Any, facts: Any) -> Any:
-            settle = acknowledged(row, facts, by=by, reason=reason, now=now)
+            settle = words.react(row, facts, by=words.by, reason=words.reason, now=now)
             noted[:] = [bool(settle.changes.looked)]
             return settle
 
@@ -119,9 +150,9 @@ def _ack(settings: Settings, name: str, *, by: str, reason: str) -> bool:
     if len(keys) != 1:
         _unknown(name, keys)
     elif noted != [True]:
-        click.echo(f"triage: {shown(name)}: nobody was told of it yet, or it is over.", err=True)
+        click.echo(f"triage: {shown(name)}: {words.not_done}", err=True)
     else:
-        click.echo(f"{shown(name)}: acknowledged by {shown(by)}")
+        click.echo(f"{shown(name)}: {shown(words.done)}")
     return noted == [True]
 
 

@@ -70,6 +70,11 @@ class Heard:
     bad: int = 0
     streak: int = 0
 
+    @property
+    def succeeded(self) -> int:
+        """Successes of all runs."""
+        return self.successes + self.ok
+
 
 @dataclass(frozen=True, slots=True)
 class GateFacts:

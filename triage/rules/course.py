@@ -25,17 +25,19 @@ class Course:
         repeat_interval: no message before that when nothing is new but counts; nothing: at every ``group_interval``.
         repeat_factor: each further repeat waits this many times longer, up to ``repeat_max``.
         resolved: the receivers hear of its end.
-        quiet_for: it is resolved when nothing has failed for so long.
+        quiet_for: it is resolved when nothing has failed for so long; None: silence alone is no end.
         inhibited_by: rules; while a group of one of them is open, a group of this rule tells nobody.
+        success_threshold: it is resolved when each of its functions has succeeded so often since it failed; 0: never.
     """
 
     repeat_interval: timedelta = timedelta(hours=1)
     repeat_factor: float = 2.0
     repeat_max: timedelta = timedelta(hours=24)
     resolved: bool = True
-    quiet_for: timedelta = timedelta(hours=1)
+    quiet_for: timedelta | None = timedelta(hours=1)
     escalate: tuple[Escalation, ...] = ()
     inhibited_by: tuple[str, ...] = ()
+    success_threshold: int = 0
 
     def repeat_after(self, repeats: int) -> timedelta:
         """How long after the last message the next repeat may come, when there were so many without news."""
@@ -61,7 +63,8 @@ def course_json(course: Course) -> Mapping[str, Any]:
         "repeat_factor": course.repeat_factor,
         "repeat_max": course.repeat_max.total_seconds(),
         "resolved": course.resolved,
-        "quiet_for": course.quiet_for.total_seconds(),
+        "quiet_for": None if course.quiet_for is None else course.quiet_for.total_seconds(),
+        "success_threshold": course.success_threshold,
         "escalate": [{"after": step.after.total_seconds(), "to": list(step.to)} for step in course.escalate],
         "inhibited_by": list(course.inhibited_by),
     }
@@ -76,7 +79,8 @@ def course_of(written: Mapping[str, Any]) -> Course:
         repeat_factor=full["repeat_factor"],
         repeat_max=timedelta(seconds=full["repeat_max"]),
         resolved=full["resolved"],
-        quiet_for=timedelta(seconds=full["quiet_for"]),
+        quiet_for=None if full["quiet_for"] is None else timedelta(seconds=full["quiet_for"]),
+        success_threshold=full["success_threshold"],
         escalate=tuple(steps),
         inhibited_by=tuple(full["inhibited_by"]),
     )

@@ -19,6 +19,7 @@ from triage.rules.model import ABOUT_FAILURES, Cause, HoldPolicy, Mode, Severity
 from triage.rules.readers import (
     DURATION,
     NAME,
+    NEVER,
     PERCENT,
     Read,
     list_of,
@@ -26,6 +27,7 @@ from triage.rules.readers import (
     one_of,
     parse_duration,
     positive,
+    positive_or_never,
     read_date,
     read_flag,
     read_labels,
@@ -236,7 +238,16 @@ COURSE: Final[Mapping[str, Key]] = {
     "repeat_max": Key("No repeat waits longer than this. Default: 24h.", positive, DURATION_SCHEMA),
     "resolved": Key("Tell those who heard of it that it is over. Default: true.", read_flag, {"type": "boolean"}),
     "quiet_for": Key(
-        "It is over when nothing has failed for so long, or all has healed. Default: 1h.", positive, DURATION_SCHEMA
+        "It is over when nothing has failed for so long, or all has healed; never: silence alone is no end. "
+        "Default: 1h.",
+        positive_or_never,
+        {"anyOf": [DURATION_SCHEMA, {"const": NEVER}]},
+    ),
+    "success_threshold": Key(
+        "It is also over when each of its functions has succeeded so many times since it last failed, 1 to 1000000. "
+        "Default: successes end nothing.",
+        whole(1, 1_000_000),
+        {"type": "integer", "minimum": 1, "maximum": 1_000_000},
     ),
     "escalate": Key(
         "Who hears of it, too, when nobody has acknowledged it: a list of `after` (since the first message) and `to`.",

@@ -16,6 +16,8 @@ DURATION: Final = r"(\d{1,9}(?:\.\d{1,3})?)\s?(ms|s|m|h|d)"
 PERCENT: Final = r"\d{1,3}(?:\.\d{1,2})?\s?%"
 NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
 LONGEST: Final = timedelta(days=366)
+NEVER: Final = "never"
+"""Stands where a duration may, for none at all."""
 
 
 def parse_duration(value: Any) -> timedelta:
@@ -49,6 +51,11 @@ def positive(value: Any) -> timedelta:
     if not duration:
         raise wrong("expected more than nothing", "such as 90s, 5m, 2h, 1d")
     return duration
+
+
+def positive_or_never(value: Any) -> timedelta | None:
+    """A duration longer than nothing, or None for `NEVER`."""
+    return None if value == NEVER else positive(value)
 
 
 def read_date(value: Any) -> date:

@@ -174,7 +174,8 @@ class RetentionSettings(Group):
     """Messages of failures that are over: what a function was called with, and what it answered. They cannot be run
     again, explained or back-tested afterwards; what was decided and done stays."""
     decisions: Duration = timedelta(days=400)
-    """All that is left of failures that are over: decisions, attempts, alerts, deliveries, and what people did."""
+    """All that is left of failures that are over: decisions, attempts, alerts, deliveries, and what people did; and
+    when a function was last heard of."""
     quarantine: Duration = timedelta(days=90)
     """Messages that could not be read."""
 

@@ -19,7 +19,7 @@ from triage.incident import OPEN, GroupState, Incident
 from triage.rules.model import Cause
 from triage.silence import Silenced
 from triage.states import Event, State, advance
-from triage.stores import alertrows, silences
+from triage.stores import alertrows, silences, standings
 from triage.stores.law import texts
 from triage.stores.records import IS_OPEN, insert, instant, instant_of
 
@@ -125,9 +125,15 @@ def group_view(
         rules = json.dumps(view.group.course.inhibited_by)
         cause = connection.execute(_CAUSE, {"key": key, "rules": rules}).fetchone()
         view = replace(view, cause=cause[0] if cause else "")
+    if view.group.course.success_threshold:
+        failing = {*incident.heard, *(kind.labels["function"] for kind in kinds)}
+        view = replace(view, successes=standings.succeeded(connection, failing))
     if now is None or not wants_states(view, now=now):
         return view
-    return replace(view, states=states_of(connection, key, incident, flushes=view.flushes))
+    view = replace(view, states=states_of(connection, key, incident, flushes=view.flushes))
+    if view.causes or not view.states.get(State.HEALED):
+        return view
+    return replace(view, healed_by=dict(connection.execute(_HEALED_BY, (key, incident.first)).fetchall()))
 
 
 def storm_view(connection: sqlite3.Connection, *, now: datetime, groups: bool = False) -> StormView:
@@ -175,6 +181,15 @@ _STATES: Final = """
         SELECT coalesce(l.state, '') AS state FROM alerts a LEFT JOIN lineages l USING (root)
         WHERE a.group_key = ? AND a.flush >= ?
     ) GROUP BY state"""
+_HEALED_BY: Final = f"""
+    SELECT coalesce(
+        (SELECT o.payload ->> '$.origin' FROM outbox o
+            WHERE o.root = l.root AND o.kind = 'rerun' AND o.payload ->> '$.attempt' = l.attempt LIMIT 1),
+        (SELECT k.origin FROM envelopes e JOIN lineage_links k ON k.key = e.request_id
+            WHERE e.root = l.root AND e.attempt > 0 AND e.attempt = l.attempt LIMIT 1), '') AS origin,
+        count(DISTINCT l.root)
+    FROM alerts a JOIN lineages l USING (root)
+    WHERE a.group_key = ? AND a.flush >= ? AND l.state = '{State.HEALED.value}' GROUP BY 1"""
 _KINDS: Final = f"""
     SELECT kind, (SELECT labels FROM alert_kinds k WHERE k.key = kind), cause, count(*), min(at), max(at)
     {_WAITING} GROUP BY kind, cause ORDER BY kind"""

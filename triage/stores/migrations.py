@@ -325,3 +325,9 @@ def m010_arrivals(db: Database) -> None:
     db.execute(
         "INSERT INTO arrivals SELECT function, source, max(received_at) FROM envelopes GROUP BY function, source"
     )
+
+
+@MIGRATIONS()
+def m011_successes(db: Database) -> None:
+    """How often each function has succeeded, for alert groups that this may end."""
+    db.execute("ALTER TABLE functions ADD COLUMN succeeded INTEGER NOT NULL DEFAULT 0")

@@ -29,6 +29,8 @@ class Cutoffs:
         failures: the messages of failures that are over, that is, what functions were called with and answered.
         decisions: what is left of failures that are over: the story, the decisions, the alerts, what people did.
         quarantine: messages that could not be read.
+
+    When a function was last heard of is kept as long as decisions.
     """
 
     successes: datetime | None = None
@@ -187,6 +189,10 @@ def _silenced(connection: sqlite3.Connection, ids: Sequence[int]) -> int:
     return connection.execute(f"DELETE FROM silenced WHERE rowid IN {_IDS}", {"ids": json.dumps(ids)}).rowcount
 
 
+def _arrivals(connection: sqlite3.Connection, ids: Sequence[int]) -> int:
+    return connection.execute(f"DELETE FROM arrivals WHERE rowid IN {_IDS}", {"ids": json.dumps(ids)}).rowcount
+
+
 STAGES: Final[Mapping[str, _Stage]] = {
     "successes": _Stage(
         "successes",
@@ -256,6 +262,12 @@ STAGES: Final[Mapping[str, _Stage]] = {
         FROM quarantine WHERE id > :after ORDER BY id LIMIT :scan""",
         _rows("quarantine", "quarantined"),
         in_order=True,
+    ),
+    "arrivals": _Stage(  # of functions that are there no more; of which nothing has come counts from the start then
+        "decisions",
+        """SELECT rowid AS number, at AS ended, 1 AS may_go
+        FROM arrivals WHERE rowid > :after ORDER BY rowid LIMIT :scan""",
+        _arrivals,
     ),
 }
 """In this order: what refers to others goes before them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
@@ -27,11 +28,13 @@ _SAVE: Final = insert(
 )
 _HEAR: Final = insert(
     "functions",
-    ("function", "credit", "ok", "bad", "streak", "heard"),
+    ("function", "credit", "ok", "bad", "streak", "heard", "succeeded"),
     """ON CONFLICT (function) DO UPDATE SET credit = credit + excluded.credit, ok = ok + excluded.ok,
     bad = bad + excluded.bad, streak = CASE WHEN excluded.ok THEN excluded.streak ELSE streak + excluded.streak END,
-    heard = max(heard, excluded.heard)""",
+    heard = max(heard, excluded.heard), succeeded = succeeded + excluded.succeeded""",
 )
+_SUCCEEDED: Final = """
+    SELECT function, succeeded FROM functions WHERE function IN (SELECT value FROM json_each(?))"""
 _GATES: Final = ", ".join(f"'{gate}'" for gate in AWAITED)
 _WAITING: Final = f"SELECT count(*) FROM outbox WHERE gate IN ({_GATES}) AND function = ?"
 _LET_GO: Final = f"""
@@ -55,6 +58,12 @@ def save(connection: sqlite3.Connection, standings: Iterable[Standing]) -> None:
 def hear(connection: sqlite3.Connection, heard: Iterable[Heard]) -> None:
     """Add what a batch of results tells of each function."""
     connection.executemany(_HEAR, map(_heard_record, heard))
+
+
+def succeeded(connection: sqlite3.Connection, functions: Iterable[str]) -> Mapping[str, int]:
+    """How often each of these has succeeded, of those that have."""
+    names = json.dumps(list(map(text, functions)))
+    return {name: count for name, count in connection.execute(_SUCCEEDED, (names,)) if count}
 
 
 def waiting(connection: sqlite3.Connection, function: str) -> int:
@@ -103,6 +112,8 @@ def _standing_of(row: Mapping[str, Any]) -> Standing:
 
 
 def _heard_record(heard: Heard) -> Record:
-    """What is added to a function: its name, successes of first runs, results of re-runs, whether it has succeeded."""
-    succeeded = heard.successes > 0 or heard.ok > 0
-    return (text(heard.function), float(heard.successes), heard.ok, heard.bad, heard.streak, int(succeeded))
+    """What is added to a function: its name, successes of first runs, results of re-runs, whether it has succeeded, and
+    how often.
+    """
+    name, total = text(heard.function), heard.succeeded
+    return (name, float(heard.successes), heard.ok, heard.bad, heard.streak, int(total > 0), total)

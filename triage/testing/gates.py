@@ -31,6 +31,8 @@ class Gates:
     switches: list[Switch] = field(default_factory=list)
     standings: dict[str, Standing] = field(default_factory=dict)
     """By function."""
+    succeeded: Counter[str] = field(default_factory=Counter)
+    """How often each function has."""
 
     def unfinished(self) -> list[Row]:
         """Outbox rows that can be claimed, now or later."""
@@ -81,6 +83,7 @@ class Gates:
         """Add what a batch of results tells of a function."""
         known = self.standing(heard.function)
         breaker, budget = known.breaker, known.budget
+        self.succeeded[heard.function] += heard.succeeded
         self.standings[heard.function] = replace(
             known,
             budget=replace(budget, credit=budget.credit + heard.successes),
@@ -89,7 +92,7 @@ class Gates:
                 ok=breaker.ok + heard.ok,
                 bad=breaker.bad + heard.bad,
                 streak=heard.streak if heard.ok else breaker.streak + heard.streak,
-                heard=breaker.heard or heard.successes > 0 or heard.ok > 0,
+                heard=breaker.heard or heard.succeeded > 0,
             ),
         )
 

@@ -50,7 +50,20 @@ def group_view(tables: Tables, key: str, *, now: datetime) -> GroupView | None:
     own = [alert for alert in tables.alerts.values() if alert["group_key"] == key]
     roots = [alert["root"] for alert in own if alert["flush"] is None or alert["flush"] >= first]
     states = Counter(tables.lineages[root]["state"] if root else "" for root in roots)
-    return replace(view, states=states) if wants_states(view, now=now) else view
+    if view.group.course.success_threshold:
+        failing = {*incident.heard, *(kind.labels["function"] for kind in view.kinds)}
+        view = replace(view, successes={name: tables.succeeded[name] for name in failing if tables.succeeded[name]})
+    if not wants_states(view, now=now):
+        return view
+    healed = {root for root in roots if root and tables.lineages[root]["state"] == "healed"} if not waiting else set()
+    return replace(view, states=states, healed_by=Counter(_origin(tables, root) for root in healed))
+
+
+def _origin(tables: Tables, root: str) -> str:
+    """Who wanted the last attempt of a lineage."""
+    last = tables.lineages[root]["attempt"]
+    links = (link for link in tables.links.values() if (link["root"], link["attempt"]) == (root, last))
+    return next((link["origin"] for link in links if link["origin"]), "")
 
 
 def storm_view(tables: Tables, *, now: datetime) -> StormView:
