@@ -33,7 +33,7 @@ def test_silence_is_told_to_each_receiver_once():
     found = look(("img-a", "smq", NOW - 7 * HOUR), ("pay", "smq", NOW))
     (first, second) = texts(found)
     assert first[:2] == ("ops", "critical")
-    assert first[2].startswith("[critical] function img-*: nothing has arrived for 6:00:00 #")
+    assert first[2].startswith("[critical] function img-*: nothing has arrived for 6h #")
     assert second[0] == "boss"
     assert "2026-03-01 05:00:00 UTC" in found.changes.rows[0].payload["body"]
     assert look(("img-a", "smq", NOW - 7 * HOUR), payload=found.payload).changes.rows == ()

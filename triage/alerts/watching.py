@@ -13,6 +13,7 @@ from typing import Final
 
 from triage.alerts.wording import instant, printable
 from triage.changes import Changes, NewRow, OutboxRow, RowFacts, RowKind, Settle
+from triage.rules.readers import show_duration
 
 _LOOK: Final = timedelta(minutes=5)
 """How often it is looked whether something has come again, at the most."""
@@ -80,7 +81,7 @@ def _messages(watch: Watch, last: datetime | None, told: str, *, now: datetime) 
         title = f"[info] {what}: messages arrive again #{code}"
         body = f"{came} Nothing had come, as was told at {instant(datetime.fromisoformat(told))}."
     else:
-        title = f"[{severity}] {what}: nothing has arrived for {watch.within} #{code}"
+        title = f"[{severity}] {what}: nothing has arrived for {show_duration(watch.within)} #{code}"
         body = (
             f"{came}\nEither nothing runs there, or its results do not reach the queue, or nobody reads that.\n"
             "Look: triage status; is the function invoked, and is its destination set?"
