@@ -118,6 +118,7 @@ class World:
                 clock=self.clock,
                 quarantine=AlertPolicy(group_wait=timedelta(seconds=5)),
                 committed=outbox.poke,
+                elsewhere=timedelta(hours=1),
             )
             stop = asyncio.Event()
             tasks = [asyncio.create_task(consumer.run(stop)), asyncio.create_task(outbox.run(stop))]

@@ -292,6 +292,7 @@ async def build(
             quarantine=quarantine_policy(settings),
             committed=outbox.poke,
             labels=labels_of(settings.labels),
+            elsewhere=settings.reruns.elsewhere_within,
             limit=limit,
             work=work,
             traces=traces,

@@ -89,15 +89,17 @@ class Consumer:
         work: Work | None = None,
         traces: Traces | None = None,
         redaction: Redaction = NOTHING,
+        elsewhere: timedelta = timedelta(0),
     ) -> None:
         """``rules`` gives the set in force, ``batch`` bounds what is committed at once (and what waits for that, once
         more), ``committed`` is called after each commit (it wakes the outbox), ``limit`` is how long a stage may stand
-        still, ``work`` is counted up, ``redaction`` is what must not be told nor stored in the clear.
+        still, ``work`` is counted up, ``redaction`` is what must not be told nor stored in the clear. Re-runs made
+        elsewhere are joined to failures to which something happened within ``elsewhere``; 0 is never.
         """
         self._work, self._traces, self._redaction = work or Work(), traces, redaction
         self._intakes, self._store, self._rules, self._clock = intakes, store, rules, clock
         self._quarantine, self._committed, self._labels = quarantine, committed, labels
-        self._group = min(_GROUP, batch)
+        self._elsewhere, self._group = elsewhere, min(_GROUP, batch)
         self._queue: asyncio.Queue[list[Taken]] = asyncio.Queue(batch // self._group)
         self._held: dict[int, Taken] = {}
         self._acks: dict[asyncio.Task[None], datetime] = {}
@@ -218,7 +220,11 @@ class Consumer:
         while True:
             try:
                 rules = self._rules()
-                snapshot = await self._store.load_facts(arrivals, rates_at=now if rules.names & NEED_RATES else None)
+                snapshot = await self._store.load_facts(
+                    arrivals,
+                    rates_at=now if rules.names & NEED_RATES else None,
+                    elsewhere_since=now - self._elsewhere if self._elsewhere else None,
+                )
                 decisions = decide_batch(arrivals, snapshot, rules, now=now)
                 commit = Commit(
                     now=now,

@@ -59,7 +59,7 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    """Ask the provider how the task of the current attempt ended."""
+    """Ask the provider how the task of the current attempt ended, or the one that may be the next, made elsewhere."""
 
     task_id: TaskId
     attempt: int
@@ -147,7 +147,7 @@ def decide_by(match: Match, facts: Facts, *, request_id: RequestId, outcome: Out
     def verdict(rule: Rule | None, also: tuple[Rule, ...]) -> _Verdict:
         if outcome is Outcome.FAILED:
             return _failed(request_id, facts, rule, also, now=now)
-        return _not_failed(outcome, facts, rule, also)
+        return _not_failed(request_id, outcome, facts, rule, also)
 
     rule, also = _deciding(match.rules)
     reason, effects, lineage = verdict(rule, also)
@@ -177,13 +177,19 @@ def _deciding(rules: Sequence[Rule]) -> tuple[Rule | None, tuple[Rule, ...]]:
     return rule, tuple(each for each in rules if each is not rule)
 
 
-def _not_failed(outcome: Outcome, facts: Facts, rule: Rule | None, also: tuple[Rule, ...]) -> _Verdict:
+def _not_failed(
+    request_id: RequestId, outcome: Outcome, facts: Facts, rule: Rule | None, also: tuple[Rule, ...]
+) -> _Verdict:
     told = tuple(
         Alert(Cause.MATCHED, each.alert, each) for each in (rule, *also) if each is not None and each.alert is not None
     )
     lineage = facts.lineage
     if lineage is None:
         return Reason.SUCCEEDED, told, None
+    if outcome is Outcome.AMBIGUOUS and facts.elsewhere:
+        # Who stopped a re-run of his own has not mended anything: it belongs to the failure only once it has succeeded.
+        # Without a task id of somebody's choosing it is the request id.
+        return Reason.AMBIGUOUS, (Resolve(TaskId(request_id), lineage.attempt), *told), None
     if outcome is Outcome.AMBIGUOUS:
         # Success or stopped. Only a tracked task can be stopped, and a tracked task can be asked about.
         attempt = lineage.attempt if facts.attempt is None else facts.attempt

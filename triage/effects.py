@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from triage.changes import AlertGroup, Changes, Decided, NewAlert, NewRow, RowKind
 from triage.decide import Alert, Decision, Hold, Reason, Rerun, Resolve, policy_of_rule
-from triage.envelope import FunctionRef
+from triage.envelope import FunctionRef, RequestId
 from triage.errors import Problem
 from triage.facts import Arrival, Lineage
 from triage.reruns.event import unfit_text
@@ -30,9 +30,16 @@ MANUAL: Final = RerunPolicy(max_attempts=100, give_up_after=timedelta(hours=6))
 def decided(arrival: Arrival, decision: Decision) -> Decided:
     """All rows that storing one decision entails."""
     envelope, lineage = arrival.envelope, decision.lineage
+    event = payload_key(envelope.function.label, envelope.request_payload)
+    known = decision.facts.lineage
     if lineage is None:
         told = [_new_alert(arrival, effect) for effect in _told_once(arrival, decision)]
-        return Decided(arrival, decision, Changes(alerts=tuple(told)), "")
+        asked = [
+            _resolve_row(arrival, known, effect, elsewhere=True)
+            for effect in decision.effects
+            if isinstance(effect, Resolve) and known is not None
+        ]
+        return Decided(arrival, decision, Changes(rows=tuple(asked), alerts=tuple(told)), event)
     rows: list[NewRow] = []
     links: list[Link] = []
     cancel: tuple[str, ...] = ()
@@ -51,18 +58,21 @@ def decided(arrival: Arrival, decision: Decision) -> Decided:
                 rows.append(_hold_row(arrival, lineage, effect, decision.rule))
     alerts = [_new_alert(arrival, effect, root=lineage.root) for effect in _told_once(arrival, decision)]
     if lineage.root != envelope.request_id:
-        links.append(Link(envelope.request_id, lineage.root, answered))
+        origin = Origin.ELSEWHERE if decision.facts.elsewhere else None
+        links.append(Link(envelope.request_id, lineage.root, answered, origin))
         if answered and not asks:
             # The result is here: nobody need wait for it, nor submit what evidently was submitted.
-            # A late success ends the later attempt, too: it need not be submitted any more.
-            healed = {lineage.attempt} if decision.reason is Reason.HEALED else set()
-            for task in (task_id(lineage.root, attempt) for attempt in sorted({answered} | healed)):
-                cancel += (expect_key(task), resolve_key(task), task)
-    before = decision.facts.lineage
-    if before is not None and before.state is State.HELD and lineage.state is not State.HELD:
+            over = {answered}
+            if decision.reason is Reason.HEALED:  # a late success ends the later attempt, too
+                over.add(lineage.attempt)
+            if decision.facts.elsewhere:  # our own before it is not wanted any more, unless it runs already
+                over.add(answered - 1)
+            for attempt in sorted(over):
+                cancel += awaited(lineage.root, attempt)
+    if known is not None and known.state is State.HELD and lineage.state is not State.HELD:
         cancel += (hold_key(lineage.root),)
     changes = Changes((lineage,), tuple(links), tuple(rows), tuple(alerts), cancel)
-    return Decided(arrival, decision, changes, payload_key(envelope.function.label, envelope.request_payload))
+    return Decided(arrival, decision, changes, event)
 
 
 def _told_once(arrival: Arrival, decision: Decision) -> list[Alert]:
@@ -184,7 +194,7 @@ def _detail(arrival: Arrival, alert: Alert, *, root: str) -> str:
     return ""
 
 
-def _resolve_row(arrival: Arrival, lineage: Lineage, effect: Resolve) -> NewRow:
+def _resolve_row(arrival: Arrival, lineage: Lineage, effect: Resolve, *, elsewhere: bool = False) -> NewRow:
     return NewRow(
         key=resolve_key(effect.task_id),
         kind=RowKind.RESOLVE,
@@ -196,6 +206,7 @@ def _resolve_row(arrival: Arrival, lineage: Lineage, effect: Resolve) -> NewRow:
             "task_id": effect.task_id,
             "function": _function(arrival.envelope.function, ""),
             "alert": alert_plan(arrival, None),
+            **({"elsewhere": True} if elsewhere else {}),
         },
     )
 
@@ -253,6 +264,12 @@ def policy_of(plan: Mapping[str, Any]) -> AlertPolicy:
         group_interval=timedelta(seconds=plan["group_interval"]),
         course=course_of(plan.get("course", {})),  # not there in a row of an older version
     )
+
+
+def awaited(root: RequestId, attempt: int) -> tuple[str, ...]:
+    """Keys of the rows by which an attempt is submitted, and its result waited for and asked for."""
+    task = task_id(root, attempt)
+    return (expect_key(task), resolve_key(task), task)
 
 
 def expect_key(task: TaskId) -> str:

@@ -85,6 +85,11 @@ def explain(
 
 def _gates(arrival: Arrival, facts: Facts, decision: Decision, *, now: datetime) -> Iterator[Gate]:
     rule = decision.rule
+    if facts.elsewhere and facts.lineage is not None:
+        text = f"somebody has run {facts.lineage.root} again elsewhere: this is the result, of re-run {facts.attempt}"
+        yield Gate("elsewhere", open=True, text=text)
+    if facts.apart:
+        yield Gate("elsewhere", open=False, text=facts.apart)
     if arrival.envelope.outcome is not Outcome.FAILED:
         yield from _of_result(decision)
         return

@@ -10,7 +10,7 @@ from typing import Final
 from triage.envelope import Envelope, RequestId
 from triage.fingerprint import fingerprint
 from triage.reruns.event import Unfit, unfit
-from triage.states import State
+from triage.states import CLOSED, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +170,10 @@ class Facts:
     """Which attempt of the lineage it is the result of, where its request id tells; else it is the latest one's."""
     unfit: Unfit | None = None
     """Why its event cannot be run again."""
+    elsewhere: bool = False
+    """It is the result of ``attempt``, which somebody made elsewhere; the lineage counts it already."""
+    apart: str = ""
+    """Of which failure it may be such a result, and why it is not taken for one."""
 
     @property
     def is_late(self) -> bool:
@@ -186,6 +190,10 @@ class Snapshot:
     """By the request id of the envelope that belongs to it, not by root."""
     attempts: dict[RequestId, int] = field(default_factory=dict)
     """By the same, where that tells it."""
+    elsewhere: set[RequestId] = field(default_factory=set)
+    """Those that belong to theirs as the next attempt, which somebody made elsewhere."""
+    apart: dict[RequestId, str] = field(default_factory=dict)
+    """Those that may, with the reason why they do not."""
     groups: dict[str, GroupFacts] = field(default_factory=dict)
     rates: bool = False
     """Whether rates of groups were read."""
@@ -193,12 +201,22 @@ class Snapshot:
     def of(self, arrival: Arrival) -> Facts:
         """The facts about one envelope of the batch."""
         request_id = arrival.envelope.request_id
+        lineage, attempt = self.lineages.get(request_id), self.attempts.get(request_id)
+        elsewhere = request_id in self.elsewhere
+        if elsewhere and lineage is not None:
+            if lineage.state in CLOSED:  # one before it in the batch has ended it
+                lineage, elsewhere = None, False
+            else:
+                attempt = lineage.attempt + 1
+                lineage = lineage.moved(lineage.state, attempt=attempt)
         return Facts(
             seen_digest=self.seen.get(request_id),
-            lineage=self.lineages.get(request_id),
+            lineage=lineage,
             group=self.groups.get(arrival.fingerprint),
-            attempt=self.attempts.get(request_id),
+            attempt=attempt,
             unfit=unfit(arrival.envelope),
+            elsewhere=elsewhere,
+            apart=self.apart.get(request_id, ""),
         )
 
 

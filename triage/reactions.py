@@ -13,15 +13,15 @@ from typing import Any, Final
 
 from triage.changes import Changes, NewAlert, NewRow, OutboxRow, RowFacts, RowKind, Settle
 from triage.deed import Deed
-from triage.effects import alert_group, expect_key, hold_key, policy_of
+from triage.effects import alert_group, awaited, expect_key, hold_key, policy_of
 from triage.envelope import FunctionRef, RequestId
 from triage.errors import TooLate
 from triage.facts import Lineage
 from triage.reruns.backoff import next_delay, spread_of
 from triage.reruns.gate import Gate
-from triage.reruns.lineage import Link, TaskId
+from triage.reruns.lineage import Link, Origin, TaskId
 from triage.rules.model import Cause
-from triage.states import TRANSITIONS, Event, RowState, State, advance
+from triage.states import CLOSED, TRANSITIONS, Event, RowState, State, advance
 
 ASK_AGAIN: Final = timedelta(seconds=5)
 """First delay before asking the provider about a submit without an answer: a task is not visible for about 3 s."""
@@ -128,6 +128,8 @@ def resolved(row: OutboxRow, facts: RowFacts, *, status: str | None, now: dateti
 
     Only a tracked task can be stopped, so an ambiguous result of an unknown task is a success.
     """
+    if row.payload.get("elsewhere"):
+        return _made_elsewhere(row, facts, status=status, now=now)
     overdue = row.kind is RowKind.EXPECT
     lineage = facts.lineage
     task = TaskId(row.payload["task_id"])
@@ -151,6 +153,29 @@ def resolved(row: OutboxRow, facts: RowFacts, *, status: str | None, now: dateti
     if overdue:
         return settle
     return replace(settle, changes=replace(settle.changes, cancel=over))
+
+
+def _made_elsewhere(row: OutboxRow, facts: RowFacts, *, status: str | None, now: datetime) -> Settle:
+    """What the provider says of a task that may be a re-run which somebody made elsewhere: a success ends the failure,
+    and our own re-run that was to come; anything else leaves all as it is.
+    """
+    lineage = facts.lineage
+    if lineage is None or lineage.state in CLOSED:
+        return Settle.done(note="the failure is over already")
+    if status in _UNFINISHED or lineage.state is State.UNKNOWN:
+        # Whether our own was submitted is being found out: its result must find its way home.
+        waits = f"the provider says {status}" if status in _UNFINISHED else "our own re-run is being asked about"
+        return Settle.retry(due_at=now + ASK_AGAIN, note=waits)
+    if status not in ("Succeeded", None):
+        return Settle.done(note=f"made elsewhere; the provider says {status}, so it ends nothing")
+    attempt = lineage.attempt + 1
+    moved = lineage.moved(advance(lineage.state, Event.SUCCEEDED), attempt=attempt)
+    link = Link(row.payload["request_id"], lineage.root, attempt, Origin.ELSEWHERE)
+    held = (hold_key(lineage.root),) if lineage.state is State.HELD else ()
+    note = f"re-run {attempt}, made elsewhere, has succeeded"
+    return Settle.done(
+        note=note, changes=Changes((moved,), (link,), cancel=(*awaited(lineage.root, lineage.attempt), *held))
+    )
 
 
 def function_of(payload: Mapping[str, Any]) -> FunctionRef:

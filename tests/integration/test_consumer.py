@@ -734,9 +734,9 @@ def test_rates_are_not_read_when_no_rule_mentions_them():
     class Asked(MemoryStore):
         rates: set
 
-        async def load_facts(self, arrivals, *, rates_at=None):
+        async def load_facts(self, arrivals, *, rates_at=None, **how):
             self.rates = {rates_at}
-            return await super().load_facts(arrivals, rates_at=rates_at)
+            return await super().load_facts(arrivals, rates_at=rates_at, **how)
 
     async def scenario():
         async with World(store=Asked()).running() as w:

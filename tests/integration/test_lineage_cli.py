@@ -142,3 +142,55 @@ def test_a_re_run_that_was_refused_says_why(tmp_path):
     told = json.loads(CliRunner(env=env).invoke(cli, ["lineage", "1-root", "--json"]).stdout)
     assert (told["attempts"][1]["result"], told["attempts"][1]["detail"]) == ("refused", "no such function")
     assert "re-run 1, automatic: no such function" in [each["detail"] for each in told["happenings"]]
+
+
+EVENT = '{"order": "4711"}'
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """A failure that somebody runs again in the console, first in vain, then with success; and a timer's two runs."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+
+    async def take(store, *envelopes, minutes):
+        now = NOW + minutes * MINUTE
+        arrivals = [make.arrived(envelope, at=now) for envelope in envelopes]
+        snapshot = await store.load_facts(arrivals, elsewhere_since=now - 60 * MINUTE)
+        items = tuple(
+            decided(a, d) for a, d in zip(arrivals, decide_batch(arrivals, snapshot, AGAIN, now=now), strict=True)
+        )
+        await store.commit(Commit(now=now, rule_set=AGAIN.digest, decided=items))
+
+    async def main():
+        store = await SqliteStore.open(folder / "triage.db")
+        await take(store, *(make.success(f"0-{n}", payload=f"another event, {n}") for n in range(4)), minutes=0)
+        await take(store, make.envelope("1-root", payload=EVENT), minutes=0)
+        await take(store, make.envelope("2-console", payload=EVENT), minutes=1)
+        await take(store, make.success("3-console", payload=EVENT), minutes=2)
+        for minute in (3, 4):
+            tick = make.envelope(f"4-tick{minute}", payload='{"job": "nightly"}', arn=make.ARN + "-timer")
+            await take(store, tick, minutes=minute)
+        await store.close()
+
+    asyncio.run(main())
+    env = {"TRIAGE_STATE_DIR": str(folder), "TRIAGE_CONFIG": None, "COLUMNS": "200"}
+    return lambda *arguments: CliRunner(env=env).invoke(cli, ["lineage", *arguments])
+
+
+@pytest.mark.parametrize("name", ["1-root", "2-console", "3-console"])
+def test_what_was_run_again_elsewhere_is_part_of_the_story(elsewhere, name):
+    told = json.loads(elsewhere(name, "--json").stdout)
+    rows = [(each["origin"], each["request_id"], each["result"]) for each in told["attempts"]]
+    assert rows == [
+        ("", "1-root", "failed"),
+        ("automatic", "", "cancelled"),
+        ("elsewhere", "2-console", "failed"),
+        ("elsewhere", "3-console", "succeeded"),
+    ]
+    assert told["state"] == "healed"
+    assert "re-run 3, made elsewhere, of my-fc-job, request 3-console" in elsewhere(name).stdout
+
+
+def test_what_stays_apart_says_of_which_failure_it_may_be_a_re_run(elsewhere):
+    told = elsewhere("4-tick4").stdout
+    assert "apart      may be a re-run of 4-tick3 made elsewhere, but too few different events of the function" in told

@@ -18,7 +18,7 @@ class Attempt:
     """One run of the task: 0 is the first, the others are re-runs.
 
     ``origin`` is empty for the first, and where it was not kept. ``result`` is one of planned, submitting, running,
-    succeeded, failed, refused, ended; ``detail`` says more.
+    succeeded, failed, refused, cancelled, ended; ``detail`` says more.
     """
 
     number: int
@@ -90,6 +90,8 @@ def _result(row: Row | None, result: Row | None) -> tuple[str, str]:
             return "refused", row["note"] if row else ""
         case "done":
             return "running", ""
+        case "cancelled":
+            return "cancelled", row["note"] if row else ""
     return "ended", row["note"] if row else "nothing more is kept"
 
 
@@ -110,6 +112,7 @@ _ORDER: Final = {
     "failed": 0,
     "succeeded": 0,
     "ended": 0,
+    "apart": 1,
     "decided": 1,
     "ordered": 2,
     "approved": 2,
@@ -122,11 +125,15 @@ _ORDER: Final = {
 def _of_member(member: Row) -> Iterator[Happening]:
     number = member["attempt"]
     run = f"re-run {number}" if number else "first run"
+    if number and member["facts"].get("elsewhere"):
+        run += ", made elsewhere,"
     what = {"failed": "failed", "succeeded": "succeeded"}.get(member["outcome"], "ended")
     error = f": {_error(member)}" if what == "failed" else ""
     yield Happening(
         _at(member["received_at"]), what, f"{run} of {member['function']}, request {member['request_id']}{error}"
     )
+    if apart := member["facts"].get("apart"):
+        yield Happening(_at(member["decided_at"]), "apart", apart)
     if member["reason"] in ("healed", "succeeded"):
         return
     rule = f"rule {member['rule_id']}" if member["rule_id"] else "no rule"

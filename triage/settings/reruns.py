@@ -50,6 +50,10 @@ class RerunSettings(Group):
     """Pause until a single re-run finds out whether it helps again; doubled each time when it does not."""
     breaker_pause_max: Positive = timedelta(minutes=10)
     """The longest pause."""
+    elsewhere_within: Duration = timedelta(hours=12)
+    """A result belongs to an open failure with the same event as a re-run that somebody made elsewhere, in the console
+    say, if something happened to that failure no longer ago than this and nothing else comes into question. ``0s`` =
+    never."""
     stop_file: Path = Path("STOP")
     """While this file exists, nothing is run again; relative to ``state_dir``. Its first line is shown as the
     reason."""

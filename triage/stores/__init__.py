@@ -220,12 +220,15 @@ class Places:
 class Store(Protocol):
     """Durable state of one triage installation."""
 
-    async def load_facts(self, arrivals: Sequence[Arrival], *, rates_at: datetime | None = None) -> Snapshot:
+    async def load_facts(
+        self, arrivals: Sequence[Arrival], *, rates_at: datetime | None = None, elsewhere_since: datetime | None = None
+    ) -> Snapshot:
         """Read, in one go, everything deciding this batch may need to know.
 
         ``rates_at`` is the instant of the decision when rules mention rates of groups, which are only read then.
-        A lineage is joined by request id or task id, or, for a result that overtook the answer to its own submit, by
-        function and payload of an attempt whose submit is under way. A reconstructed envelope is known by both ids.
+        A lineage is joined by request id or task id (a reconstructed envelope is known by both); or, for a result that
+        overtook the answer to its own submit, by function and payload of an attempt whose submit is under way; or, with
+        ``elsewhere_since``, as `triage.reruns.elsewhere` says.
         """
         ...
 

@@ -51,6 +51,10 @@ def facts_json(facts: Facts, labels: Mapping[str, str], *, now: datetime) -> str
     more = f',"labels":{json_text(labels)}' if labels else ""
     if facts.attempt is not None:
         more += f',"attempt":{facts.attempt}'
+    if facts.elsewhere:
+        more += ',"elsewhere":true'
+    if facts.apart:
+        more += f',"apart":{json_text(facts.apart)}'
     if facts.unfit is not None:
         more += f',"unfit":"{facts.unfit}"'
     if facts.group is not None:
@@ -141,7 +145,15 @@ def facts_of(value: Mapping[str, Any]) -> tuple[Facts, datetime]:
         recent = tuple(known["recent"]) if "recent" in known else None
         group = group_facts([known[name] for name in GROUP_FACTS], recent=recent)
     unfit = Unfit(value["unfit"]) if "unfit" in value else None
-    return Facts(lineage=lineage, group=group, attempt=value.get("attempt"), unfit=unfit), instant_of(value["now"])
+    facts = Facts(
+        lineage=lineage,
+        group=group,
+        attempt=value.get("attempt"),
+        unfit=unfit,
+        elsewhere=value.get("elsewhere", False),
+        apart=value.get("apart", ""),
+    )
+    return facts, instant_of(value["now"])
 
 
 def group_facts(row: Sequence[Any], *, recent: tuple[float, ...] | None) -> GroupFacts:

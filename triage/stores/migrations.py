@@ -331,3 +331,10 @@ def m010_arrivals(db: Database) -> None:
 def m011_successes(db: Database) -> None:
     """How often each function has succeeded, for alert groups that this may end."""
     db.execute("ALTER TABLE functions ADD COLUMN succeeded INTEGER NOT NULL DEFAULT 0")
+
+
+@MIGRATIONS()
+def m012_events(db: Database) -> None:
+    """Failures by the event they began with, and how often events come again (`triage.reruns.elsewhere`)."""
+    db.execute("CREATE INDEX idx_lineages_event ON lineages(payload_key, started_at)")
+    _create(db, "event_samples", "function since runs before")

@@ -29,6 +29,7 @@ from triage.stores import (
     RulesState,
     Totals,
     decisions,
+    events,
     plans,
     records,
 )
@@ -63,7 +64,11 @@ _UNDER_WAY: Final = f"""
 
 
 def load_facts(
-    connection: sqlite3.Connection, arrivals: Sequence[Arrival], *, rates_at: datetime | None = None
+    connection: sqlite3.Connection,
+    arrivals: Sequence[Arrival],
+    *,
+    rates_at: datetime | None = None,
+    elsewhere_since: datetime | None = None,
 ) -> Snapshot:
     """Everything deciding this batch may need to know."""
     ids = _json(arrival.envelope.request_id for arrival in arrivals)
@@ -85,6 +90,8 @@ def load_facts(
             snapshot.lineages[tasks[task_id]], snapshot.attempts[tasks[task_id]] = lineage_of(rest), attempt
     if strangers and connection.execute(_ANY_UNDER_WAY).fetchone()[0]:
         _join_overtaking(connection, strangers, snapshot)
+    if elsewhere_since is not None:
+        events.join_elsewhere(connection, strangers, snapshot, since=elsewhere_since)
     return snapshot
 
 

@@ -116,8 +116,15 @@ class SqliteStore:
         """Write transactions committed so far; with the number of calls it tells how well commits are grouped."""
         return self._writer.transactions
 
-    async def load_facts(self, arrivals: Sequence[Arrival], *, rates_at: datetime | None = None) -> Snapshot:
-        return await self._writer.run(partial(queries.load_facts, arrivals=arrivals, rates_at=rates_at))
+    async def load_facts(
+        self,
+        arrivals: Sequence[Arrival],
+        *,
+        rates_at: datetime | None = None,
+        elsewhere_since: datetime | None = None,
+    ) -> Snapshot:
+        job = partial(queries.load_facts, arrivals=arrivals, rates_at=rates_at, elsewhere_since=elsewhere_since)
+        return await self._writer.run(job)
 
     async def commit(self, batch: Commit) -> None:
         await self._writer.run(partial(writes.commit, batch=batch))

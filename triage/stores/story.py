@@ -39,7 +39,7 @@ class Story:
 
 _MEMBER: Final = """
     SELECT e.request_id, e.attempt, e.outcome, e.function, e.qualifier, e.condition, e.error_type, e.error_message,
-        e.received_at, d.decided_at, d.reason, d.rule_id, d.effects
+        e.received_at, d.decided_at, d.reason, d.rule_id, d.effects, d.facts
     FROM envelopes e JOIN decisions d USING (id)"""
 _MEMBERS: Final = f"""
     {_MEMBER} WHERE e.request_id = :root UNION ALL {_MEMBER} WHERE e.root = :root AND e.attempt > 0
@@ -64,7 +64,9 @@ def story(connection: sqlite3.Connection, name: str) -> Story | None:
         return None
     own = {"root": found[0]["root"]}
     lineage = next(iter(db.query("SELECT * FROM lineages WHERE root = :root", own)), None)
-    members = [{**row, "effects": json.loads(row["effects"])} for row in db.query(_MEMBERS, own)]
+    members = [
+        {**row, **{name: json.loads(row[name]) for name in ("effects", "facts")}} for row in db.query(_MEMBERS, own)
+    ]
     names = [task_id(own["root"], number + 1) for number in range(lineage["attempt"])] if lineage else []
     names += [row["request_id"] for row in members]
     outbox = db.query("SELECT * FROM outbox WHERE root = :root ORDER BY id", own)

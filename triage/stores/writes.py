@@ -13,10 +13,10 @@ from triage.alerts.silences import begin
 from triage.changes import Changes, Commit, Decided, NewAlert, NewRow
 from triage.errors import StoreConflict
 from triage.facts import RATES, SILENCE, Arrival, Lineage
-from triage.reruns.lineage import payload_key
+from triage.reruns.lineage import Origin, payload_key
 from triage.silence import Silence
 from triage.states import ROW_TRANSITIONS, RowEvent, RowState
-from triage.stores import alerting, decisions, lines, plans, records, silences, standings
+from triage.stores import alerting, decisions, events, lines, plans, records, silences, standings
 from triage.stores.postbox import Message, to_resend
 from triage.stores.records import Record, insert, instant, is_failure
 
@@ -34,6 +34,7 @@ _UPDATE_LINEAGE: Final = """
         manual = ?, version = version + 1
     WHERE root = ? AND version = ?"""
 _INSERT_LINK: Final = insert("lineage_links", records.LINK, "ON CONFLICT DO NOTHING")
+_JOIN: Final = "UPDATE envelopes SET root = ?, attempt = ? WHERE request_id = ? AND root IS NULL"
 _INSERT_ROW: Final = insert("outbox", records.OUTBOX, "ON CONFLICT (key) DO NOTHING")
 _RESTART_ROW: Final = insert(
     "outbox",
@@ -104,6 +105,7 @@ def commit(connection: sqlite3.Connection, batch: Commit) -> None:
     failures = [item for item in decided if is_failure(item)]
     _write_failure_groups(connection, failures, now=now)
     standings.hear(connection, heard(decided))
+    events.hear(connection, decided, now=now)
     seen = {(item.arrival.envelope.function.label, item.arrival.source) for item in decided}
     connection.executemany(_SEEN, [(function, source, instant(now)) for function, source in seen])
     sums = {
@@ -184,7 +186,11 @@ def _insert_new(connection: sqlite3.Connection, statement: str, rows: Iterable[R
 
 def _write_changes(connection: sqlite3.Connection, several: Sequence[Changes], *, now: datetime) -> None:
     """All but the lineages. Rows are inserted and cancelled in the order of the steps they come from."""
-    connection.executemany(_INSERT_LINK, [records.link_record(link) for changes in several for link in changes.links])
+    links = [link for changes in several for link in changes.links]
+    connection.executemany(_INSERT_LINK, [records.link_record(link) for link in links])
+    # What was a success of its own until the provider had been asked.
+    joined = [(link.root, link.attempt, link.key) for link in links if link.origin is Origin.ELSEWHERE]
+    connection.executemany(_JOIN, joined)
     rows: list[NewRow] = []
     for changes in several:
         if changes.cancel:

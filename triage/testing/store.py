@@ -48,6 +48,7 @@ from triage.stores import (
     records,
 )
 from triage.stores.records import instant, instant_of
+from triage.testing.events import hear, join_elsewhere
 from triage.testing.gates import Row
 from triage.testing.lines import arrivals, line
 from triage.testing.plans import MemoryPlans, plan_sums, plan_view
@@ -67,7 +68,13 @@ class MemoryStore(MemoryPlans):
         self.unavailable = ""
         self._tokens = count(1)
 
-    async def load_facts(self, arrivals: Sequence[Arrival], *, rates_at: datetime | None = None) -> Snapshot:
+    async def load_facts(
+        self,
+        arrivals: Sequence[Arrival],
+        *,
+        rates_at: datetime | None = None,
+        elsewhere_since: datetime | None = None,
+    ) -> Snapshot:
         tables = self._open()
         snapshot = Snapshot(rates=rates_at is not None)
         for arrival in arrivals:
@@ -83,6 +90,8 @@ class MemoryStore(MemoryPlans):
                 row = [group[name] for name in decisions.GROUP_FACTS]
                 snapshot.groups[arrival.fingerprint] = decisions.group_facts(row, recent=recent)
         self._join_overtaking(arrivals, snapshot)
+        if elsewhere_since is not None:
+            join_elsewhere(tables, arrivals, snapshot, since=elsewhere_since)
         return snapshot
 
     def _join_overtaking(self, arrivals: Sequence[Arrival], snapshot: Snapshot) -> None:
@@ -107,6 +116,7 @@ class MemoryStore(MemoryPlans):
     async def commit(self, batch: Commit) -> None:
         written = self._open().copy()
         written.commit(batch)
+        hear(written, batch.decided, now=batch.now)
         self.tables = written
 
     async def claim_due(

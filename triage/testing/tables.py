@@ -21,8 +21,9 @@ from triage.alerts.silences import begin
 from triage.changes import Changes, Commit, Decided, Looked, NewAlert, NewRow, OutboxRow, Quarantined, Settle
 from triage.errors import StoreConflict
 from triage.facts import RATES, SILENCE, Arrival, Lineage
+from triage.reruns.elsewhere import Sample
 from triage.reruns.gate import Gate
-from triage.reruns.lineage import payload_key
+from triage.reruns.lineage import Link, Origin, payload_key
 from triage.reruns.plan import Plan, PlanChange
 from triage.rules.model import SourceText
 from triage.silence import Silence, Silenced
@@ -54,6 +55,7 @@ class Tables(Gates):
     groups: dict[str, Row] = field(default_factory=dict)
     group_minutes: dict[str, Mapping[int, int]] = field(default_factory=dict)
     """Failures per minute since the epoch, by fingerprint."""
+    event_samples: dict[str, Sample] = field(default_factory=dict)
     plans: dict[int, Plan] = field(default_factory=dict)
     plan_items: dict[int, Row] = field(default_factory=dict)
     counters: Counter[str] = field(default_factory=Counter)
@@ -235,8 +237,7 @@ class Tables(Gates):
 
     def _apply(self, changes: Changes, *, now: datetime) -> None:
         """All but the lineages."""
-        for link in changes.links:
-            self.links.setdefault(link.key, dict(zip(records.LINK, records.link_record(link), strict=True)))
+        self._link(changes.links)
         for key in changes.cancel:
             row = self.outbox.get(key)
             if row is not None and row["state"] in records.UNFINISHED:
@@ -260,6 +261,13 @@ class Tables(Gates):
             self._end_along(key, now=now)
         if changes.plan is not None:
             self._move_plan(changes.plan)
+
+    def _link(self, links: Iterable[Link]) -> None:
+        for link in links:
+            self.links.setdefault(link.key, dict(zip(records.LINK, records.link_record(link), strict=True)))
+            envelope = self.envelopes.get(link.key)
+            if link.origin is Origin.ELSEWHERE and envelope and envelope["root"] is None:
+                self.envelopes[link.key] = {**envelope, "root": link.root, "attempt": link.attempt}
 
     def _move_plan(self, change: PlanChange) -> None:
         number = next(number for number, plan in self.plans.items() if plan.hash == change.plan.hash)
