@@ -9,6 +9,7 @@ TriageError
 ├── TooLate                  what a person wants to call back was done, or may have been
 ├── StoreConflict            somebody else committed first; load facts again and decide again
 ├── StoreUnavailable         the store cannot be opened or written; ingestion stops, nothing is acknowledged
+│   └── SealBroken           ... a stored message does not open; the others do
 ├── Temporary                the far side may say yes later (carries ``retry_after``)
 │   └── OutcomeUnknown       the request may or may not have been carried out: ask, never guess
 └── Permanent                the far side will not say yes to this request, ever
@@ -96,6 +97,14 @@ class StoreConflict(TriageError):
 
 class StoreUnavailable(TriageError):
     """The store cannot be opened, read or written."""
+
+
+class SealBroken(StoreUnavailable):
+    """A stored message was changed, or is in the place of another: it does not open, and never will."""
+
+    def __init__(self, row: str = "") -> None:
+        which = f"the stored message of {row}" if row else "a stored message"
+        super().__init__(f"{which} does not open: somebody has changed it, or put it in the place of another")
 
 
 class Temporary(TriageError):

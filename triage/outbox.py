@@ -27,7 +27,7 @@ from triage.changes import Changes, OutboxRow, RowFacts, RowKind, Settle
 from triage.clock import Clock
 from triage.cloud.fc_answers import AsyncConfig, Submitted, Task
 from triage.envelope import FunctionRef
-from triage.errors import Misconfigured, OutcomeUnknown, Permanent, StoreUnavailable, Temporary
+from triage.errors import Misconfigured, OutcomeUnknown, Permanent, SealBroken, StoreUnavailable, Temporary
 from triage.log import about
 from triage.notify import Notification, Notifier
 from triage.orders import Limits
@@ -248,7 +248,11 @@ class Outbox:
         guards = self._guards
         if not await self._store.admit(row, lambda facts: admitted(row, facts, guards=guards, now=now), now=now):
             return None
-        payload = await self._store.payload_of(row.root)
+        try:
+            payload = await self._store.payload_of(row.root)
+        except SealBroken as error:
+            note = str(error)
+            return lambda facts: refused(row, facts, note=note)
         if payload is None:
             return lambda facts: refused(row, facts, note="the event is gone, or was never told")
         try:

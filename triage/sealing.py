@@ -2,7 +2,8 @@
 
 Only what a task was called with and what it answered is sealed, the columns named ``body``. What is searched and told
 (function, error, texts of alerts) is not; `triage.redaction` is for that. Without a key bodies are stored as they came.
-SQL reads and writes them through the functions ``opened`` and ``sealed``, which every connection brings along.
+Each is bound to its row: in the place of another it does not open. SQL reads and writes them through the functions
+``opened`` and ``sealed``, which every connection brings along.
 """
 
 from __future__ import annotations
@@ -13,22 +14,28 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from triage.errors import Misconfigured
+from triage.errors import Misconfigured, SealBroken
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KEY_BYTES: Final = 32
 
-TABLES: Final = ("envelopes", "conflicts", "quarantine")
-"""Those with a ``body``."""
+BOUND_TO: Final[Mapping[str, tuple[str, ...]]] = {
+    "envelopes": ("request_id",),
+    "conflicts": ("digest", "request_id"),
+    "quarantine": ("received_at", "source", "message_id"),
+}
+"""The tables with a ``body``, and what names a row of each, which never changes."""
 
 _MARK: Final = b"\x00sealed\x00"
-_PLAIN: Final = bytes(4)  # in the place of a key's name: what follows is as it came, and only looks like a sealed body
+# In the place of a key's name:
+_PLAIN: Final = bytes(4)  # what follows is as it came, and only looks like a sealed body
+_BOUND: Final = bytes(3) + b"\x01"  # what follows begins with a key's name, and is bound to its row
 _NONCE: Final = 12
 _META: Final = "sealed_by"
 _STEP: Final = 200
@@ -66,28 +73,37 @@ class Seal:
         """What the keys are called in the store and in messages, the newest first."""
         return [_name(key).hex() for key in self.keys]
 
-    def sealed(self, body: bytes) -> bytes:
-        """A body as it is stored. Of an empty one, which has no secret, nothing is made."""
+    def sealed(self, row: str, body: bytes) -> bytes:
+        """A body as it is stored in the row of this name. Of an empty one, which has no secret, nothing is made."""
         if not body:
             return body
         if not self.keys:
             return _MARK + _PLAIN + body if body.startswith(_MARK) else body
         name, nonce = _name(self.keys[0]), os.urandom(_NONCE)
-        return _MARK + name + nonce + self._cipher(name).encrypt(nonce, body, _MARK)
+        return _MARK + _BOUND + name + nonce + self._cipher(name).encrypt(nonce, body, _bound(row))
 
-    def opened(self, stored: bytes) -> bytes:
-        """Undo `sealed`.
+    def opened(self, row: str, stored: bytes) -> bytes:
+        """Undo `sealed`. What was sealed before seals were bound to rows is opened in any.
 
         Raises:
             Misconfigured: the key is not there.
-            cryptography.exceptions.InvalidTag: somebody has changed it.
+            SealBroken: somebody has changed it, or it was sealed for another row.
         """
         if not stored.startswith(_MARK):
             return stored
         name, rest = stored[len(_MARK) : len(_MARK) + 4], stored[len(_MARK) + 4 :]
         if name == _PLAIN:
             return rest
-        return self._cipher(name).decrypt(rest[:_NONCE], rest[_NONCE:], _MARK)
+        also = _MARK
+        if name == _BOUND:
+            name, rest, also = rest[:4], rest[4:], _bound(row)
+        cipher = self._cipher(name)
+        from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - only where it is used
+
+        try:
+            return cipher.decrypt(rest[:_NONCE], rest[_NONCE:], also)
+        except (InvalidTag, ValueError) as error:  # the latter: it was cut off
+            raise SealBroken(row) from error
 
     def _cipher(self, name: bytes) -> AESGCM:
         ciphers: dict[bytes, AESGCM] = self.__dict__["_ciphers"]
@@ -97,8 +113,8 @@ class Seal:
 
     def attach(self, connection: sqlite3.Connection) -> None:
         """Give a connection the SQL functions ``sealed`` and ``opened``."""
-        connection.create_function("sealed", 1, self.sealed)
-        connection.create_function("opened", 1, self.opened, deterministic=True)
+        connection.create_function("sealed", 2, self.sealed)
+        connection.create_function("opened", 2, self.opened, deterministic=True)
 
     def check(self, connection: sqlite3.Connection) -> None:
         """Refuse a store that holds what these keys cannot open.
@@ -128,21 +144,27 @@ class Seal:
 
         Raises:
             Misconfigured: there is no key, or one that is needed is missing.
+            SealBroken: there is one that does not open. Those before it are sealed anew.
         """
         if not self.keys:
             raise Misconfigured("encryption", "encryption.keys is empty; there is nothing to seal with")
         self.check(connection)
-        ours = _MARK + _name(self.keys[0])
-        for table in TABLES:
+        ours = _MARK + _BOUND + _name(self.keys[0])
+        for table in BOUND_TO:
             after: int | None = 0
             while after is not None:
                 connection.execute("BEGIN IMMEDIATE")
                 rows = connection.execute(
-                    f"SELECT id FROM {table} WHERE id > ? AND length(body) > 0 AND substr(body, 1, ?) != ? "
-                    "ORDER BY id LIMIT ?",
+                    f"SELECT id, {row_name(table)}, body FROM {table} "
+                    "WHERE id > ? AND length(body) > 0 AND substr(body, 1, ?) != ? ORDER BY id LIMIT ?",
                     (after, len(ours), ours, _STEP),
                 ).fetchall()
-                connection.executemany(f"UPDATE {table} SET body = sealed(opened(body)) WHERE id = ?", rows)
+                try:
+                    anew = [(self.sealed(name, self.opened(name, body)), number) for number, name, body in rows]
+                except SealBroken:
+                    connection.execute("ROLLBACK")
+                    raise
+                connection.executemany(f"UPDATE {table} SET body = ? WHERE id = ?", anew)
                 connection.execute("COMMIT")
                 after = rows[-1][0] if rows else None
                 if rows:
@@ -166,6 +188,15 @@ def read_key(text: str, number: int = 1) -> bytes:
     if len(key) != KEY_BYTES:
         raise ValueError(f"key {number} is not 32 bytes in base64; make one with: openssl rand -base64 32")
     return key
+
+
+def row_name(table: str, value: Callable[[str], str] = str) -> str:
+    """SQL for the name of a row, to which its body is bound; ``value`` writes the value of a column in SQL."""
+    return " || ' ' || ".join((f"'{table}'", *map(value, BOUND_TO[table])))
+
+
+def _bound(row: str) -> bytes:
+    return _MARK + row.encode()
 
 
 def _name(key: bytes) -> bytes:

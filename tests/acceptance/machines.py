@@ -48,10 +48,10 @@ def debian(folder: Path, suite: str, *packages: str) -> Path:
     return folder
 
 
-def wheelhouse(folder: Path, version: str) -> Path:
+def wheelhouse(folder: Path, version: str, requirements: str = "requirements.txt") -> Path:
     """Everything that is locked, as the index has it, for a version of Python; and what building needs."""
     pip = (sys.executable, "-m", "pip", "download", "--quiet", "--dest", folder, "--disable-pip-version-check")
-    run(*pip, "--no-deps", "--require-hashes", "-r", ROOT / "requirements.txt")
+    run(*pip, "--no-deps", "--require-hashes", "-r", ROOT / requirements)
     run(*pip, *BUILD)
     own = f"cp{sys.version_info.major}{sys.version_info.minor}"
     if own != f"cp{version.replace('.', '')}":

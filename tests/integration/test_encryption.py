@@ -10,12 +10,13 @@ from datetime import timedelta
 import make
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from past import Past, rule_set
 
 from triage.cli import cli
-from triage.errors import Misconfigured, StoreUnavailable
-from triage.sealing import TABLES, Seal
-from triage.stores import maintenance
+from triage.errors import Misconfigured, SealBroken
+from triage.sealing import BOUND_TO, Seal
+from triage.stores import FailureFilter, maintenance
 from triage.stores.sqlite import SqliteStore
 
 OLD, NEW = bytes(range(32)), bytes(32)
@@ -76,7 +77,7 @@ def test_without_a_key_that_is_needed_it_is_not_opened(tmp_path):
     asyncio.run(scenario())
 
 
-def test_a_body_that_was_changed_is_a_store_that_fails(tmp_path):
+def test_a_body_that_was_changed_does_not_open(tmp_path):
     async def scenario():
         path = tmp_path / "triage.db"
         await (await fill(path, Seal((OLD,)), "r-1")).close()
@@ -84,9 +85,66 @@ def test_a_body_that_was_changed_is_a_store_that_fails(tmp_path):
             connection.execute("UPDATE envelopes SET body = CAST(body || x'00' AS BLOB)")
             connection.commit()
         store = await SqliteStore.open(path, seal=Seal((OLD,)))
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(SealBroken):
             await store.payload_of("r-1")
         await store.close()
+
+    asyncio.run(scenario())
+
+
+def swap(path, table):
+    """Exchange the first two bodies of a table."""
+    with closing(sqlite3.connect(path)) as connection:
+        (one, first), (two, second) = connection.execute(f"SELECT id, body FROM {table} ORDER BY id LIMIT 2").fetchall()
+        connection.executemany(f"UPDATE {table} SET body = ? WHERE id = ?", [(second, one), (first, two)])
+        connection.commit()
+
+
+def test_bodies_that_were_exchanged_do_not_open_and_what_was_to_run_again_is_told(tmp_path):
+    async def scenario():
+        path = tmp_path / "triage.db"
+        past = await fill(path, Seal((OLD,)), "r-1", "r-2", "r-3")
+        await past.receive(f"[{SECRET}".encode())
+        for table in BOUND_TO:
+            swap(path, table)
+        await past.pass_time(timedelta(minutes=6))
+        assert past.functions.executions.total() == 1, "the one whose message is its own"
+        found = await past.store.failures(FailureFilter(limit=10))
+        assert {row.request_id: row.state for row in found if row.outcome == "failed"} == {
+            "r-1": "alerted", "r-2": "alerted", "r-3": "healed"
+        }  # fmt: skip
+        for look in (past.store.failure("r-1"), past.store.quarantined(limit=2)):
+            with pytest.raises(SealBroken):
+                await look
+        with pytest.raises(SealBroken, match="the stored message of envelopes r-1 does not open"):
+            list(maintenance.rekey(path, Seal((NEW, OLD))))
+        await past.close()
+
+    asyncio.run(scenario())
+
+
+def first_version(key, body):
+    """A body as the first version sealed it, bound to no row."""
+    nonce, name = bytes(12), bytes.fromhex(Seal((key,)).names[0])
+    return b"\0sealed\0" + name + nonce + AESGCM(key).encrypt(nonce, body, b"\0sealed\0")
+
+
+def test_what_the_first_version_has_sealed_is_read_and_bound_by_rekey(tmp_path):
+    async def scenario():
+        path, seal = tmp_path / "triage.db", Seal((OLD,))
+        past = await fill(path, seal, "r-1", "r-2")
+        with closing(sqlite3.connect(path)) as connection:
+            for name in ("r-1", "r-2"):
+                of_old = first_version(OLD, body(name))
+                connection.execute("UPDATE envelopes SET body = ? WHERE request_id = ?", (of_old, name))
+            connection.commit()
+        assert SECRET.encode() in await past.store.payload_of("r-1")
+        assert sum(await asyncio.to_thread(lambda: list(maintenance.rekey(path, seal)))) == 2
+        assert SECRET.encode() in await past.store.payload_of("r-1")
+        swap(path, "envelopes")
+        with pytest.raises(SealBroken):
+            await past.store.payload_of("r-1")
+        await past.close()
 
     asyncio.run(scenario())
 
@@ -109,7 +167,7 @@ def test_everything_is_sealed_anew_beside_a_daemon_and_the_old_key_can_go(tmp_pa
             assert await store.payload_of(name) == f'{{"to": "{SECRET}",  "n": 1}}'.encode()
         await store.close()
         with closing(sqlite3.connect(path)) as connection:
-            for table in TABLES:
+            for table in BOUND_TO:
                 assert connection.execute(f"SELECT count(*) FROM {table} WHERE body GLOB '*word*'").fetchone() == (0,)
 
     asyncio.run(scenario())

@@ -16,7 +16,7 @@ from triage.envelope import Outcome
 from triage.errors import StoreUnavailable
 from triage.rules.model import SourceText
 from triage.sealing import Seal
-from triage.stores.records import instant, sources_of
+from triage.stores.records import body_of, instant, sources_of
 from triage.stores.worker import unavailable
 
 GLOBS: Final[Mapping[str, str]] = {
@@ -50,7 +50,7 @@ class Choice:
         return " AND ".join(parts), values
 
 
-_READ: Final = ", ".join("opened(e.body)" if column == "e.body" else column for column in COLUMNS)
+_READ: Final = ", ".join(body_of("envelopes", "e.") if column == "e.body" else column for column in COLUMNS)
 _ROOTS: Final = f"""
     SELECT {_READ} FROM envelopes e JOIN decisions d USING (id)
     WHERE e.id BETWEEN ? AND ? AND"""

@@ -311,7 +311,11 @@ class Store(Protocol):
         ...
 
     async def payload_of(self, request_id: str) -> bytes | None:
-        """The event of a stored envelope, byte for byte; None when it is not stored, or its message did not tell it."""
+        """The event of a stored envelope, byte for byte; None when it is not stored, or its message did not tell it.
+
+        Raises:
+            SealBroken: its message is sealed and does not open.
+        """
         ...
 
     async def lineages_in(self, group: str, flush: int, *, limit: int) -> list[str]:

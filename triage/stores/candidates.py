@@ -17,7 +17,7 @@ from triage.stores.records import instant_of
 _LINEAGE: Final = tuple(f"l.{column}" for column in decisions.LINEAGE_FACTS)
 # The newest failure of each lineage: of those before it the story is over.
 _CANDIDATES: Final = f"""
-    SELECT d.facts, {", ".join(_LINEAGE)}, {records.read(records.ENVELOPE, "e.")}
+    SELECT d.facts, {", ".join(_LINEAGE)}, {records.read("envelopes", records.ENVELOPE, "e.")}
     FROM envelopes e JOIN decisions d USING (id) JOIN lineages l ON l.root = e.root
     WHERE e.id BETWEEN :low AND :high AND length(e.body) > 0 AND NOT EXISTS (
         SELECT 1 FROM envelopes later
@@ -25,7 +25,7 @@ _CANDIDATES: Final = f"""
             AND later.outcome = 'failed'
     )"""
 _ROOTS: Final = f"""
-    SELECT {records.read(records.ENVELOPE)} FROM envelopes
+    SELECT {records.read("envelopes", records.ENVELOPE)} FROM envelopes
     WHERE length(body) > 0 AND request_id IN (SELECT value FROM json_each(?))"""
 _TOOK: Final = """
     SELECT o.settled_at, e.received_at

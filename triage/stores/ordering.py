@@ -17,7 +17,7 @@ from triage.stores import decisions, records
 from triage.stores.queries import lineage_at
 from triage.stores.writes import apply_order
 
-_ENVELOPE: Final = f"SELECT {records.read(records.ENVELOPE)} FROM envelopes WHERE request_id = ?"
+_ENVELOPE: Final = f"SELECT {records.read('envelopes', records.ENVELOPE)} FROM envelopes WHERE request_id = ?"
 _LAST: Final = "SELECT payload FROM outbox WHERE root = ? AND kind IN ('rerun', 'hold') ORDER BY id DESC LIMIT 1"
 
 

@@ -137,9 +137,12 @@ def lineage_at(connection: sqlite3.Connection, root: str) -> Lineage | None:
     return lineage_of(found) if found else None
 
 
+_PAYLOAD: Final = f"SELECT {records.body_of('envelopes')} FROM envelopes WHERE request_id = ?"
+
+
 def payload_of(connection: sqlite3.Connection, request_id: str) -> bytes | None:
     """The event of a stored envelope, read again from its body."""
-    found = connection.execute("SELECT opened(body) FROM envelopes WHERE request_id = ?", (request_id,)).fetchone()
+    found = connection.execute(_PAYLOAD, (request_id,)).fetchone()
     return event_of(found[0]) if found and found[0] else None  # empty: past its retention
 
 
@@ -280,8 +283,10 @@ def failure(connection: sqlite3.Connection, request_id: str) -> FailureDetail | 
     )
 
 
-_CONFLICTS: Final = f"SELECT id, {records.read(records.CONFLICT)} FROM conflicts WHERE request_id = :id ORDER BY id"
-_BODY: Final = "SELECT opened(body) FROM envelopes WHERE request_id = :id"
+_CONFLICTS: Final = (
+    f"SELECT id, {records.read('conflicts', records.CONFLICT)} FROM conflicts WHERE request_id = :id ORDER BY id"
+)
+_BODY: Final = f"SELECT {records.body_of('envelopes')} FROM envelopes WHERE request_id = :id"
 _MEMBERS: Final = """
     SELECT request_id, attempt, outcome, received_at FROM envelopes WHERE request_id = :root
     UNION ALL
@@ -311,7 +316,7 @@ def _by_prefix(db: Database, table: str, column: str, prefix: str) -> str | None
     return found[0] if found and (len(found) == 1 or found[0] == prefix) else None
 
 
-_QUARANTINE: Final = f"SELECT id, {records.read(records.QUARANTINE)} FROM quarantine"
+_QUARANTINE: Final = f"SELECT id, {records.read('quarantine', records.QUARANTINE)} FROM quarantine"
 
 
 def quarantined(connection: sqlite3.Connection, *, limit: int) -> list[QuarantineRow]:

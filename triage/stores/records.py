@@ -22,6 +22,7 @@ from triage.reruns.gate import Gate
 from triage.reruns.lineage import Link
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
+from triage.sealing import row_name
 from triage.states import ROW_TRANSITIONS, RowEvent, RowState
 from triage.stores import FailureDetail, FailureRow, KeptRules, QuarantineRow, RuleHits
 
@@ -52,15 +53,23 @@ IS_OPEN: Final = f"state IN ({', '.join(f'{state.value!r}' for state in UNFINISH
 """The same in SQL, word for word as the indexes have it."""
 
 
-def read(columns: Sequence[str], prefix: str = "") -> str:
+def read(table: str, columns: Sequence[str], prefix: str = "") -> str:
     """Columns to be selected, with their own names, each with ``prefix`` before it."""
-    return ", ".join(f"opened({prefix}body) AS body" if name == "body" else prefix + name for name in columns)
+    return ", ".join(f"{body_of(table, prefix)} AS body" if name == "body" else prefix + name for name in columns)
+
+
+def body_of(table: str, prefix: str = "") -> str:
+    """A body in SQL, as it came."""
+    return f"opened({row_name(table, lambda column: prefix + column)}, {prefix}body)"
 
 
 def insert(table: str, columns: Sequence[str], conflict: str = "") -> str:
     """The statement that inserts one row."""
-    marks = ", ".join("sealed(?)" if column == "body" else "?" for column in columns)
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) {conflict}"
+    marks = [f"?{number}" for number, _ in enumerate(columns, 1)]
+    if "body" in columns:
+        given = dict(zip(columns, marks, strict=True))
+        marks[columns.index("body")] = f"sealed({row_name(table, given.__getitem__)}, {given['body']})"
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(marks)}) {conflict}"
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
-from triage.errors import StoreUnavailable
+from triage.errors import SealBroken, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -163,6 +163,7 @@ def _finish(future: asyncio.Future[Any], error: Exception | None, result: Any = 
         future.set_exception(error)
 
 
+_OURS: Final = "user-defined function raised exception"  # those are `triage.sealing.Seal.opened` and `sealed` only
 _EXPLAINED: Final = {
     sqlite3.SQLITE_BUSY: "another process has held the database locked for too long",
     sqlite3.SQLITE_FULL: "the disk is full",
@@ -175,6 +176,8 @@ _EXPLAINED: Final = {
 
 def unavailable(error: sqlite3.Error) -> StoreUnavailable:
     """An error of the database in words that say what to do."""
+    if str(error) == _OURS:
+        return SealBroken()
     code = getattr(error, "sqlite_errorcode", None)
     explained = None if code is None else _EXPLAINED.get(code & 0xFF)
     return StoreUnavailable(f"{explained} ({error})" if explained else str(error))
