@@ -214,7 +214,8 @@ class GroupView:
         successes: by function, how often it has succeeded so far: of those that fail in it; only there when its course
             counts them.
         healed_by: of the failures of this incident that have healed, who wanted the last attempt; empty for none.
-        cause: a group that is open, of one of the rules that inhibit those of this one's rule; empty: there is none.
+        cause: an open group that inhibits this one (`triage.alerts.inhibition.name_of`); empty: there is none.
+        symptoms: groups that this one inhibits, by what they remember; only there when none of its own alerts waits.
         why: why a message about it is sent, for its text.
         unsaid: how many alerts it counts beside those that wait.
         ended: how the incident has come to its end, empty before.
@@ -236,6 +237,7 @@ class GroupView:
     healed_by: Mapping[str, int] = field(default_factory=dict)
     why: Why = Why.FIRST
     cause: str = ""
+    symptoms: tuple[GroupView, ...] = ()
     unsaid: int = 0
     ended: str = ""
 

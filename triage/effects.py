@@ -226,6 +226,7 @@ def _labels(arrival: Arrival, rule: Rule | None) -> dict[str, str]:
     return {
         "function": envelope.function.label,
         "region": envelope.function.region,
+        "account": envelope.function.account,
         "condition": envelope.condition,
         "error_type": envelope.error.type,
         "error_message": envelope.error.message[:2000],

@@ -110,6 +110,7 @@ class Incident:
         closed: who has said that it is over; its next look ends it, unless something has failed meanwhile.
         heard: by function, how often it had succeeded when it was last seen to fail; empty unless successes count.
         storm: the storm that it began in and that tells of it; empty: it speaks for itself.
+        inhibited: its cause, of which the end tells what was counted since (`triage.alerts.inhibition`); empty: none.
     """
 
     number: int = 0
@@ -132,6 +133,7 @@ class Incident:
     storm: str = ""
     closed: Ack | None = None
     heard: Mapping[str, int] = field(default_factory=dict)
+    inhibited: str = ""
 
 
 UNSEEN: Final = Incident()

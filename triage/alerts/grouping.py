@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from triage.alerts.compose import Compose, built_in
+from triage.alerts.inhibition import kept_back, released
 from triage.alerts.silences import SETTLED, audible, silenced
 from triage.alerts.storm import begin, joins
 from triage.changes import AlertKind, Changes, GroupView, Looked, NewRow, RowFacts, RowKind, Settle
@@ -78,7 +79,10 @@ def flush(facts: RowFacts, *, now: datetime, compose: Compose = built_in, storm:
     if look.due_at is not None:
         look = _unanswered(view, look, now=now)
     rows = tuple(_notification(draft, compose, now=now) for draft in look.drafts)
-    changes = Changes(rows=(*look.rows, *rows), looked=(look.looked,), silenced=look.hushed)
+    end = released(view, now=now) if look.looked.incident.state is GroupState.RESOLVED else Changes()
+    changes = Changes(
+        rows=(*look.rows, *rows, *end.rows), looked=(look.looked, *end.looked), silenced=look.hushed
+    )
     if look.due_at is None:
         return Settle.done(note=look.note, changes=changes)
     return Settle.retry(due_at=look.due_at, note=look.note, changes=changes)
@@ -134,7 +138,7 @@ def _failing(view: GroupView, hushed: tuple[Silenced, ...], storm: str, *, now: 
         for receiver in dict.fromkeys([*view.group.receivers, *incident.told_to])
         if (part := audible(whole, receiver, hushed)) is not None
     }
-    incident = replace(incident, count=incident.count + fresh)
+    incident = replace(incident, count=incident.count + fresh, inhibited=view.cause)
     drafts: tuple[_Draft, ...] = ()
     if why is None:
         added = {receiver: part.unsaid + _waiting(part) for receiver, part in parts.items()}
@@ -154,28 +158,30 @@ def _calm(view: GroupView, *, now: datetime) -> _Look:
     """None waits: the incident is over, or nothing has failed for the moment."""
     before = view.incident
     last_at = before.last_at or now
-    if ended := _ended(view, last_at=last_at, now=now):
+    if (ended := _ended(view, last_at=last_at, now=now)) and not kept_back(view, last_at=last_at, now=now):
         return _resolved(view, ended, now=now)
     incident = replace(before, state=advance(before.state, GroupEvent.CALMED), looked_at=now)
     due_at = now + max(view.group.group_interval, SETTLED)
-    if view.group.course.quiet_for is not None:
+    if not ended and view.group.course.quiet_for is not None:
         due_at = min(due_at, last_at + view.group.course.quiet_for)
     looked = Looked(view.group.key, view.flushes + 1, view.last_id, made=False, incident=incident)
     return _Look(looked, str(incident.state), due_at)
 
 
 def _resolved(view: GroupView, ended: str, *, now: datetime) -> _Look:
-    """The incident is over; whoever heard of it hears that."""
+    """The incident is over; whoever heard of it hears that, and whom a cause has kept from hearing of it."""
     before = view.incident
-    incident = replace(before, state=advance(before.state, GroupEvent.RESOLVED), looked_at=now)
+    incident = replace(before, state=advance(before.state, GroupEvent.RESOLVED), looked_at=now, inhibited="")
+    to = before.told_to if view.group.course.resolved and before.messages else ()
+    if before.inhibited:
+        to = tuple(dict.fromkeys([*to, *(receiver for receiver, count in before.unsaid.items() if count)]))
     drafts: tuple[_Draft, ...] = ()
-    if view.group.course.resolved and before.messages:
+    if to:
         incident = replace(incident, messages=before.messages + 1, told_at=now, unsaid={})
         code, name = message_code(view.group.key, incident), str(view.flushes + 1)
         over = replace(view, why=Why.RESOLVED, ended=ended)
         drafts = tuple(
-            _Draft(replace(over, unsaid=before.unsaid.get(receiver, 0)), receiver, name, code)
-            for receiver in before.told_to
+            _Draft(replace(over, unsaid=before.unsaid.get(receiver, 0)), receiver, name, code) for receiver in to
         )
     looked = Looked(view.group.key, view.flushes + 1, view.last_id, bool(drafts), incident)
     return _Look(looked, f"resolved: {ended}", None, drafts)

@@ -141,7 +141,7 @@ def _lines(of: Sequence[GroupView], receiver: str, since: str, *, fresh: int, to
     yield f"Count: {total:,} in {times(len(of), 'group')} since {instant(datetime.fromisoformat(since))}"
     yield f"Told by this message: {fresh:,}"
     largest = sorted(of, key=lambda view: (-view.incident.count, view.group.key))
-    yield from (_group_line(view) for view in largest[:_GROUPS])
+    yield from (group_line(view, view.incident.count) for view in largest[:_GROUPS])
     if rest := largest[_GROUPS:]:
         count = sum(view.incident.count for view in rest)
         yield f"  … and {count:,} in {times(len(rest), 'more group')}"
@@ -153,9 +153,10 @@ def _lines(of: Sequence[GroupView], receiver: str, since: str, *, fresh: int, to
     del receiver
 
 
-def _group_line(view: GroupView) -> str:
+def group_line(view: GroupView, count: int) -> str:
+    """A group in a summary: so many of its alerts, of what function, which error, whose."""
     labels = view.group.labels
     what = printable(labels.get("function") or labels.get("condition", ""), 80)
     kind = printable(labels.get("error_type") or labels.get("condition") or "error", 60)
     owner = f", owner {printable(labels['owner'], 80)}" if labels.get("owner") else ""
-    return f"  {view.incident.count:,} × {what}: {kind}{owner}"
+    return f"  {count:,} × {what}: {kind}{owner}"

@@ -186,6 +186,7 @@ def _tell(story: GroupStory) -> None:
             "incident": f"{incident.number}; {incident.count:,} alerts about {story.lineages:,} failures",
             "how they stand": ", ".join(standing),
             "not told yet": row.suppressed + row.waiting,
+            "kept quiet by": incident.inhibited,
             "acknowledged": ack and f"by {ack.by} at {show_time(ack.at)}: {ack.reason}",
         }
     )

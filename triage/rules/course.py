@@ -18,6 +18,21 @@ class Escalation:
 
 
 @dataclass(frozen=True, slots=True)
+class Inhibition:
+    """A rule whose open groups are the cause of what fails here: those that are equal in these labels, or all."""
+
+    rule: str
+    equal: tuple[str, ...] = ()
+
+
+def inhibits(inhibition: Inhibition, labels: Mapping[str, str], cause: Mapping[str, str]) -> bool:
+    """Whether a group with the labels ``cause`` keeps one with ``labels`` quiet. A label that is missing is empty."""
+    return cause.get("rule", "") == inhibition.rule and all(
+        cause.get(name, "") == labels.get(name, "") for name in inhibition.equal
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Course:
     """What a rule says of a group whose first message was sent (words as in Prometheus Alertmanager).
 
@@ -26,8 +41,8 @@ class Course:
         repeat_factor: each further repeat waits this many times longer, up to ``repeat_max``.
         resolved: the receivers hear of its end.
         quiet_for: it is resolved when nothing has failed for so long; None: silence alone is no end.
-        inhibited_by: rules; while a group of one of them is open, a group of this rule tells nobody.
         success_threshold: it is resolved when each of its functions has succeeded so often since it failed; 0: never.
+        inhibited_by: while one of these groups is open, a group of this rule tells nobody.
     """
 
     repeat_interval: timedelta = timedelta(hours=1)
@@ -36,8 +51,8 @@ class Course:
     resolved: bool = True
     quiet_for: timedelta | None = timedelta(hours=1)
     escalate: tuple[Escalation, ...] = ()
-    inhibited_by: tuple[str, ...] = ()
     success_threshold: int = 0
+    inhibited_by: tuple[Inhibition, ...] = ()
 
     def repeat_after(self, repeats: int) -> timedelta:
         """How long after the last message the next repeat may come, when there were so many without news."""
@@ -66,7 +81,7 @@ def course_json(course: Course) -> Mapping[str, Any]:
         "quiet_for": None if course.quiet_for is None else course.quiet_for.total_seconds(),
         "success_threshold": course.success_threshold,
         "escalate": [{"after": step.after.total_seconds(), "to": list(step.to)} for step in course.escalate],
-        "inhibited_by": list(course.inhibited_by),
+        "inhibited_by": [{"rule": each.rule, "equal": list(each.equal)} for each in course.inhibited_by],
     }
 
 
@@ -82,5 +97,11 @@ def course_of(written: Mapping[str, Any]) -> Course:
         quiet_for=None if full["quiet_for"] is None else timedelta(seconds=full["quiet_for"]),
         success_threshold=full["success_threshold"],
         escalate=tuple(steps),
-        inhibited_by=tuple(full["inhibited_by"]),
+        inhibited_by=tuple(map(_inhibition_of, full["inhibited_by"])),
     )
+
+
+def _inhibition_of(written: str | Mapping[str, Any]) -> Inhibition:
+    if isinstance(written, str):  # an older version knew names only
+        return Inhibition(written)
+    return Inhibition(written["rule"], tuple(written["equal"]))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from triage.rules.course import Escalation
+from triage.rules.course import Escalation, Inhibition
 from triage.rules.expression import RESERVED, compile_expression
 from triage.rules.fingerprints import PATTERN, read_fingerprinted
 from triage.rules.matchers import Names, compile_match
@@ -46,8 +46,10 @@ Schema = Mapping[str, Any]
 CAUSES: Final = tuple(cause.value for cause in Cause if cause in ABOUT_FAILURES)
 MODES: Final = tuple(mode.value for mode in Mode)
 SEVERITIES: Final = tuple(severity.value for severity in Severity)
-GROUP_BY: Final = ("function", "condition", "error_type", "error_message", "fingerprint", "rule", "owner")
-"""Labels of an alert that alerts can be grouped by."""
+GROUP_BY: Final = (
+    "function", "region", "account", "condition", "error_type", "error_message", "fingerprint", "rule", "owner",
+)  # fmt: skip
+"""Labels of an alert that alerts can be grouped by, beside ``labels.NAME``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +172,27 @@ def _fields(value: Any, readers: Mapping[str, Read], *, needed: Mapping[str, str
     return found
 
 
+def _group_label(value: Any) -> str:
+    own = isinstance(value, str) and re.fullmatch(rf"labels\.{NAME}", value, re.ASCII)
+    return value if own else one_of((*GROUP_BY, "labels.NAME"))(value)
+
+
+def _inhibition(value: Any) -> Inhibition:
+    if not isinstance(value, dict):
+        return Inhibition(read_name(value))
+    readers: dict[str, Read] = {"rule": read_name, "equal": list_of(_group_label)}
+    found = _fields(value, readers, needed={"rule": "the rule whose groups are the cause"})
+    return Inhibition(found["rule"], tuple(found.get("equal", ())))
+
+
 DURATION_SCHEMA: Final = {"type": "string", "pattern": rf"^(?:{DURATION}\s?)+$"}
 _DATE_SCHEMA: Final = {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d$"}
 _REASON_SCHEMA: Final = {"type": "string", "minLength": 1}
 _TEXT_SCHEMA: Final = {"type": "string"}
 _NAME_SCHEMA: Final = {"type": "string", "pattern": f"^{NAME}$"}
+
+
+_GROUP_BY_SCHEMA: Final = {"anyOf": [{"enum": list(GROUP_BY)}, {"type": "string", "pattern": rf"^labels\.{NAME}$"}]}
 
 
 def _or_list(item: Schema) -> Schema:
@@ -264,9 +282,22 @@ COURSE: Final[Mapping[str, Key]] = {
         },
     ),
     "inhibited_by": Key(
-        "Rules. While one of their groups is open, groups of this rule tell nobody: they are what follows from it.",
-        list_of(read_name),
-        _or_list(_NAME_SCHEMA),
+        "Rules, or `rule` and `equal`. While one of their groups is open, groups of this rule tell nobody: they are what "
+        "follows from it. `equal`: only those that are equal in these labels of `group_by`.",
+        list_of(_inhibition),
+        _or_list(
+            {
+                "anyOf": [
+                    _NAME_SCHEMA,
+                    {
+                        "type": "object",
+                        "properties": {"rule": _NAME_SCHEMA, "equal": _or_list(_GROUP_BY_SCHEMA)},
+                        "required": ["rule"],
+                        "additionalProperties": False,
+                    },
+                ]
+            }
+        ),
     ),
 }
 """What is said of a group after its first message."""
@@ -281,8 +312,8 @@ ALERT: Final[Mapping[str, Key]] = {
     "severity": Key("info, warning or critical. Default: warning.", one_of(SEVERITIES), {"enum": list(SEVERITIES)}),
     "group_by": Key(
         "Alerts that are equal in these labels are told together. Default: [function, fingerprint].",
-        list_of(one_of(GROUP_BY)),
-        _or_list({"enum": list(GROUP_BY)}),
+        list_of(_group_label),
+        _or_list(_GROUP_BY_SCHEMA),
     ),
     "group_wait": Key(
         "How long the first alert of a group waits for more. Default: 30s.", parse_duration, DURATION_SCHEMA

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from triage.alerts.grouping import wants_states
+from triage.alerts.inhibition import name_of
 from triage.alerts.storm import KEY, WINDOW
 from triage.changes import AlertGroup, AlertKind, GroupView, Looked, NewAlert, NewRow, StormView, WaitingAlert
 from triage.incident import OPEN, GroupState, Incident
@@ -31,6 +32,7 @@ _UPSERT_GROUP: Final = insert(
     labels = excluded.labels, group_wait = excluded.group_wait, group_interval = excluded.group_interval,
     course = excluded.course RETURNING looked_at""",
 )
+_INHIBITED: Final = "json_extract(incident, '$.inhibited')"  # as in the index idx_alert_groups_inhibited
 _INSERT_KIND: Final = insert("alert_kinds", alertrows.KIND, "ON CONFLICT DO NOTHING")
 _INSERT_ALERT: Final = insert("alerts", alertrows.ALERT)
 _WAITING: Final = "FROM alerts WHERE group_key = ? AND flush IS NULL"
@@ -121,10 +123,9 @@ def group_view(
         silenced=group["silenced"],
         incident=incident,
     )
-    if view.group.course.inhibited_by:
-        rules = json.dumps(view.group.course.inhibited_by)
-        cause = connection.execute(_CAUSE, {"key": key, "rules": rules}).fetchone()
-        view = replace(view, cause=cause[0] if cause else "")
+    view = replace(view, cause=_cause(connection, view.group))
+    if not kinds and incident.state in OPEN:
+        view = replace(view, symptoms=_symptoms(connection, view.group))
     if view.group.course.success_threshold:
         failing = {*incident.heard, *(kind.labels["function"] for kind in kinds)}
         view = replace(view, successes=standings.succeeded(connection, failing))
@@ -144,18 +145,41 @@ def storm_view(connection: sqlite3.Connection, *, now: datetime, groups: bool = 
     (beginning,) = connection.execute(_BEGINNING, (instant(now - WINDOW),)).fetchone()
     views: list[GroupView] = []
     if groups and since:
-        columns = (*alertrows.GROUP, "flushes", "told", "incident", "waits")
-        waits = "(SELECT coalesce(max(id), 0) FROM alerts WHERE group_key = key AND flush IS NULL) AS waits"
-        found = f"SELECT *, {waits} FROM alert_groups WHERE incident ->> '$.storm' = ? ORDER BY key"
-        select = f"SELECT {', '.join(columns)} FROM ({found})"
-        for row in connection.execute(select, (since,)):
-            group = dict(zip(columns, row, strict=True))
-            incident = alertrows.incident_in(group)
-            own = alertrows.group_of(group)
-            views.append(
-                GroupView(own, group["flushes"], group["told"], None, None, {}, (), group["waits"], incident=incident)
-            )
+        views = _summed(connection, "incident ->> '$.storm' = ?", since)
     return StormView(since, beginning, tuple(views))
+
+
+def _summed(connection: sqlite3.Connection, which: str, value: str) -> list[GroupView]:
+    """Groups as a summary of several tells of them: without what waits in them."""
+    columns = (*alertrows.GROUP, "flushes", "told", "incident", "waits")
+    waits = "(SELECT coalesce(max(id), 0) FROM alerts WHERE group_key = key AND flush IS NULL) AS waits"
+    select = f"SELECT {', '.join(columns)} FROM (SELECT *, {waits} FROM alert_groups WHERE {which} ORDER BY key)"
+    views = []
+    for row in connection.execute(select, (value,)).fetchall():
+        group = dict(zip(columns, row, strict=True))
+        incident, own = alertrows.incident_in(group), alertrows.group_of(group)
+        views.append(
+            GroupView(own, group["flushes"], group["told"], None, None, {}, (), group["waits"], incident=incident)
+        )
+    return views
+
+
+def _cause(connection: sqlite3.Connection, group: AlertGroup, *, but: str = "") -> str:
+    """An open group that inhibits this one, by its name, the group ``but`` aside."""
+    for each in group.course.inhibited_by:
+        equal = [(f'$."{name}"', group.labels.get(name, "")) for name in each.equal]
+        alike = " AND coalesce(labels ->> ?, '') = ?" * len(equal)
+        values = (group.key, but, each.rule, *(value for pair in equal for value in pair))
+        found = connection.execute(f"{_CAUSE}{alike} ORDER BY key LIMIT 1", values).fetchone()
+        if found is not None:
+            return str(found[0])
+    return ""
+
+
+def _symptoms(connection: sqlite3.Connection, group: AlertGroup) -> tuple[GroupView, ...]:
+    """The groups that remember this one as their cause, each with another one that it has."""
+    found = _summed(connection, f"{_INHIBITED} = ? AND {_INHIBITED} != ''", name_of(group))
+    return tuple(replace(each, cause=_cause(connection, each.group, but=group.key)) for each in found)
 
 
 _BEGINNING: Final = f"""
@@ -171,8 +195,7 @@ def states_of(connection: sqlite3.Connection, key: str, incident: Incident, *, f
 
 _CAUSE: Final = f"""
     SELECT labels ->> '$.rule' || ' (' || key || ')' FROM alert_groups
-    WHERE key != :key AND state IN ({texts({*OPEN, GroupState.WAITING})})
-        AND labels ->> '$.rule' IN (SELECT value FROM json_each(:rules)) ORDER BY key LIMIT 1"""
+    WHERE key NOT IN (?, ?) AND state IN ({texts({*OPEN, GroupState.WAITING})}) AND labels ->> '$.rule' = ?"""
 _STATES: Final = """
     SELECT state, count(*) FROM (
         SELECT coalesce(l.state, '') AS state FROM alerts a LEFT JOIN lineages l USING (root)

@@ -338,3 +338,12 @@ def m012_events(db: Database) -> None:
     """Failures by the event they began with, and how often events come again (`triage.reruns.elsewhere`)."""
     db.execute("CREATE INDEX idx_lineages_event ON lineages(payload_key, started_at)")
     _create(db, "event_samples", "function since runs before")
+
+
+@MIGRATIONS()
+def m013_symptoms(db: Database) -> None:
+    """The alert groups that a cause keeps quiet, without looking through all."""
+    db.execute(
+        "CREATE INDEX idx_alert_groups_inhibited ON alert_groups(json_extract(incident, '$.inhibited'))"
+        " WHERE json_extract(incident, '$.inhibited') != ''"
+    )

@@ -9,11 +9,13 @@ from dataclasses import replace
 from datetime import datetime
 
 from triage.alerts.grouping import wants_states
+from triage.alerts.inhibition import name_of
 from triage.alerts.storm import KEY, WINDOW
 from triage.changes import AlertKind, GroupView, SilencedGroup, SilenceView, StormView, WaitingAlert
 from triage.envelope import RequestId
 from triage.incident import OPEN, GroupState
 from triage.reruns.lineage import Stored
+from triage.rules.course import inhibits
 from triage.rules.model import Cause
 from triage.silence import Silence
 from triage.stores import alertrows, decisions
@@ -45,7 +47,9 @@ def group_view(tables: Tables, key: str, *, now: datetime) -> GroupView | None:
         silenced=group["silenced"],
         incident=incident,
     )
-    view = replace(view, cause=_cause(tables, view))
+    view = replace(view, cause=_cause(tables, view.group))
+    if not waiting and incident.state in OPEN:
+        view = replace(view, symptoms=_symptoms(tables, view.group))
     first = incident.first if incident.opened_at else view.flushes + 1
     own = [alert for alert in tables.alerts.values() if alert["group_key"] == key]
     roots = [alert["root"] for alert in own if alert["flush"] is None or alert["flush"] >= first]
@@ -80,19 +84,40 @@ def storm_view(tables: Tables, *, now: datetime) -> StormView:
     groups = []
     for key, incident in sorted(incidents.items()):
         if since and incident.storm == since:
-            own = tables.alert_groups[key]
-            group, waits = alertrows.group_of(own), max((alert["id"] for alert in tables.waiting(key)), default=0)
-            groups.append(GroupView(group, own["flushes"], own["told"], None, None, {}, (), waits, incident=incident))
+            groups.append(_summed(tables, key))
     return StormView(since, len(beginning), tuple(groups))
 
 
-def _cause(tables: Tables, view: GroupView) -> str:
-    for key, other in sorted(tables.alert_groups.items()):
-        rule = json.loads(other["labels"]).get("rule", "")
-        going_on = GroupState(other["state"]) in {*OPEN, GroupState.WAITING}
-        if key != view.group.key and going_on and rule in view.group.course.inhibited_by:
-            return f"{rule} ({key})"
-    return ""
+def _summed(tables: Tables, key: str) -> GroupView:
+    own = tables.alert_groups[key]
+    group, waits = alertrows.group_of(own), max((alert["id"] for alert in tables.waiting(key)), default=0)
+    incident = alertrows.incident_in(own)
+    return GroupView(group, own["flushes"], own["told"], None, None, {}, (), waits, incident=incident)
+
+
+def _cause(tables: Tables, group: AlertGroup, *, but: str = "") -> str:
+    others = [
+        alertrows.group_of(other)
+        for key, other in sorted(tables.alert_groups.items())
+        if key not in (group.key, but) and GroupState(other["state"]) in {*OPEN, GroupState.WAITING}
+    ]
+    found = (
+        name_of(other)
+        for inhibition in group.course.inhibited_by
+        for other in others
+        if inhibits(inhibition, group.labels, other.labels)
+    )
+    return next(found, "")
+
+
+def _symptoms(tables: Tables, group: AlertGroup) -> tuple[GroupView, ...]:
+    keys = [
+        key
+        for key, row in sorted(tables.alert_groups.items())
+        if alertrows.incident_in(row).inhibited == name_of(group)
+    ]
+    views = (_summed(tables, key) for key in keys)
+    return tuple(replace(each, cause=_cause(tables, each.group, but=group.key)) for each in views)
 
 
 def _kind(tables: Tables, key: str, waiting: Sequence[Row]) -> AlertKind:

@@ -15,6 +15,7 @@ from triage.rules.lint.care import care_findings
 from triage.rules.lint.clauses import clause_findings, text_findings
 from triage.rules.lint.entry import Defined, Entry, conditions_of, entries_of
 from triage.rules.lint.findings import CODES, Finding
+from triage.rules.lint.inhibitions import inhibition_findings
 from triage.rules.lint.names import name_findings
 from triage.rules.lint.reach import reach_findings
 from triage.rules.model import RuleSet
@@ -40,6 +41,7 @@ def lint(rules: RuleSet, *, today: date, receivers: Collection[str] | None = Non
     for entry in entries:
         findings += clause_findings(entry)
         findings += action_findings(entry, receivers=receivers)
+    findings += inhibition_findings(entries)
     findings += care_findings(entries, today=today)
     allowed = set(_allowed(entries, defined))
     found = [

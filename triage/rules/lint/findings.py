@@ -51,6 +51,8 @@ CODES: Final[Mapping[str, Code]] = {
     "R023": Code("unused-name", Level.WARNING),
     "R024": Code("window-over", Level.WARNING),
     "R025": Code("untold-hold", Level.WARNING),
+    "R026": Code("no-such-cause", Level.ERROR),
+    "R027": Code("unlike-groups", Level.ERROR),
 }
 
 
