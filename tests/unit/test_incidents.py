@@ -25,7 +25,7 @@ from triage.incident import (
     incident_json,
     incident_of,
 )
-from triage.rules.course import COURSE, Course, Escalation, course_json, course_of
+from triage.rules.course import COURSE, Course, Escalation, Inhibition, course_json, course_of
 from triage.rules.model import Cause
 from triage.states import RowState
 
@@ -143,11 +143,16 @@ def test_an_incident_is_kept_as_it_is(incident):
 
 
 def test_a_course_is_kept_as_it_is_and_what_is_missing_has_its_default():
-    written = Course(MINUTE, 3.5, HOUR, False, 2 * HOUR, (Escalation(HOUR, ("boss", "board")),), ("cause",))  # noqa: FBT003
+    written = Course(
+        MINUTE, 3.5, HOUR, False, 2 * HOUR, (Escalation(HOUR, ("boss", "board")),), (Inhibition("db", ("region",)),)
+    )  # noqa: FBT003
     assert course_of(course_json(written)) == written
     never = Course(quiet_for=None, success_threshold=3)
     assert course_of(course_json(never)) == never
     assert course_of({}) == COURSE
+    by_name = course_of({"inhibited_by": ["db"]})  # as an older version wrote it
+    assert by_name == Course(inhibited_by=(Inhibition("db"),))
+    assert course_of(course_json(by_name)) == by_name
     assert course_of({"resolved": False}) == Course(resolved=False)
 
 

@@ -98,7 +98,14 @@ TABLE = {
     "unknown grouping label": (
         RULE + "    alert: {group_by: fuction}\n",
         [
-            "4:23: expected function or condition or error_type or error_message or fingerprint or rule or owner, not 'fuction' (did you mean 'function'?)"
+            "4:23: expected function or region or account or condition or error_type or error_message or fingerprint or rule or owner or labels.NAME, not 'fuction' (did you mean 'function'?)"
+        ],
+    ),
+    "a cause without its rule": (
+        RULE + "    alert: {inhibited_by: [db, {equal: regoin}]}\n",
+        [
+            "4:32: the key 'rule' is missing (the rule whose groups are the cause)",
+            "4:40: expected function or region or account or condition or error_type or error_message or fingerprint or rule or owner or labels.NAME, not 'regoin' (did you mean 'region'?)",
         ],
     ),
     "quiet and loud at once": (

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from triage.errors import RulesInvalid
 from triage.rulefiles import default_rules_dir, read_rules
 from triage.rules.document import read_document
+from triage.rules.course import Inhibition
 from triage.rules.mistakes import Mistakes
 from triage.rules.model import AlertPolicy, Cause, HoldPolicy, Mode, Place, RerunPolicy, Severity, SourceText
 from triage.rules.readers import parse_duration
@@ -249,3 +250,18 @@ def test_every_whole_number_of_seconds_is_a_duration(seconds):
     text = f"{seconds}s"
 
     assert parse_duration(text) == timedelta(seconds=seconds) == parse_duration(f"{minutes}m{rest}s")
+
+
+def test_what_is_said_of_causes_for_all_rules_is_not_meant_for_the_causes():
+    text = """
+version: 1
+defaults: {alert: {group_by: [function, labels.team], inhibited_by: [db, {rule: net, equal: labels.team}]}}
+rules:
+  - {id: db, match: {function: db}, alert: {}}
+  - {id: net, match: {function: net}, alert: {inhibited_by: db}}
+  - {id: rest, alert: {}}
+"""
+    rules = load_rules([SourceText("rules.yaml", text)]).rules
+
+    db, net = Inhibition("db"), Inhibition("net", ("labels.team",))
+    assert [rule.alert.course.inhibited_by for rule in rules] == [(), (db,), (db, net)]

@@ -80,9 +80,7 @@ def flush(facts: RowFacts, *, now: datetime, compose: Compose = built_in, storm:
         look = _unanswered(view, look, now=now)
     rows = tuple(_notification(draft, compose, now=now) for draft in look.drafts)
     end = released(view, now=now) if look.looked.incident.state is GroupState.RESOLVED else Changes()
-    changes = Changes(
-        rows=(*look.rows, *rows, *end.rows), looked=(look.looked, *end.looked), silenced=look.hushed
-    )
+    changes = Changes(rows=(*look.rows, *rows, *end.rows), looked=(look.looked, *end.looked), silenced=look.hushed)
     if look.due_at is None:
         return Settle.done(note=look.note, changes=changes)
     return Settle.retry(due_at=look.due_at, note=look.note, changes=changes)

@@ -173,8 +173,9 @@ def _fields(value: Any, readers: Mapping[str, Read], *, needed: Mapping[str, str
 
 
 def _group_label(value: Any) -> str:
-    own = isinstance(value, str) and re.fullmatch(rf"labels\.{NAME}", value, re.ASCII)
-    return value if own else one_of((*GROUP_BY, "labels.NAME"))(value)
+    if isinstance(value, str) and re.fullmatch(rf"labels\.{NAME}", value, re.ASCII):
+        return value
+    return str(one_of((*GROUP_BY, "labels.NAME"))(value))
 
 
 def _inhibition(value: Any) -> Inhibition:
@@ -282,8 +283,8 @@ COURSE: Final[Mapping[str, Key]] = {
         },
     ),
     "inhibited_by": Key(
-        "Rules, or `rule` and `equal`. While one of their groups is open, groups of this rule tell nobody: they are what "
-        "follows from it. `equal`: only those that are equal in these labels of `group_by`.",
+        "Rules, or `rule` and `equal`. While one of their groups is open, groups of this rule tell nobody: they follow "
+        "from it. `equal`: only those that are equal in these labels of `group_by`.",
         list_of(_inhibition),
         _or_list(
             {

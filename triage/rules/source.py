@@ -223,9 +223,8 @@ def _alert_policy(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Ale
     if "alert" not in values and (not acts_later or (quiet and not default)):
         return None
     alert = {**default, **values.get("alert", {})}
-    if "inhibited_by" in default and "inhibited_by" not in values.get("alert", {}):
-        # Said for all: a cause among them is not its own.
-        alert["inhibited_by"] = tuple(each for each in default["inhibited_by"] if each.rule != values["id"])
+    if values["id"] in (each.rule for each in default.get("inhibited_by", ())):
+        alert["inhibited_by"] = values.get("alert", {}).get("inhibited_by", ())  # it is said for all but the causes
     if acts_later:
         later = _LATER if "hold" in values and "alert" in values else _LATER - {Cause.HELD}
         on = frozenset(map(Cause, alert["on"])) if "on" in alert else later

@@ -13,7 +13,7 @@ _TELLS: Final = f"""
     WHERE {_NOTIFY} AND o.group_key IS NOT NULL AND (%s)
     UNION ALL SELECT t.value ->> '$[0]', t.value ->> '$[1]' FROM outbox o, json_each(o.payload, '$.told') t
     WHERE {_NOTIFY} AND (%s)"""
-"""Of which groups notifications tell, and the number of the message: one group, those of a storm, or those of a cause."""
+"""Of which groups notifications tell, and the number of the message: one, or those of a storm or a cause."""
 
 
 _TAKEN: Final = "o.state = 'done' OR json_array_length(o.payload, '$.sent') > 0"

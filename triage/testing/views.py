@@ -11,7 +11,7 @@ from datetime import datetime
 from triage.alerts.grouping import wants_states
 from triage.alerts.inhibition import name_of
 from triage.alerts.storm import KEY, WINDOW
-from triage.changes import AlertKind, GroupView, SilencedGroup, SilenceView, StormView, WaitingAlert
+from triage.changes import AlertGroup, AlertKind, GroupView, SilencedGroup, SilenceView, StormView, WaitingAlert
 from triage.envelope import RequestId
 from triage.incident import OPEN, GroupState
 from triage.reruns.lineage import Stored
