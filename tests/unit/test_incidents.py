@@ -143,9 +143,8 @@ def test_an_incident_is_kept_as_it_is(incident):
 
 
 def test_a_course_is_kept_as_it_is_and_what_is_missing_has_its_default():
-    written = Course(
-        MINUTE, 3.5, HOUR, False, 2 * HOUR, (Escalation(HOUR, ("boss", "board")),), (Inhibition("db", ("region",)),)
-    )  # noqa: FBT003
+    cause = Inhibition("db", ("region",))
+    written = Course(MINUTE, 3.5, HOUR, False, 2 * HOUR, (Escalation(HOUR, ("boss", "board")),), (cause,))  # noqa: FBT003
     assert course_of(course_json(written)) == written
     never = Course(quiet_for=None, success_threshold=3)
     assert course_of(course_json(never)) == never

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from triage.errors import RulesInvalid
 from triage.rulefiles import default_rules_dir, read_rules
-from triage.rules.document import read_document
 from triage.rules.course import Inhibition
+from triage.rules.document import read_document
 from triage.rules.mistakes import Mistakes
 from triage.rules.model import AlertPolicy, Cause, HoldPolicy, Mode, Place, RerunPolicy, Severity, SourceText
 from triage.rules.readers import parse_duration

@@ -12,6 +12,7 @@ from triage.rules import keys
 from triage.rules.case_schema import cases_schema
 from triage.rules.cases import load_cases
 from triage.rules.document import read_document
+from triage.rules.grouped import GROUP_BY
 from triage.rules.matchers import ERROR_FIELDS, KEYS
 from triage.rules.model import SourceText
 from triage.rules.schema import rules_schema
@@ -28,7 +29,7 @@ TABLES = {
     "match": [*KEYS, *ERROR_FIELDS, *keys.WINDOW],
     "when": [*VOCABULARY],
     "rerun": [*keys.RERUN, *keys.BACKOFF],
-    "alert": [*keys.ALERT, *keys.GROUP_BY, *keys.CAUSES, *keys.SEVERITIES],
+    "alert": [*keys.ALERT, *GROUP_BY, *keys.CAUSES, *keys.SEVERITIES],
     "defaults": [*keys.DEFAULTS],
 }
 

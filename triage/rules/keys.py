@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from triage.rules.course import Escalation, Inhibition
+from triage.rules.course import Escalation
 from triage.rules.expression import RESERVED, compile_expression
 from triage.rules.fingerprints import PATTERN, read_fingerprinted
+from triage.rules.grouped import GROUP_BY_SCHEMA, read_group_label, read_inhibition
 from triage.rules.matchers import Names, compile_match
-from triage.rules.mistakes import Gathered, Mistake, Mistakes, did_you_mean, kind_of, wrong
+from triage.rules.mistakes import Gathered, Mistake, Mistakes, kind_of, wrong
 from triage.rules.model import ABOUT_FAILURES, Cause, HoldPolicy, Mode, Severity
 from triage.rules.readers import (
     DURATION,
@@ -29,6 +30,7 @@ from triage.rules.readers import (
     positive,
     positive_or_never,
     read_date,
+    read_fields,
     read_flag,
     read_labels,
     read_link,
@@ -46,10 +48,6 @@ Schema = Mapping[str, Any]
 CAUSES: Final = tuple(cause.value for cause in Cause if cause in ABOUT_FAILURES)
 MODES: Final = tuple(mode.value for mode in Mode)
 SEVERITIES: Final = tuple(severity.value for severity in Severity)
-GROUP_BY: Final = (
-    "function", "region", "account", "condition", "error_type", "error_message", "fingerprint", "rule", "owner",
-)  # fmt: skip
-"""Labels of an alert that alerts can be grouped by, beside ``labels.NAME``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +127,7 @@ def _hold(value: Any) -> HoldPolicy:
     if not isinstance(value, dict):
         return HoldPolicy(read_text(least=1)(value))
     readers = {"reason": read_text(least=1), "for": positive}
-    found = _fields(value, readers, needed={"reason": "what the person has to decide"})
+    found = read_fields(value, readers, needed={"reason": "what the person has to decide"})
     return HoldPolicy(found["reason"], found.get("for", HoldPolicy("").length))
 
 
@@ -141,7 +139,7 @@ def _escalations(value: Any) -> tuple[Escalation, ...]:
     mistakes = Gathered()
     for index, step in enumerate(value):
         try:
-            found = _fields(step, readers, needed={"after": "", "to": ""})
+            found = read_fields(step, readers, needed={"after": "", "to": ""})
         except Mistakes as error:
             mistakes += [replace(one, path=(index, *one.path)) for one in error.mistakes]
             continue
@@ -153,47 +151,11 @@ def _escalations(value: Any) -> tuple[Escalation, ...]:
     return tuple(steps)
 
 
-def _fields(value: Any, readers: Mapping[str, Read], *, needed: Mapping[str, str]) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise wrong(f"expected a mapping, not {kind_of(value)}")
-    found: dict[str, Any] = {}
-    mistakes = Gathered()
-    for name, each in value.items():
-        if name not in readers:
-            mistakes.append(Mistake(f"unknown key {name[:60]!r}", did_you_mean(name, readers), (name,), key=True))
-            continue
-        try:
-            found[name] = readers[name](each)
-        except Mistakes as error:
-            mistakes += [Mistake(one.message, one.hint, (name, *one.path)) for one in error.mistakes]
-    mistakes += [Mistake(f"the key {name!r} is missing", hint) for name, hint in needed.items() if name not in value]
-    if mistakes:
-        raise Mistakes(mistakes)
-    return found
-
-
-def _group_label(value: Any) -> str:
-    if isinstance(value, str) and re.fullmatch(rf"labels\.{NAME}", value, re.ASCII):
-        return value
-    return str(one_of((*GROUP_BY, "labels.NAME"))(value))
-
-
-def _inhibition(value: Any) -> Inhibition:
-    if not isinstance(value, dict):
-        return Inhibition(read_name(value))
-    readers: dict[str, Read] = {"rule": read_name, "equal": list_of(_group_label)}
-    found = _fields(value, readers, needed={"rule": "the rule whose groups are the cause"})
-    return Inhibition(found["rule"], tuple(found.get("equal", ())))
-
-
 DURATION_SCHEMA: Final = {"type": "string", "pattern": rf"^(?:{DURATION}\s?)+$"}
 _DATE_SCHEMA: Final = {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d$"}
 _REASON_SCHEMA: Final = {"type": "string", "minLength": 1}
 _TEXT_SCHEMA: Final = {"type": "string"}
 _NAME_SCHEMA: Final = {"type": "string", "pattern": f"^{NAME}$"}
-
-
-_GROUP_BY_SCHEMA: Final = {"anyOf": [{"enum": list(GROUP_BY)}, {"type": "string", "pattern": rf"^labels\.{NAME}$"}]}
 
 
 def _or_list(item: Schema) -> Schema:
@@ -285,14 +247,14 @@ COURSE: Final[Mapping[str, Key]] = {
     "inhibited_by": Key(
         "Rules, or `rule` and `equal`. While one of their groups is open, groups of this rule tell nobody: they follow "
         "from it. `equal`: only those that are equal in these labels of `group_by`.",
-        list_of(_inhibition),
+        list_of(read_inhibition),
         _or_list(
             {
                 "anyOf": [
                     _NAME_SCHEMA,
                     {
                         "type": "object",
-                        "properties": {"rule": _NAME_SCHEMA, "equal": _or_list(_GROUP_BY_SCHEMA)},
+                        "properties": {"rule": _NAME_SCHEMA, "equal": _or_list(GROUP_BY_SCHEMA)},
                         "required": ["rule"],
                         "additionalProperties": False,
                     },
@@ -313,8 +275,8 @@ ALERT: Final[Mapping[str, Key]] = {
     "severity": Key("info, warning or critical. Default: warning.", one_of(SEVERITIES), {"enum": list(SEVERITIES)}),
     "group_by": Key(
         "Alerts that are equal in these labels are told together. Default: [function, fingerprint].",
-        list_of(_group_label),
-        _or_list(_GROUP_BY_SCHEMA),
+        list_of(read_group_label),
+        _or_list(GROUP_BY_SCHEMA),
     ),
     "group_wait": Key(
         "How long the first alert of a group waits for more. Default: 30s.", parse_duration, DURATION_SCHEMA

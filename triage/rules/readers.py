@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, timedelta
 from typing import Any, Final
 
@@ -188,3 +188,23 @@ def read_labels(value: Any) -> dict[str, str]:
         except Mistakes as error:
             raise Mistakes([Mistake(each.message, each.hint, (name,)) for each in error.mistakes]) from None
     return labels
+
+
+def read_fields(value: Any, readers: Mapping[str, Read], *, needed: Mapping[str, str]) -> dict[str, Any]:
+    """A mapping with a reader for each key; ``needed`` are those that must be there, with a hint each."""
+    if not isinstance(value, dict):
+        raise wrong(f"expected a mapping, not {kind_of(value)}")
+    found: dict[str, Any] = {}
+    mistakes = Gathered()
+    for name, each in value.items():
+        if name not in readers:
+            mistakes.append(Mistake(f"unknown key {name[:60]!r}", did_you_mean(name, readers), (name,), key=True))
+            continue
+        try:
+            found[name] = readers[name](each)
+        except Mistakes as error:
+            mistakes += [Mistake(one.message, one.hint, (name, *one.path)) for one in error.mistakes]
+    mistakes += [Mistake(f"the key {name!r} is missing", hint) for name, hint in needed.items() if name not in value]
+    if mistakes:
+        raise Mistakes(mistakes)
+    return found
