@@ -315,7 +315,10 @@ def tasks(url: str, function: str) -> Counter[str]:
             return found
 
 
-TITLE = re.compile(r"^(?:\[\w+\] )?(?P<what>.*?)(?: × (?P<times>\d+))? #(?P<code>[0-9a-f]{6}(?:-\d+)?)$", re.MULTILINE)
+TITLE = re.compile(
+    r"^(?:\[\w+\] )?(?:more and more: )?(?P<what>.*?)(?: × (?P<times>[\d,]+))? #(?P<code>[0-9a-f]{6,}(?:-\d+)?)$",
+    re.MULTILINE,
+)
 
 
 def alerts(out: str) -> tuple[Mapping[str, int], int]:
@@ -331,7 +334,7 @@ def alerts(out: str) -> tuple[Mapping[str, int], int]:
             repeated += 1
             continue
         seen[match["code"]] = match[0]
-        told[match["what"]] += int(match["times"] or 1)
+        told[match["what"]] += int((match["times"] or "1").replace(",", ""))
     return told, repeated
 
 

@@ -53,7 +53,8 @@ def killed_at_any_time(folder: Path) -> None:
             out |= _accepted_once(here.platform, state)
     assert here.events("again") == load.reruns
     told, repeated = alerts(running.out)
-    assert {what: told[what] for what in load.told} == load.told
+    amiss = load.told - told, told - load.told
+    assert {what: told[what] for what in load.told} == load.told, f"not told, and told too often: {amiss}"
     assert repeated <= KILLS * 8, "only what was being delivered when the process died may be told twice"
     untracked = _states(state, "root LIKE '1-untracked-%'")
     assert set(untracked) <= {"healed", "alerted"}
