@@ -134,7 +134,7 @@ class AppriseNotifier:
         """
         problems: list[Problem] = []
         targets = {
-            name: [_target(name, position, url, problems) for position, url in enumerate(config.urls)]
+            name: [_target(name, position, url, config.timeout, problems) for position, url in enumerate(config.urls)]
             for name, config in receivers.items()
         }
         if problems:
@@ -267,7 +267,7 @@ def _in_thread(call: Callable[[], Answer]) -> Future[Answer]:
     return future
 
 
-def _target(receiver: str, position: int, url: str, problems: list[Problem]) -> Target:
+def _target(receiver: str, position: int, url: str, timeout: timedelta, problems: list[Problem]) -> Target:
     """One apprise object per target, so that a retry does not repeat to those that got it."""
     key = hashlib.sha256(url.encode()).hexdigest()[:8]
     if url.rstrip("/") == CONSOLE:
@@ -282,6 +282,9 @@ def _target(receiver: str, position: int, url: str, problems: list[Problem]) -> 
     elif len(service) != 1:
         problems.append(Problem(where, 0, 0, "several targets in one text", "give each an entry of its own"))
     own: Any = next(iter(service), None)
+    if own and own.socket_read_timeout == type(own).socket_read_timeout:
+        # Nobody has chosen apprise's four seconds: who takes longer to answer would be told again and again.
+        own.socket_read_timeout = max(own.socket_read_timeout, timeout.total_seconds())
     masked = _masked(own.url(privacy=True)) if own else ""
     return Target(key, f"target {position + 1} ({masked.partition(':')[0]})", masked, service)
 

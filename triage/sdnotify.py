@@ -10,15 +10,20 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
+from typing import Final
 
 from triage.clock import monotonic
 
 log = logging.getLogger(__name__)
 
+_PATIENCE: Final = 1.0
+"""Seconds to wait for room in the manager's socket, which all services share, for what is told once: a start whose end
+is not heard of is taken back. Pings and lines of status come again."""
+
 
 class Supervisor:
-    """The service manager that runs this process, or nobody. No method blocks or raises: a supervisor that cannot be
-    reached is told in the log, once.
+    """The service manager that runs this process, or nobody. No method raises, and none blocks for long: a supervisor
+    that cannot be reached is told in the log, once.
     """
 
     def __init__(self, environ: Mapping[str, str], *, pid: int) -> None:
@@ -32,15 +37,15 @@ class Supervisor:
 
     def ready(self) -> None:
         """Start-up, or a reload, is complete."""
-        self._send("READY=1")
+        self._send("READY=1", _PATIENCE)
 
     def reloading(self) -> None:
         """A reload begins; `ready` ends it. The time tells systemd which of its requests is answered."""
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={int(monotonic() * 1_000_000)}")
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={int(monotonic() * 1_000_000)}", _PATIENCE)
 
     def stopping(self) -> None:
         """The shutdown has begun."""
-        self._send("STOPPING=1")
+        self._send("STOPPING=1", _PATIENCE)
 
     def alive(self) -> None:
         """Ping the watchdog. Without pings for `watchdog` the process is killed and started anew."""
@@ -51,12 +56,12 @@ class Supervisor:
         """One line for ``systemctl status``."""
         self._send("STATUS=" + " ".join(text.split()))
 
-    def _send(self, message: str) -> None:
+    def _send(self, message: str, patience: float = 0.0) -> None:
         if not self._address:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as datagram:
-                datagram.settimeout(0)  # a manager that does not read must not stop the event loop
+                datagram.settimeout(patience)  # a manager that does not read must not stop the event loop
                 datagram.sendto(message.encode("utf-8", "replace"), self._address)
         except OSError as error:
             if not self._lost:

@@ -130,6 +130,12 @@ def test_what_left_and_was_not_answered_may_have_arrived(hooks):
     assert one_answer(hooks.url("slow", "?rto=0.2")) == (Result.UNKNOWN, "sent, but not answered", None)
 
 
+def test_an_answer_is_waited_for_as_long_as_the_receiver_says_unless_the_address_says_otherwise():
+    urls = ("json://127.0.0.1/", "json://127.0.0.1/?rto=2")
+    targets = notifier(urls, timeout=30).targets("ops")
+    assert [next(iter(target.service)).socket_read_timeout for target in targets] == [30, 2]
+
+
 def test_what_found_no_connection_has_not_arrived():
     with Hooks() as gone:
         url = gone.url("ok")

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import threading
 import time
 from contextlib import contextmanager
 from datetime import timedelta
@@ -109,6 +110,19 @@ def test_a_manager_that_does_not_read_blocks_nobody(tmp_path, caplog):
             if caplog.records:
                 break
     assert "cannot be told" in caplog.text
+
+
+def test_what_is_told_once_waits_for_a_manager_that_is_busy(tmp_path, caplog):
+    address = str(tmp_path / "notify")
+    with notify_socket(address) as arrived:
+        supervisor = Supervisor({"NOTIFY_SOCKET": address}, pid=7)
+        while not caplog.records:
+            supervisor.status("x" * 500)
+        thread, told = threading.Thread(target=supervisor.ready), []
+        thread.start()
+        while thread.is_alive():
+            told += arrived()
+        assert "READY=1" in [*told, *arrived()]
 
 
 class Watched:

@@ -68,7 +68,8 @@ class ReceiverSettings(Group):
     """Addresses in apprise's notation, all of them are told. ``console:`` prints to standard output. They carry tokens,
     so they are never shown."""
     timeout: Positive = timedelta(seconds=15)
-    """Time limit of one delivery; after it the message may have arrived or not, and is tried again."""
+    """Time limit of one delivery; after it the message may have arrived or not, and is tried again. ``?rto=`` in an
+    address limits the wait for its answer, in seconds."""
     format: Annotated[Format | None, BeforeValidator(lower_case)] = None
     """``text``, ``markdown`` or ``html``: what is sent to those of its services that can show it. Unset = what each
     service shows best. ``?format=`` in an address counts more."""
