@@ -103,7 +103,7 @@ def test_a_frame_at_80_by_24():
         "img                        open   in 20s      2      8      12   25%        30",
         "pdf                      closed        -      2      8      12   25%         0",
         "GROUPS, 1 h   /min  5 min     1 h     ever  last  function: error",
-        "new             12     30      90      400  1.0s  img-resize: ValueError: cannot",
+        "new             12     30      90      400  1.0s  img-resize: ValueError: canno…",
     ]
 
 
@@ -234,7 +234,8 @@ def test_wide_characters_take_two_columns():
     assert cut("图像x", 3) == "图"
     assert padded("图像", 3) == "图 "
     assert padded("图", 4, right=True) == "  图"
-    assert written([Span("图像"), Span("ab")], 5, PLAIN) == "图像a"
+    assert written([Span("图像"), Span("ab")], 5, PLAIN) == "图像…"
+    assert written([Span("图像"), Span("a")], 5, PLAIN) == "图像a"
 
 
 def test_bars_are_tallest_for_the_largest():

@@ -68,13 +68,18 @@ def padded(text: str, width: int, *, right: bool = False) -> str:
 
 
 def written(line: Line, width: int, style: Style) -> str:
-    """A line as it goes to the terminal, cut to its width."""
+    """A line as it goes to the terminal. One that is cut to its width says so: half a number is another number."""
+    texts = [(shown(text, style), tone) for text, tone in line]
+    is_cut = sum(width_of(text) for text, _ in texts) > width
+    width -= is_cut
     parts = []
-    for text, tone in line:
-        fitting = cut(shown(text, style), width)
+    for text, tone in texts:
+        fitting = cut(text, width)
         width -= width_of(fitting)
         code = _CODES[tone] if style.colour else ""
         parts.append(f"\x1b[{code}m{fitting}\x1b[0m" if code and fitting else fitting)
+    if is_cut:
+        parts.append("…" if style.unicode else ">")
     return "".join(parts).rstrip() if not style.colour else "".join(parts)
 
 
