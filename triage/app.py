@@ -17,6 +17,7 @@ from triage.configuration import (
     Configuration,
     cutoffs_at,
     labels_of,
+    maintenance_of,
     quarantine_policy,
     receivers_of,
     routes_of,
@@ -225,7 +226,10 @@ async def build(
         store = await SqliteStore.open(settings.store.path, seal=settings.encryption.seal)
         stack.push_async_callback(store.close)
         receivers = set(settings.receivers)  # those of the moment, as rules are checked against
-        routes, duties = routes_of(settings), Duties(watches_of(settings), settings.digest.digest)
+        routes, duties = (
+            routes_of(settings),
+            Duties(watches_of(settings), settings.digest.digest, maintenance_of(settings)),
+        )
         rules = await RuleBook.open(
             settings.rules or default_rules_dir(), receivers=receivers, store=store, clock=clock, limit=limit, work=work
         )
@@ -308,6 +312,7 @@ async def build(
             routes.update(routes_of(new))
             consumer.use(labels=labels_of(new.labels), quarantine=quarantine_policy(new))
             duties.watches, duties.digest = watches_of(new), new.digest.digest
+            duties.maintenance = maintenance_of(new)
             with suppress(StoreUnavailable):  # what is new is looked after from the next start on
                 await arm(store, duties, clock=clock)
             configured(new)

@@ -38,6 +38,7 @@ class RowKind(StrEnum):
     WAKE = "wake"  # let go what may go of a function's re-runs that wait
     PLAN_STEP = "plan_step"  # look how a bulk re-run gets on, and order what comes next
     SILENCE = "silence"  # a silence is about to end, or ends
+    MAINTENANCE = "maintenance"  # hours of maintenance begin
     WATCH = "watch"  # something may have been silent for too long
     DIGEST = "digest"  # the report of a day is due
     STORM = "storm"  # tell of many groups that began to fail at once, or that this is over
@@ -113,6 +114,7 @@ class Changes:
         told: group keys with the number of a message: the alerts that it counts have reached a receiver.
         looked: alert groups were looked at.
         silenced: of the alerts that waited in the only one, those that silences keep from receivers.
+        begun: silences that come into force, with nobody warned of their end.
         ended: (silence, how): it is over.
         standings: how functions stand with their re-runs now; only when a row is settled.
         wake: (function, number): so many of its re-runs that wait are let go, the oldest first; only then, too.
@@ -129,6 +131,7 @@ class Changes:
     deeds: tuple[Deed, ...] = ()
     plan: PlanChange | None = None
     silenced: tuple[Silenced, ...] = ()
+    begun: tuple[Silence, ...] = ()
     ended: tuple[int, str] | None = None
     standings: tuple[Standing, ...] = ()
     wake: tuple[str, int] | None = None

@@ -13,6 +13,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
+from triage.alerts.maintenance import Maintenance
 from triage.alerts.routing import Route
 from triage.alerts.watching import Watch
 from triage.consumer import Labels
@@ -26,7 +27,18 @@ from triage.stores.retention import Cutoffs
 
 log = logging.getLogger(__name__)
 
-LIVE: Final = ("receivers", "owners", "arrivals", "digest", "labels", "quarantine", "retention", "links", "log")
+LIVE: Final = (
+    "receivers",
+    "owners",
+    "arrivals",
+    "maintenance",
+    "digest",
+    "labels",
+    "quarantine",
+    "retention",
+    "links",
+    "log",
+)
 """Groups of settings that a reload puts in force."""
 
 
@@ -142,3 +154,8 @@ def routes_of(settings: Settings) -> dict[str, Route]:
 def watches_of(settings: Settings) -> list[Watch]:
     """What has to arrive."""
     return [arrival.watch for arrival in settings.arrivals]
+
+
+def maintenance_of(settings: Settings) -> list[Maintenance]:
+    """What is silenced again and again."""
+    return [each.maintenance for each in settings.maintenance]

@@ -240,7 +240,7 @@ class Outbox:
             case RowKind.SILENCE:
                 now = self._clock.now()
                 return lambda facts: look(row, facts, now=now)
-            case RowKind.WATCH | RowKind.DIGEST:
+            case RowKind.WATCH | RowKind.DIGEST | RowKind.MAINTENANCE:
                 return await self._standing(row)
 
     async def _submit(self, row: OutboxRow) -> React | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from triage.alerts import maintenance
+from triage.alerts.maintenance import Maintenance, maintained
 from triage.alerts.watching import Watch, armed, watched
 from triage.changes import NewRow, OutboxRow, RowKind
 from triage.clock import Clock
@@ -24,6 +26,7 @@ class Duties:
 
     watches: Sequence[Watch]
     digest: Digest
+    maintenance: Sequence[Maintenance] = ()
 
 
 def standing(duties: Duties, *, store: Source, clock: Clock) -> Standing:
@@ -36,6 +39,9 @@ def standing(duties: Duties, *, store: Source, clock: Clock) -> Standing:
             due = is_due(row, now=now)
             found = await report(store, since=now - _DAY, now=now) if due and duties.digest.to else None
             return lambda _facts: looked_at(row, duties.digest, found, now=now)
+        if row.kind is RowKind.MAINTENANCE:
+            own = next((each for each in duties.maintenance if each.name == row.payload["maintenance"]), None)
+            return lambda _facts: maintained(row, own, now=now)
         watch = next((each for each in duties.watches if each.name == row.payload["watch"]), None)
         return lambda facts: watched(row, facts, watch=watch, up_since=up_since, now=now)
 
@@ -50,6 +56,7 @@ async def arm(store: Store, duties: Duties, *, clock: Clock) -> None:
     """
     now = clock.now()
     rows: list[NewRow] = [armed(watch, now=now) for watch in duties.watches]
+    rows += [maintenance.armed(each, now=now) for each in duties.maintenance]
     if duties.digest.to:
         rows.append(begun(now=now))
     await store.arm(rows, now=now)

@@ -102,3 +102,36 @@ def test_an_author_and_a_reason_are_needed(triage):
         in triage("add", "--match", "function=x", "--for", "1h", "--by", " ", "--reason", "x", code=2).stderr
     )
     assert "there is no silence 7" in triage("show", "7", code=1).stderr
+
+
+CONFIGURED = """
+[[maintenance]]
+name = "weekly"
+match = {function = "img-*"}
+days = ["sun"]
+hours = ["02:00-04:00"]
+zone = "Asia/Shanghai"
+reason = "the storage is updated"
+
+[[maintenance]]
+name = "always-soon"
+match = {severity = "warning", receiver = ["chat", "mail"]}
+hours = ["00:00-12:00", "12:01-24:00"]
+reason = "tests"
+"""
+
+
+def test_maintenance_that_comes_again_is_listed_and_previewed(folder, triage):
+    config = folder / "triage.toml"
+    config.write_text(CONFIGURED)
+    listed = triage("list", "--config", str(config)).stdout
+    _, head, *lines = listed.splitlines()
+    assert head.split() == ["MAINTENANCE", "FROM", "UNTIL", "MATCH", "REASON"]
+    assert sorted(line.split()[0] for line in lines) == ["always-soon", "weekly"]
+    assert "severity=warning receiver=chat receiver=mail" in listed
+    assert "the storage is updated" in listed
+    found = json.loads(triage("preview", "--maintenance", "weekly", "--json", "--config", str(config)).stdout)
+    assert sorted(each["labels"]["function"] for each in found) == ["img-crop", "img-resize"]
+    said = triage("preview", "--maintenance", "weakly", "--config", str(config), code=2).stderr
+    assert "--maintenance: none is named weakly: did you mean 'weekly'?" in said
+    assert "Say what it would match" in triage("preview", code=2).stderr

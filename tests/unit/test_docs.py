@@ -23,6 +23,7 @@ from triage.settings import (
     ArrivalSettings,
     LabelSettings,
     LocalSource,
+    MaintenanceSettings,
     ReceiverSettings,
     ReconcileSource,
     Settings,
@@ -64,6 +65,7 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
         yield f'[[sources]] type = "{get_args(group.model_fields["type"].annotation)[0]}"', group
     yield "[receivers.NAME]", ReceiverSettings
     yield "[[arrivals]]", ArrivalSettings
+    yield "[[maintenance]]", MaintenanceSettings
     yield "[[labels]]", LabelSettings
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -98,6 +100,7 @@ def test_every_setting_is_described_as_in_the_code(title: str, group: type[BaseM
         "receivers",
         "labels",
         "arrivals",
+        "maintenance",
         "heartbeat",
         "digest",
     }

@@ -81,13 +81,7 @@ def quiet_until(quiet: Quiet | None, severity: str, *, now: datetime) -> datetim
     """When the hours end in which a message of this severity waits; None when it need not wait now."""
     if quiet is None or (quiet.passes and severity == Severity.CRITICAL) or not quiet.hours.contains(now):
         return None
-    # By the minute, as clocks in that zone show them: whatever daylight saving does that night.
-    at = now.replace(second=0, microsecond=0)
-    for _ in range(8 * 24 * 60):
-        at += timedelta(minutes=1)
-        if not quiet.hours.contains(at):
-            return at
-    return None  # hours without an end would keep it for ever
+    return quiet.hours.turn(now)
 
 
 def routed(row: OutboxRow, facts: RowFacts, *, route: Route, now: datetime) -> Settle:

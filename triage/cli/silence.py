@@ -15,6 +15,7 @@ from triage.cli.output import show as shown
 from triage.cli.storage import ask
 
 if TYPE_CHECKING:
+    from triage.alerts.maintenance import Maintenance
     from triage.changes import SilenceView
     from triage.settings import Settings
     from triage.stores import Store
@@ -32,15 +33,16 @@ def silence() -> None:
     """Keep alerts quiet for a while; see what is kept quiet, and end it."""
 
 
-_match = click.option(
-    "--match",
-    "clauses",
-    multiple=True,
-    required=True,
-    metavar="LABEL=VALUE",
-    help='What an alert must have, such as "function=img-*"; all of it must hold, but of one label any value. '
-    "LABEL!=VALUE: must not have.",
-)
+def _match(*, required: bool = True) -> Callable[[Any], Any]:
+    return click.option(
+        "--match",
+        "clauses",
+        multiple=True,
+        required=required,
+        metavar="LABEL=VALUE",
+        help='What an alert must have, such as "function=img-*"; all of it must hold, but of one label any value. '
+        "LABEL!=VALUE: must not have.",
+    )
 
 
 def _person(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,7 +51,7 @@ def _person(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @silence.command()
-@_match
+@_match()
 @click.option("--for", "length", type=Length(), help='How long, such as "2h"; with --until-resolved at most.')
 @click.option(
     "--until-resolved",
@@ -113,14 +115,17 @@ def add(
 
 
 @silence.command()
-@_match
+@_match(required=False)
+@click.option("--maintenance", "name", metavar="NAME", help="What a [[maintenance]] matches, instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @settings_option
-def preview(*, settings: Settings, clauses: Sequence[str], as_json: bool) -> None:
+def preview(*, settings: Settings, clauses: Sequence[str], name: str | None, as_json: bool) -> None:
     """Show what such a silence would keep quiet: alerts that wait, and those of the last 24 hours."""
     from triage.clock import SystemClock  # noqa: PLC0415
 
-    match = _read(clauses)
+    if bool(clauses) is (name is not None):
+        raise click.UsageError("Say what it would match: --match LABEL=VALUE, or --maintenance NAME.")
+    match = _read(clauses) if name is None else _maintenance(settings, name).match
     since = SystemClock().now() - _PAST
     found = _matching(match, ask(settings, lambda store: store.alerted(since=since)))
     if as_json:
@@ -134,7 +139,7 @@ def preview(*, settings: Settings, clauses: Sequence[str], as_json: bool) -> Non
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @settings_option
 def list_(*, settings: Settings, every: bool, as_json: bool) -> None:
-    """List the silences in force, the newest first."""
+    """List the silences in force, the newest first, and when maintenance comes again."""
     from triage.alerts.summaries import kept_from, show_match  # noqa: PLC0415
 
     views = ask(settings, lambda store: store.silences(ended=every))
@@ -157,6 +162,38 @@ def list_(*, settings: Settings, every: bool, as_json: bool) -> None:
         )
     else:
         click.echo("No silence is in force." if not every else "There are no silences.", err=True)
+    if settings.maintenance and not as_json:
+        _windows(settings)
+
+
+def _windows(settings: Settings) -> None:
+    """When each maintenance comes again, or ends if it goes on."""
+    from triage.alerts.maintenance import next_span  # noqa: PLC0415
+    from triage.alerts.summaries import show_match  # noqa: PLC0415
+    from triage.clock import SystemClock  # noqa: PLC0415
+
+    now = SystemClock().now()
+    own = [each.maintenance for each in settings.maintenance]
+    spans = sorted(((next_span(each, now=now), each) for each in own), key=lambda found: found[0])
+    click.echo()
+    print_table(
+        ("MAINTENANCE", "FROM", "UNTIL", "MATCH", "REASON"),
+        [
+            (each.name, "now" if span.start == now else span.start, span.end, " ".join(show_match(each.match)),
+             each.reason)
+            for span, each in spans
+        ],
+    )  # fmt: skip
+
+
+def _maintenance(settings: Settings, name: str) -> Maintenance:
+    from triage.rules.mistakes import did_you_mean  # noqa: PLC0415
+
+    for each in settings.maintenance:
+        if each.name == name:
+            return each.maintenance
+    hint = did_you_mean(name, [each.name for each in settings.maintenance])
+    raise click.UsageError(f"--maintenance: none is named {shown(name)}{f': {hint}' if hint else ''}.")
 
 
 @silence.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -14,6 +14,9 @@ from triage.rules.readers import list_of, read_text
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _MINUTES: Final = 24 * 60
+_MINUTE: Final = timedelta(minutes=1)
+_LOOK_AHEAD: Final = 15 * _MINUTES
+"""Minutes: daylight saving may leave out an hour of a week, and then it is the next week's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,16 @@ class Hours:
             if inside:
                 return True
         return False
+
+    def turn(self, now: datetime) -> datetime | None:
+        """When they next end, or begin if ``now`` is outside; None when that never happens."""
+        inside, at = self.contains(now), now.replace(second=0, microsecond=0)
+        # By the minute, as clocks in that zone show them: whatever daylight saving does that night.
+        for _ in range(_LOOK_AHEAD):
+            at += _MINUTE
+            if self.contains(at) is not inside:
+                return at
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from triage.settings.fields import (
 )
 from triage.settings.links import LinkSettings
 from triage.settings.load import Loaded, load, load_settings
+from triage.settings.maintenance import MaintenanceSettings
 from triage.settings.outbound import OutboundSettings
 from triage.settings.privacy import EncryptionSettings, RedactionSettings
 from triage.settings.receivers import ReceiverSettings
@@ -44,6 +45,7 @@ __all__ = [
     "Loaded",
     "LocalSource",
     "LogSettings",
+    "MaintenanceSettings",
     "OutboundSettings",
     "OutboxSettings",
     "QuarantineSettings",

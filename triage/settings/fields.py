@@ -23,6 +23,7 @@ from pydantic_settings import (
 from triage.alerts.delivery import Retries
 from triage.settings.group import Group
 from triage.settings.links import LinkSettings
+from triage.settings.maintenance import MaintenanceSettings
 from triage.settings.outbound import OutboundSettings
 from triage.settings.privacy import EncryptionSettings, RedactionSettings
 from triage.settings.receivers import ReceiverSettings
@@ -273,6 +274,8 @@ class Settings(BaseSettings):
     standard output."""
     arrivals: tuple[ArrivalSettings, ...] = ()
     """What has to arrive: a list of ``[[arrivals]]``. Unset = nothing is missed."""
+    maintenance: tuple[MaintenanceSettings, ...] = ()
+    """Maintenance that comes again: a list of ``[[maintenance]]``. Unset = none."""
     owners: dict[str, Names] = {}
     """Receivers by owner, ``[owners]``: whom alerts go to whose rule has an ``owner`` and says no ``to``. Unset = all
     such go to ``default``."""
@@ -363,6 +366,11 @@ class Settings(BaseSettings):
             told[f"arrivals.{number}"] = arrival.to
             if arrival.source and arrival.source not in {source.name for source in self.sources}:
                 raise ValueError(f"arrivals.{number}.source: no source is named {arrival.source!r}")
+        names = [each.name for each in self.maintenance]
+        for number, each in enumerate(self.maintenance):
+            told[f"maintenance.{number}"] = each.to
+            if each.name in names[:number]:
+                raise ValueError(f"maintenance.{number}.name: a second one is named {each.name!r}")
         told |= {f"owners.{owner}": to for owner, to in self.owners.items()}
         for group, receivers in told.items():
             for name in receivers:

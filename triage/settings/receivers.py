@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, model_validator
@@ -14,6 +14,7 @@ from triage.alerts.render import Format
 from triage.alerts.routing import Quiet, Rate, Route
 from triage.rules.model import Severity
 from triage.settings.group import Group
+from triage.settings.hours import hours_of_week
 from triage.settings.values import Address, Duration, Name, Positive, lower_case, not_empty, parse_duration, text_lines
 
 _RATE = re.compile(r"(\d{1,4})/(.+)")
@@ -30,32 +31,6 @@ def _read_rate(value: str) -> Rate:
     if found is None or not 1 <= int(found[1]) <= 1000 or not (per := parse_duration(found[2])):
         raise ValueError('expected 1 to 1000 messages in a time, such as "10/1h"')
     return Rate(int(found[1]), per)
-
-
-def _read_quiet(hours: tuple[str, ...], days: tuple[str, ...], zone: str, *, passes: bool) -> Quiet | None:
-    from triage.rules.mistakes import Mistakes  # noqa: PLC0415 - regular expressions are slow to import
-    from triage.rules.windows import Hours, read_days, read_hours, read_zone, window_of  # noqa: PLC0415
-
-    values = {}
-    for key, text, read in (
-        ("hours", list(hours), read_hours),
-        ("days", list(days), read_days),
-        ("zone", zone, read_zone),
-    ):
-        if text:
-            try:
-                values[key] = read(text)
-            except Mistakes as error:
-                raise ValueError(f"quiet_{key}: {error}") from None
-    if not (hours or days):
-        return None
-    window = window_of(values)
-    assert isinstance(window, Hours)  # noqa: S101 - it has no `from`
-    # Every quarter of an hour of a week: nothing may wait for ever.
-    week = (datetime(2026, 1, 5, tzinfo=UTC) + timedelta(minutes=step * 15) for step in range(7 * 24 * 4))
-    if all(window.contains(at) for at in week):
-        raise ValueError("quiet_hours: they have no end; what waits would never be told")
-    return Quiet(window, passes)
 
 
 Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(text_lines)]
@@ -105,7 +80,8 @@ class ReceiverSettings(Group):
         )
 
     def _quiet(self) -> Quiet | None:
-        return _read_quiet(self.quiet_hours, self.quiet_days, self.quiet_zone, passes=self.quiet_critical)
+        hours = hours_of_week(self.quiet_hours, self.quiet_days, self.quiet_zone, prefix="quiet_")
+        return Quiet(hours, self.quiet_critical) if hours is not None else None
 
     @model_validator(mode="after")
     def _quiet_is_time(self) -> ReceiverSettings:

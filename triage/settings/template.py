@@ -13,6 +13,7 @@ from typing import Any, Final
 from pydantic import BaseModel, SecretStr
 
 from triage.settings.fields import LabelSettings, Settings
+from triage.settings.maintenance import MaintenanceSettings
 from triage.settings.receivers import ReceiverSettings
 from triage.settings.sources import LocalSource, ReconcileSource, SmqSource
 from triage.settings.values import show_duration
@@ -44,6 +45,11 @@ def commented_settings() -> str:
         elif name == "arrivals":
             arrival = ArrivalSettings(function="img-*", within=timedelta(hours=6))
             lines += ["", *_comment(field.description or ""), "", *_group("# [[arrivals]]", arrival)]
+        elif name == "maintenance":
+            weekly = MaintenanceSettings(
+                name="weekly", match={"function": "img-*"}, hours=("02:00-04:00",), days=("sun",), reason="updates"
+            )
+            lines += ["", *_comment(field.description or ""), "", *_group("# [[maintenance]]", weekly)]
         elif name == "owners":
             lines += ["", *_comment(field.description or ""), "# [owners]", '# team-media = ["default"]']
         elif name == "receivers":

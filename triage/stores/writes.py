@@ -204,6 +204,8 @@ def _write_changes(connection: sqlite3.Connection, several: Sequence[Changes], *
         connection.executemany(_INSERT_DEED, [records.deed_record(deed, now=now) for deed in changes.deeds])
         for looked in changes.looked:
             alerting.mark_looked(connection, looked, changes.silenced, now=now)
+        for silence in changes.begun:
+            add_silence(connection, silence, warn_before=timedelta())
         if changes.ended is not None:
             silences.end(connection, *changes.ended, now=now)
         for group, message in changes.told:

@@ -252,6 +252,8 @@ class Tables(Gates):
             self._mark_looked(looked, silences.wholly(changes.silenced), now=now)
             for each in changes.silenced:
                 self._tally(looked.group, each)
+        for silence in changes.begun:
+            self.add_silence(silence, warn_before=timedelta())
         if changes.ended is not None:
             number, how = changes.ended
             self.silences[number] = replace(self.silences[number], ended_at=now, ended=how)
