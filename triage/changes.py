@@ -212,6 +212,7 @@ class GroupView:
         kinds: the waiting ones, sorted by what silences look at.
         silenced: alerts that silences kept from everybody before.
         incident: what is remembered of the last look.
+        taken: codes of others that begin as the next incident's would; only there when one may begin.
         states: alerts of this incident by the state of their failure, empty for those that are about none; only there
             when the group may have something to say.
         successes: by function, how often it has succeeded so far: of those that fail in it; only there when its course
@@ -235,6 +236,7 @@ class GroupView:
     kinds: tuple[AlertKind, ...] = ()
     silenced: int = 0
     incident: Incident = UNSEEN
+    taken: tuple[str, ...] = ()
     states: Mapping[str, int] = field(default_factory=dict)
     successes: Mapping[str, int] = field(default_factory=dict)
     healed_by: Mapping[str, int] = field(default_factory=dict)

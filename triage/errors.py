@@ -5,6 +5,7 @@ TriageError
 ├── IllegalTransition        a failure's state has no move for this event: a defect of ours
 ├── RulesInvalid             rule files that cannot be loaded; carries every error with its place
 ├── ConfigInvalid            configuration that cannot be used; carries every error with its place
+├── AmbiguousCode            the beginning of a short code that several have; carries them
 ├── PlanRefused              what is asked of a plan of re-runs cannot be done as it stands
 ├── TooLate                  what a person wants to call back was done, or may have been
 ├── StoreConflict            somebody else committed first; load facts again and decide again
@@ -40,6 +41,14 @@ class InvalidEnvelope(TriageError):
         self.reason, self.where, self.detail = reason, where, detail
         place = f" at {where}" if where else ""
         super().__init__(f"{reason}{place}: {detail}")
+
+
+class AmbiguousCode(TriageError):
+    """The beginning of a short code that several have. ``found``: which they are, the first few."""
+
+    def __init__(self, name: str, found: Sequence[str]) -> None:
+        self.name, self.found = name, tuple(found)
+        super().__init__(f"{name}: several begin so: {', '.join(found)}; give more of the one that is meant")
 
 
 class IllegalTransition(TriageError):

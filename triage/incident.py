@@ -8,7 +8,7 @@ messages about it carry its code.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
@@ -109,11 +109,13 @@ class Incident:
         ack: who has acknowledged it.
         closed: who has said that it is over; its next look ends it, unless something has failed meanwhile.
         heard: by function, how often it had succeeded when it was last seen to fail; empty unless successes count.
+        code: its short code, told by all messages about it; empty before the first look.
         storm: the storm that it began in and that tells of it; empty: it speaks for itself.
         inhibited: its cause, of which the end tells what was counted since (`triage.alerts.inhibition`); empty: none.
     """
 
     number: int = 0
+    code: str = ""
     state: GroupState = GroupState.WAITING
     opened_at: datetime | None = None
     last_at: datetime | None = None
@@ -140,9 +142,20 @@ UNSEEN: Final = Incident()
 """What is remembered of a group that nobody has looked at."""
 
 
-def incident_code(group_key: str, number: int) -> str:
-    """Six characters by which people name an incident."""
-    return hashlib.sha256(f"{group_key}/{number}".encode()).hexdigest()[:6]
+LEAST_CODE: Final = 8
+"""Characters of a code; of 10,000 that are kept, two share one with a chance of about one in a hundred."""
+
+
+def short_code(name: str, taken: Collection[str] = ()) -> str:
+    """Eight characters by which people know a message; more of them when something else has these."""
+    digits = hashlib.sha256(name.encode()).hexdigest()
+    lengths = range(LEAST_CODE, len(digits))
+    return next((digits[:length] for length in lengths if digits[:length] not in taken), digits)
+
+
+def incident_code(group_key: str, number: int, taken: Collection[str] = ()) -> str:
+    """The code of an incident; ``taken``: codes that others have."""
+    return short_code(f"{group_key}/{number}", taken)
 
 
 _INSTANTS: Final = ("opened_at", "last_at", "looked_at", "told_at", "first_told_at")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from triage.alerts.wording import instant, printable, times
 from triage.changes import Changes, NewRow, OutboxRow, RowKind, Settle
+from triage.incident import short_code
 
 _MARKS: Final = re.compile(r"([\\`*_{}\[\]<>()#+.!|~-])")
 
@@ -210,7 +210,7 @@ def looked_at(row: OutboxRow, digest: Digest, report: Report | None, *, now: dat
     if report is None:
         return Settle.retry(due_at=due_at, note="waits for its time", payload=payload)
     day = f"{now.astimezone(digest.zone):%Y-%m-%d}"
-    code = hashlib.sha256(f"digest/{row.payload['due']}".encode()).hexdigest()[:6]
+    code = short_code(f"digest/{row.payload['due']}")
     message = {
         "at": now.isoformat(),
         "code": code,

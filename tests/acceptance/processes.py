@@ -316,7 +316,7 @@ def tasks(url: str, function: str) -> Counter[str]:
 
 
 TITLE = re.compile(
-    r"^(?:\[\w+\] )?(?:more and more: )?(?P<what>.*?)(?: × (?P<times>[\d,]+))? #(?P<code>[0-9a-f]{6,}(?:-\d+)?)$",
+    r"^(?:\[\w+\] )?(?:more and more: )?(?P<what>.*?)(?: × (?P<times>[\d,]+))? #(?P<code>[0-9a-f]{8,}(?:-\d+)?)$",
     re.MULTILINE,
 )
 

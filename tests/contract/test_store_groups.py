@@ -131,3 +131,23 @@ def test_a_storm_that_goes_on_is_told_at_growing_intervals(run):
         assert await states(store) == {"alerted": 66}
 
     run(scenario)
+
+
+def test_a_code_that_another_group_has_is_lengthened_and_stays_so(run):
+    async def scenario(store):
+        rules = RuleSet((Rule("tell", PLACE, alert=policy()),), "rs-clash")
+        # The digests of their groups begin with the same eight digits.
+        await ingest(store, arrive("a-1", function="f-10681"), rules=rules)
+        assert [title for _, title, _ in await work(store, until=NOW + MINUTE)] == ["f-10681 failed: Oops #f291e48b"]
+        later = NOW + 2 * MINUTE
+        await ingest(store, arrive("b-1", function="f-38656"), rules=rules, now=later)
+        (told,) = await work(store, until=later + MINUTE, now=later)
+        code = told[1].rpartition("#")[2]
+        assert code.startswith("f291e48b")
+        assert len(code) == 9
+        assert "triage failures show b-1" in told[2]
+        more = NOW + 5 * HOUR
+        await ingest(store, arrive("b-2", function="f-38656"), rules=rules, now=more)
+        assert re.search(rf"#{code}-\d$", (await work(store, until=more + INTERVAL, now=more))[-1][1])
+
+    run(scenario)

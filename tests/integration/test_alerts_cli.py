@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 
 import make
@@ -104,6 +106,49 @@ def test_who_says_that_it_is_over_is_kept_and_the_next_look_tells_it(triage, gro
     refused = triage("alerts", "resolve", code, *PERSON, code=1).stderr
     assert "nobody was told of it yet, it fails at this moment, or it is over" in refused
     assert "\nAll " in f"\n{triage('selfcheck').stderr}"
+
+
+def test_the_beginning_of_a_code_will_do_unless_several_begin_so(triage, groups, folder):
+    img, pay = groups["img"], groups["pay"]
+    for name in (img["code"][:4], f"#{img['code'][:6].upper()}", img["code"][:7]):
+        assert "4 alerts about 4 failures" in triage("alerts", "show", name).stdout
+    assert "img failed" in triage("alerts", "preview", img["code"][:5]).stdout
+    (first,) = json.loads(triage("alerts", "show", pay["code"], "--json").stdout)["sent"]
+    again = triage("alerts", "resend", pay["code"][:5], *PERSON).stdout
+    assert again.startswith(f"#{pay['code']} to {first['payload']['receiver']} is sent again")
+
+    async def clash():
+        past = await Past.open(folder / "triage.db", RULES)
+        await past.clock.advance(SystemClock().now() - past.clock.now())
+        await past.receive(result("f-10681"), result("f-38656"))
+        await past.pass_time(timedelta(seconds=30))
+        await past.close()
+
+    asyncio.run(clash())
+    assert "f-10681" in triage("alerts", "show", "f291e48b").stdout  # the whole of one, though another is longer
+    refused = triage("alerts", "ack", "f291", *PERSON, code=1).stderr
+    assert refused.startswith("triage: f291: 2 alert groups are named so; give more of the one that is meant:\n")
+    assert "f291e48b" in refused
+    assert all(name in refused for name in ("f-10681", "f-38656"))
+    refused = str(triage("alerts", "resend", "f291", *PERSON, code=1).exception)
+    assert refused.startswith("f291: several begin so: f291e48b, f291e48b")
+    assert "several begin so" in str(triage("alerts", "preview", "f291", code=1).exception)
+
+
+def test_codes_of_before_keep_working(triage, groups, folder):
+    old = groups["img"]["code"][:6]
+    with closing(sqlite3.connect(folder / "triage.db")) as db, db:
+        db.execute("UPDATE alert_groups SET code = substr(code, 1, 6), incident = json_remove(incident, '$.code')")
+        db.execute("UPDATE outbox SET payload = json_set(payload, '$.code', substr(payload ->> '$.code', 1, 6))"
+                   " WHERE kind = 'notify'")  # fmt: skip
+        db.execute("DROP INDEX idx_outbox_code")
+        db.execute("DROP INDEX idx_alert_groups_code")
+        db.execute("DELETE FROM _sqlite_migrations WHERE name = 'm014_codes'")
+    triage("db", "migrate")
+    assert triage("alerts", "ack", old, *PERSON).stdout == f"{old}: acknowledged by ana\n"
+    assert "4 alerts about 4 failures" in triage("alerts", "show", f"#{old}").stdout
+    assert "ana: acknowledge" in triage("alerts", "show", old).stdout
+    assert json.loads(triage("alerts", "list", "--json").stdout)[0]["code"] == old
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_without_a_store_an_example_is_shown(tmp_path):
         cli, ["alerts", "preview"]
     )
     assert result.exit_code == 0
-    assert result.output.startswith("[critical] img-resize failed: TimeoutError × 1,234 #ab12cd\n\nError: ")
+    assert result.output.startswith("[critical] img-resize failed: TimeoutError × 1,234 #ab12cd34\n\nError: ")
     assert not list(tmp_path.iterdir())
 
 
@@ -88,7 +88,7 @@ def test_a_receiver_gets_the_form_that_it_shows(run):
     assert '<div style="' in run("--receiver", "mail").output
     assert "- **Count:** 1,234" in run("--receiver", "mail", "--format", "markdown").output
     chat = run("--receiver", "chat")
-    assert chat.output.splitlines()[0] == "T ab12cd"
+    assert chat.output.splitlines()[0] == "T ab12cd34"
     assert "secret" not in run("--receiver", "mail", "--json").output
 
 

@@ -119,11 +119,11 @@ def test_whatever_a_template_makes_of_it_a_message_arrives_and_can_be_read(sourc
             rules=lambda: RuleSet((), "", templates={"own": {str(form): source for form in Format}}),
             templates={"ops": "own"},
         )
-        texts = composer(example(make.NOW), "ab12cd", "ops")
+        texts = composer(example(make.NOW), "ab12cd34", "ops")
         note = Notification("ops", texts.title, texts.body, "warning", texts.forms)
         with web_hooks() as server:
             send([server.url("ok/a"), server.url("ok/b", "?format=markdown"), server.url("ok/c", "?format=html")], note)
             got = [server.got(f"ok/{path}")[0] for path in "abc"]
     finally:
         logging.disable(logging.NOTSET)
-    assert all("ab12cd" in each["title"] and each["message"].strip() for each in got)
+    assert all("ab12cd34" in each["title"] and each["message"].strip() for each in got)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from triage.changes import Changes, GroupView, Looked, OutboxRow, RowFacts, Settle
 from triage.deed import Deed
-from triage.incident import OPEN, Ack, Incident, incident_code
+from triage.incident import OPEN, Ack, Incident
 
 
 def acknowledged(row: OutboxRow, facts: RowFacts, *, by: str, reason: str, now: datetime) -> Settle:
@@ -32,6 +32,6 @@ def closed(row: OutboxRow, facts: RowFacts, *, by: str, reason: str, now: dateti
 
 def _noted(view: GroupView, incident: Incident, deed: Deed, *, due_at: datetime, note: str) -> Settle:
     looked = Looked(view.group.key, view.flushes + 1, 0, made=False, incident=incident)
-    about = f"alert {incident_code(view.group.key, incident.number)}"
+    about = f"alert {incident.code}"
     changes = Changes(looked=(looked,), deeds=(replace(deed, about=about),))
     return Settle.retry(due_at=due_at, note=note, changes=changes)

@@ -112,10 +112,9 @@ def not_after(incident: Incident, now: datetime) -> Incident:
     )
 
 
-def message_code(group_key: str, incident: Incident) -> str:
+def message_code(incident: Incident) -> str:
     """Names the incident, and which message about it this is; the same when a crash makes a message go out twice."""
-    code = incident_code(group_key, incident.number)
-    return code if incident.messages <= 1 else f"{code}-{incident.messages}"
+    return incident.code if incident.messages <= 1 else f"{incident.code}-{incident.messages}"
 
 
 def _failing(view: GroupView, hushed: tuple[Silenced, ...], storm: str, *, now: datetime) -> _Look:
@@ -143,7 +142,7 @@ def _failing(view: GroupView, hushed: tuple[Silenced, ...], storm: str, *, now: 
         incident = replace(incident, unsaid={**incident.unsaid, **added})
     else:
         incident = _told(incident, why, kinds, rate=_rate(view, fresh, now=now), to=parts, now=now)
-        code, name = message_code(view.group.key, incident), str(view.flushes + 1)
+        code, name = message_code(incident), str(view.flushes + 1)
         drafts = tuple(_Draft(part, receiver, name, code) for receiver, part in parts.items())
     note = f"{incident.state}: {fresh} alerts {'told' if drafts else 'counted'}{f', {quiet} silenced' if quiet else ''}"
     if view.cause:
@@ -176,7 +175,7 @@ def _resolved(view: GroupView, ended: str, *, now: datetime) -> _Look:
     drafts: tuple[_Draft, ...] = ()
     if to:
         incident = replace(incident, messages=before.messages + 1, told_at=now, unsaid={})
-        code, name = message_code(view.group.key, incident), str(view.flushes + 1)
+        code, name = message_code(incident), str(view.flushes + 1)
         over = replace(view, why=Why.RESOLVED, ended=ended)
         drafts = tuple(
             _Draft(replace(over, unsaid=before.unsaid.get(receiver, 0)), receiver, name, code) for receiver in to
@@ -193,7 +192,7 @@ def _unanswered(view: GroupView, look: _Look, *, now: datetime) -> _Look:
     while (step := _next_step(view, incident)) is not None and step[0] <= now:
         incident = replace(incident, messages=incident.messages + 1, escalated=incident.escalated + 1)
         whole = replace(view, incident=incident, causes={}, why=Why.UNANSWERED, unsaid=incident.count)
-        code, name = message_code(view.group.key, incident), f"{incident.number}.{incident.escalated}"
+        code, name = message_code(incident), f"{incident.number}.{incident.escalated}"
         to = [receiver for receiver in step[1] if receiver not in incident.told_to]
         drafts += tuple(_Draft(whole, receiver, name, code) for receiver in to)
         incident = replace(incident, told_to=(*incident.told_to, *to))
@@ -217,6 +216,7 @@ def _onward(view: GroupView, fresh: int, *, now: datetime) -> Incident:
     if before.state not in OPEN:
         return Incident(
             number=before.number + 1,
+            code=incident_code(view.group.key, before.number + 1, view.taken),
             state=advance(before.state, GroupEvent.FAILED),
             opened_at=view.first_at,
             last_at=view.last_at,

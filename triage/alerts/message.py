@@ -67,7 +67,7 @@ class Message:
     """What a person is told of a group.
 
     Attributes:
-        code: six characters that are the same when a crash sends it twice.
+        code: characters that are the same when a crash sends it twice.
         what: what broke, in a line.
         count: alerts that it tells of; ``outcomes`` says how they came about, ``samples`` are the newest few.
         news: why it is sent when it is not the first of its incident, for the title.
@@ -143,7 +143,7 @@ def message_of(view: GroupView, code: str, *, sites: Sites = DEFAULT_SITES) -> M
             Sample(printable(each.request_id, 128), each.at, each.attempts, _told(each.detail, 200), str(each.cause))
             for each in view.samples
         ),
-        steps=steps_of(view),
+        steps=steps_of(view, code),
         links=links_of(view, sites),
         labels={name.removeprefix(OWN): printable(text, 200) for name, text in labels.items() if name.startswith(OWN)},
         news=_NEWS.get(view.why, ""),

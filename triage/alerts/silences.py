@@ -28,6 +28,7 @@ from triage.changes import (
     Settle,
     SilenceView,
 )
+from triage.incident import short_code
 from triage.rules.alertmatch import OWN, matches
 from triage.rules.model import Cause
 from triage.silence import Silence, Silenced
@@ -222,7 +223,7 @@ def _notifications(
     rows = []
     for receiver in receivers:
         key = _key(view, moment, receiver)
-        code = hashlib.sha256(key.encode()).hexdigest()[:6]
+        code = short_code(key)
         text = summary(view, moment, receiver, code=code, how=how)
         payload = {
             "receiver": receiver,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from triage.alerts.wording import instant, printable
 from triage.changes import GroupView
-from triage.incident import incident_code
 from triage.rules.model import Cause
 
 
@@ -20,12 +19,12 @@ class Step:
     command: str
 
 
-def steps_of(view: GroupView) -> tuple[Step, ...]:
-    """The commands for what waits in a group, the first to be used first."""
-    return tuple(_steps(view))
+def steps_of(view: GroupView, code: str) -> tuple[Step, ...]:
+    """The commands for what waits in a group, the first to be used first. ``code``: that of the message."""
+    return tuple(_steps(view, code.partition("-")[0]))
 
 
-def _steps(view: GroupView) -> Iterator[Step]:
+def _steps(view: GroupView, code: str) -> Iterator[Step]:
     labels = view.group.labels
     if Cause.QUARANTINED in view.causes:
         yield Step("Look", "triage quarantine list")
@@ -36,7 +35,6 @@ def _steps(view: GroupView) -> Iterator[Step]:
     if Cause.PLAN_STOPPED in view.causes:
         yield Step("Look", f"triage plan show {_word(labels['fingerprint'].removeprefix('plan/'), 64)}")
         return
-    code = incident_code(view.group.key, view.incident.number)
     if not view.samples:
         yield Step("Look", f"triage alerts show {code}")
         return

@@ -7,7 +7,6 @@ summaries. A storm has one outbox row, which exists from its first group until i
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -15,7 +14,7 @@ from typing import Any, Final
 
 from triage.alerts.wording import instant, printable, times
 from triage.changes import Changes, GroupView, Looked, NewRow, OutboxRow, RowFacts, RowKind, Settle, StormView
-from triage.incident import OPEN
+from triage.incident import OPEN, short_code
 from triage.rules.model import Severity
 
 KEY: Final = "storm"
@@ -113,7 +112,7 @@ def _summary(
     of = [view for view in groups if receiver in (*view.group.receivers, *view.incident.told_to)]
     told = [view for view in of if view.incident.unsaid.get(receiver)]
     key = f"notify:storm:{payload['since']}:{payload['messages']}:{receiver}"
-    code = hashlib.sha256(f"storm/{payload['since']}".encode()).hexdigest()[:6]
+    code = short_code(f"storm/{payload['since']}")
     code = code if payload["messages"] == 1 else f"{code}-{payload['messages']}"
     severity = max((view.group.severity for view in of), key=_SEVERITIES.index, default=Severity.WARNING.value)
     fresh = sum(view.incident.unsaid[receiver] for view in told)

@@ -5,7 +5,6 @@ Each thing to watch has one outbox row, due when it would have been silent for t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ from typing import Final
 
 from triage.alerts.wording import instant, printable
 from triage.changes import Changes, NewRow, OutboxRow, RowFacts, RowKind, Settle
+from triage.incident import short_code
 from triage.rules.readers import show_duration
 
 _LOOK: Final = timedelta(minutes=5)
@@ -74,7 +74,7 @@ def watched(row: OutboxRow, facts: RowFacts, *, watch: Watch | None, up_since: d
 def _messages(watch: Watch, last: datetime | None, told: str, *, now: datetime) -> tuple[NewRow, ...]:
     severity = "info" if told else watch.severity
     since = told or now.isoformat()
-    code = hashlib.sha256(f"{watch.name}/{since}".encode()).hexdigest()[:6]
+    code = short_code(f"{watch.name}/{since}")
     what = printable(watch.name, 120)
     came = f"The last message came at {instant(last)}." if last else "No message has ever come."
     if told:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
@@ -65,7 +65,8 @@ def list_(*, settings: Settings, every: bool, as_json: bool) -> None:
 def show(*, settings: Settings, name: str, as_json: bool) -> None:
     """Show an alert group: since when, how often, how its failures stand, who was told what, and who did what.
 
-    It is named by the code of one of its messages, or by its key, of which the first four characters will do.
+    It is named by the code of one of its messages or by its key. The first four characters of either, or more, will do
+    if no other begins so.
     """
 
     async def look(store: SqliteStore) -> GroupStory | list[str]:
@@ -74,7 +75,7 @@ def show(*, settings: Settings, name: str, as_json: bool) -> None:
 
     found = ask(settings, look)
     if isinstance(found, list):
-        _unknown(name, found)
+        _unknown(settings, name, found)
         sys.exit(1)
     if as_json:
         print_json(asdict(found))
@@ -148,7 +149,7 @@ def _say(settings: Settings, name: str, words: Words) -> bool:
 
     keys = ask(settings, put)
     if len(keys) != 1:
-        _unknown(name, keys)
+        _unknown(settings, name, keys)
     elif noted != [True]:
         click.echo(f"triage: {shown(name)}: {words.not_done}", err=True)
     else:
@@ -156,9 +157,25 @@ def _say(settings: Settings, name: str, words: Words) -> bool:
     return noted == [True]
 
 
-def _unknown(name: str, keys: Sequence[str]) -> None:
-    what = f"several alert groups are named so: {', '.join(keys)}" if keys else "no alert group is named so"
-    click.echo(f"triage: {shown(name)}: {what}. `triage alerts list --all` shows them.", err=True)
+def _unknown(settings: Settings, name: str, keys: Sequence[str]) -> None:
+    """Say that a name is nobody's, or whose it may be."""
+    if not keys:
+        click.echo(
+            f"triage: {shown(name)}: no alert group is named so. `triage alerts list --all` shows them.", err=True
+        )
+        return
+    click.echo(
+        f"triage: {shown(name)}: {len(keys)} alert groups are named so; give more of the one that is meant:", err=True
+    )
+    rows = {row.group.key: row for row in ask(settings, lambda store: store.alert_groups(every=True))}
+    for row in (rows[key] for key in keys[:_NAMED] if key in rows):
+        click.echo(f"  {shown(row.code or row.group.key)}  {row.state}  {': '.join(map(shown, _names(row)))}", err=True)
+    if len(keys) > _NAMED:
+        click.echo(f"  ... and {len(keys) - _NAMED} more", err=True)
+
+
+_NAMED: Final = 10
+"""Groups that are listed when a name may be that of any."""
 
 
 def _names(row: GroupRow) -> tuple[str, str]:

@@ -37,8 +37,8 @@ def preview(
     """Show what a message says, without sending it.
 
     GROUP is the key of an alert group, or its first characters: what waits in it is told, else what its last message
-    told. The short code of a message, such as ab12cd, will do. FILE (- is standard input) holds one result message; it
-    is decided by the rules as if it came now. Without either an example is shown.
+    told. The short code of a message, such as ab12cd34, or its beginning will do. FILE (- is standard input) holds one
+    result message; it is decided by the rules as if it came now. Without either an example is shown.
 
     The exit code is 1 when a template could not be used; the message is shown as it would be sent then.
     """
@@ -89,7 +89,7 @@ def _views(settings: Settings, what: str, rules: RuleSet) -> Sequence[tuple[Grou
     from triage.incident import incident_code  # noqa: PLC0415
 
     if not what:
-        return [(_example(), "ab12cd")]
+        return [(_example(), "ab12cd34")]
     if what == "-" or Path(what).is_file():
         views = _decided(settings, what, rules)
         if not views:
@@ -101,9 +101,9 @@ def _views(settings: Settings, what: str, rules: RuleSet) -> Sequence[tuple[Grou
     if found is None:
         raise click.ClickException(
             f"no file, no single alert group and no message that is kept is named {what!r}. The code of a message is in"
-            " its title: #ab12cd"
+            " its title: #ab12cd34"
         )
-    return [(found.view, incident_code(found.view.group.key, max(found.view.incident.number, 1)))]
+    return [(found.view, found.view.incident.code or incident_code(found.view.group.key, 1, found.view.taken))]
 
 
 def _decided(settings: Settings, name: str, rules: RuleSet) -> list[GroupView]:

@@ -77,15 +77,20 @@ async def _decide(store: SqliteStore, name: str, settings: Settings, *, approve:
 
 async def _find(store: SqliteStore, name: str) -> tuple[str, str, str] | str:
     """Request id, root and state of what a person names by code or request id; or what is wrong with the name."""
-    code = name.removeprefix("#").lower()
-    coded = {held.root: held.request_id for held in await store.held() if held.code == code}
+    from triage.reruns.lineage import hold_code  # noqa: PLC0415
+    from triage.stores.codes import LEAST_TYPED, plain  # noqa: PLC0415
+
+    code = plain(name)
+    held = [each for each in await store.held() if len(code) >= LEAST_TYPED and each.code.startswith(code)]
+    coded = {each.root: each.request_id for each in [each for each in held if each.code == code] or held}
     found = await store.failure(name)
     if found is not None and found.row.root not in coded:
         coded[found.row.root] = found.row.request_id
     if not coded:
         return "no held failure has this code, and no single failure this request id"
     if len(coded) > 1:
-        return f"this names several: {', '.join(map(printable, coded.values()))}; give the request id"
+        several = (f"{hold_code(root)} ({printable(request_id)})" for root, request_id in coded.items())
+        return f"this names several: {', '.join(several)}; give more of the code, or the request id"
     ((root, request_id),) = coded.items()
     found = found or await store.failure(request_id)
     return request_id, root, (found.row.state or found.row.outcome) if found else "gone"

@@ -30,7 +30,6 @@ def resend(*, settings: Settings, code: str, dead: bool, by: str, reason: str, a
     """
     from triage.clock import SystemClock  # noqa: PLC0415
 
-    code = code.removeprefix("#")
     if not (code or dead):
         raise click.UsageError("Say which: a CODE, as messages have it at the end of their title, or --dead.")
     now = SystemClock().now()
@@ -40,6 +39,6 @@ def resend(*, settings: Settings, code: str, dead: bool, by: str, reason: str, a
     for message in [] if as_json else sent:
         click.echo(f"#{show(message.code)} to {show(message.receiver)} is sent again: {show(message.title)}")
     if not sent:
-        what = f"no message #{show(code)} is over" if code else "no message was given up"
+        what = f"no message #{show(code.removeprefix('#'))} is over" if code else "no message was given up"
         click.echo(f"triage: {what}; `triage receivers list` tells what is under way.", err=True)
         sys.exit(1)

@@ -34,13 +34,16 @@ def task_id(root: RequestId, attempt: int) -> TaskId:
 
 
 def hold_code(root: str) -> str:
-    """Six characters by which a person names a held failure; derived, so that an alert and a list say the same.
+    """Eight characters by which a person names a held failure; derived, so that an alert and a list say the same.
 
     No letter that is mistaken for a digit, and no hyphen, which tells it from most request ids. Two of a thousand held
-    failures share one with a chance of one in two thousand; whoever takes a code must look for that.
+    failures share one with a chance of one in two million; whoever takes a code must look for that.
     """
-    number = int.from_bytes(hashlib.sha256(b"hold/" + root.encode("utf-8", "replace")).digest()[:4])
-    return "".join(_ALPHABET[number >> shift & 31] for shift in range(0, 30, 5))
+    digest = hashlib.sha256(b"hold/" + root.encode("utf-8", "replace")).digest()
+    number, more = int.from_bytes(digest[:4]), int.from_bytes(digest[4:6])
+    # Alerts that are still kept have only the first six.
+    first = "".join(_ALPHABET[number >> shift & 31] for shift in range(0, 30, 5))
+    return first + _ALPHABET[more & 31] + _ALPHABET[more >> 5 & 31]
 
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

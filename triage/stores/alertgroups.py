@@ -25,11 +25,6 @@ _SELECT: Final = f"""
         (SELECT count(*) FROM alerts a WHERE a.group_key = g.key AND a.flush IS NULL) AS waiting,
         (SELECT max(at) FROM alerts a WHERE a.group_key = g.key AND a.flush IS NULL) AS waiting_at
     FROM alert_groups g"""
-_BY_CODE: Final = """
-    SELECT key FROM alert_groups WHERE code = :code
-    UNION SELECT group_key FROM outbox WHERE kind = 'notify' AND group_key IS NOT NULL
-        AND (payload ->> '$.code' = :name OR payload ->> '$.code' = :code)
-    UNION SELECT key FROM alert_groups WHERE :long AND substr(key, 1, length(:name)) = :name"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +76,7 @@ class AlertDesk(Protocol):
         ...
 
     async def alert_groups_named(self, name: str) -> list[str]:
-        """The keys of those with this code in one of their messages, or with a key that begins so."""
+        """The keys of those with this code in one of their messages, or else with a code or key that begins so."""
         ...
 
     async def alert_group(self, key: str) -> GroupStory:
@@ -112,17 +107,6 @@ def _row(found: tuple[Any, ...]) -> GroupRow:
         last_at=instant_of(waiting_at) if waiting_at else incident.last_at,
         incident=incident,
     )
-
-
-def named(connection: sqlite3.Connection, name: str) -> list[str]:
-    """The keys of the groups with this code of a message about them, or with a key that begins so."""
-    bare = name.removeprefix("#")
-    values = {"name": bare, "code": bare.partition("-")[0], "long": len(bare) >= _LEAST}
-    return sorted(key for (key,) in connection.execute(_BY_CODE, values))
-
-
-_LEAST: Final = 4
-"""Fewer characters of a key name too many."""
 
 
 def story(connection: sqlite3.Connection, key: str) -> GroupStory:

@@ -20,7 +20,7 @@ from triage.incident import OPEN, GroupState, Incident
 from triage.rules.model import Cause
 from triage.silence import Silenced
 from triage.states import Event, State, advance
-from triage.stores import alertrows, silences, standings
+from triage.stores import alertrows, codes, silences, standings
 from triage.stores.law import texts
 from triage.stores.records import IS_OPEN, insert, instant, instant_of
 
@@ -77,7 +77,7 @@ def mark_looked(connection: sqlite3.Connection, looked: Looked, silenced: Sequen
             (suppressed, instant(now), State.ALERTING.value, looked.group, looked.last_id),
         )
     taken = connection.execute(_TAKE, (looked.message, looked.group, looked.last_id)).rowcount
-    incident = dict(zip(alertrows.INCIDENT, alertrows.incident_record(looked.group, looked.incident), strict=True))
+    incident = dict(zip(alertrows.INCIDENT, alertrows.incident_record(looked.incident), strict=True))
     own = {"key": looked.group, "made": looked.made, "quiet": quiet, "fresh": taken - quiet}
     connection.execute(_LOOKED, {**incident, **own})
 
@@ -122,6 +122,7 @@ def group_view(
         kinds=kinds,
         silenced=group["silenced"],
         incident=incident,
+        taken=codes.taken(connection, key, incident.number + 1) if causes and incident.state not in OPEN else (),
     )
     view = replace(view, cause=_cause(connection, view.group))
     if not kinds and incident.state in OPEN:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from triage.alerts.silences import kind_key, kind_labels
 from triage.changes import AlertGroup, NewAlert, NewRow, RowKind
-from triage.incident import Incident, incident_code, incident_json, incident_of
+from triage.incident import Incident, incident_json, incident_of
 from triage.rules.course import course_json, course_of
 from triage.stores.records import Record, instant, instant_of, json_text, text
 
@@ -47,10 +47,10 @@ def group_of(row: Mapping[str, Any]) -> AlertGroup:
     )
 
 
-def incident_record(key: str, incident: Incident) -> Record:
+def incident_record(incident: Incident) -> Record:
     """Values of `INCIDENT`."""
     looked_at = incident.looked_at and instant(incident.looked_at)
-    return (incident.state.value, incident_code(key, incident.number), looked_at, json_text(incident_json(incident)))
+    return (incident.state.value, incident.code, looked_at, json_text(incident_json(incident)))
 
 
 def incident_in(row: Mapping[str, Any]) -> Incident:

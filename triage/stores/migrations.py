@@ -347,3 +347,11 @@ def m013_symptoms(db: Database) -> None:
         "CREATE INDEX idx_alert_groups_inhibited ON alert_groups(json_extract(incident, '$.inhibited'))"
         " WHERE json_extract(incident, '$.inhibited') != ''"
     )
+
+
+@MIGRATIONS()
+def m014_codes(db: Database) -> None:
+    """Codes are kept, not reckoned again: what has a shorter one keeps it. They are looked up by their beginning."""
+    db.execute("UPDATE alert_groups SET incident = json_set(incident, '$.code', code) WHERE code != ''")
+    db.table("alert_groups").create_index(["code"])
+    db.execute("CREATE INDEX idx_outbox_code ON outbox(json_extract(payload, '$.code')) WHERE kind = 'notify'")

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 from triage.changes import NewRow, RowKind
 from triage.deed import Deed
 from triage.states import RowState
+from triage.stores.codes import CODE, message_code
 from triage.stores.records import IS_OPEN, Record, instant_of
 
 
@@ -47,13 +48,20 @@ class Postbox(Protocol):
         ...
 
     async def messages(self, *, code: str = "", dead: bool = False, limit: int = 100) -> list[Message]:
-        """Messages with this code, and of those only the given up ones if so wished; the newest first."""
+        """Messages with this code, or the only one that begins so; ``dead``: only what was given up. The newest first.
+
+        Raises:
+            AmbiguousCode: several codes begin so.
+        """
         ...
 
     async def resend(self, *, code: str, dead: bool, by: str, reason: str, now: datetime) -> list[Message]:
         """Have messages sent again that are over: given up ones to targets that did not take them, others to all.
 
         What is still tried is left alone. The answer tells what is sent again, as it was before.
+
+        Raises:
+            AmbiguousCode: several codes begin so.
         """
         ...
 
@@ -91,10 +99,11 @@ def messages(connection: sqlite3.Connection, *, code: str, dead: bool, limit: in
 
 def _found(connection: sqlite3.Connection, *, code: str, dead: bool, limit: int = -1) -> list[Record]:
     conditions = ["kind = 'notify'"]
+    code = message_code(connection, code) if code else ""
     if dead:
         conditions.append("state = 'dead'")
     if code:
-        conditions.append("json_extract(payload, '$.code') = :code")
+        conditions.append(f"{CODE} = :code")
     statement = f"SELECT {_COLUMNS} FROM outbox WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT :limit"
     return connection.execute(statement, {"code": code, "limit": limit}).fetchall()
 

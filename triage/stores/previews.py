@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from triage.changes import AlertKind, GroupView, WaitingAlert
+from triage.errors import AmbiguousCode
 from triage.rules.model import Cause
 from triage.stores.alerting import group_view
+from triage.stores.codes import CODE, groups_named, plain
 from triage.stores.records import instant_of
 
-_KEYS: Final = "SELECT key FROM alert_groups WHERE substr(key, 1, length(?)) = ? ORDER BY key LIMIT 2"
-_BY_CODE: Final = """
-    SELECT group_key, payload ->> '$.flush' FROM outbox
-    WHERE kind = 'notify' AND group_key IS NOT NULL AND payload ->> '$.code' = ? LIMIT 1"""
+_NUMBER: Final = f"""
+    SELECT payload ->> '$.flush' FROM outbox WHERE kind = 'notify' AND group_key = ? AND {CODE} = ? LIMIT 1"""
 _TOLD: Final = "FROM alerts WHERE group_key = ? AND flush = ?"
 _COUNTS: Final = f"SELECT cause, count(*), min(at), max(at), max(id) {_TOLD} AND silence IS NULL GROUP BY cause"
 _BEFORE: Final = "SELECT count(*) FROM alerts WHERE group_key = ? AND flush >= ? AND silence IS NULL"
@@ -37,19 +37,22 @@ class Previewed:
 
 
 def previewed(connection: sqlite3.Connection, name: str) -> Previewed | None:
-    """The group with this key, or the first characters of it, or this short code of a message. None: there is none,
-    there are several, or nothing is kept of what it told.
+    """The group with this key or this short code of a message, or the first characters of either. None: there is none,
+    or nothing is kept of what it told.
+
+    Raises:
+        AmbiguousCode: there are several.
     """
-    keys = [key for (key,) in connection.execute(_KEYS, (name, name))]
-    if len(keys) == 1:
-        view = group_view(connection, keys[0])
-        if view is not None and view.causes:
-            return Previewed(view, view.flushes + 1)
-        return None if view is None else _told(connection, view, view.flushes)
-    coded = connection.execute(_BY_CODE, (name.removeprefix("#"),)).fetchone()
-    if coded is None or keys or (view := group_view(connection, coded[0])) is None:
+    keys = groups_named(connection, name)
+    if len(keys) > 1:
+        raise AmbiguousCode(name, keys)
+    view = group_view(connection, keys[0]) if keys else None
+    if view is None:
         return None
-    return _told(connection, view, int(coded[1]))
+    coded = connection.execute(_NUMBER, (keys[0], plain(name))).fetchone()
+    if coded is not None:
+        return _told(connection, view, int(coded[0]))
+    return Previewed(view, view.flushes + 1) if view.causes else _told(connection, view, view.flushes)
 
 
 def _told(connection: sqlite3.Connection, view: GroupView, number: int) -> Previewed | None:

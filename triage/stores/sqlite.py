@@ -42,6 +42,7 @@ from triage.stores import (
     alertgroups,
     candidates,
     claims,
+    codes,
     gating,
     ordering,
     plans,
@@ -296,7 +297,7 @@ class SqliteStore:
         return await self._reader.run(partial(alertgroups.listed, every=every))
 
     async def alert_groups_named(self, name: str) -> list[str]:
-        return await self._reader.run(partial(alertgroups.named, name=name))
+        return await self._reader.run(partial(codes.groups_named, name=name))
 
     async def alert_group(self, key: str) -> GroupStory:
         return await self._reader.run(partial(alertgroups.story, key=key))

@@ -11,9 +11,9 @@ from typing import Any, Final
 from triage.templating.sandbox import FORMS, Open, Silent, own_template
 
 _FULL: Final[Mapping[str, Any]] = {
-    "code": "ab12cd",
+    "code": "ab12cd34",
     "severity": "critical",
-    "title": "[critical] img-resize failed: TimeoutError × 1,234 #ab12cd",
+    "title": "[critical] img-resize failed: TimeoutError × 1,234 #ab12cd34",
     "what": "img-resize failed: TimeoutError",
     "count": 1234,
     "since": "2026-03-01 11:57:00 UTC",
@@ -52,11 +52,11 @@ _FULL: Final[Mapping[str, Any]] = {
 
 _BARE: Final[Mapping[str, Any]] = {
     **{name: "" if isinstance(value, str) else value for name, value in _FULL.items()},
-    "code": "ab12cd",
+    "code": "ab12cd34",
     "severity": "info",
     "count": 1,
     "more": 0,
-    "title": "triage #ab12cd",
+    "title": "triage #ab12cd34",
     "links": [],
     "labels": Open({}, ""),
     "sums": Open({}, 0),

@@ -297,7 +297,7 @@ class Tables(Gates):
         told = group["suppressed"] + fresh
         self.alert_groups[looked.group] = {
             **group,
-            **dict(zip(alertrows.INCIDENT, alertrows.incident_record(looked.group, looked.incident), strict=True)),
+            **dict(zip(alertrows.INCIDENT, alertrows.incident_record(looked.incident), strict=True)),
             "flushes": group["flushes"] + looked.made,
             "silenced": group["silenced"] + len(quiet),
             "told": group["told"] + (told if looked.made else 0),

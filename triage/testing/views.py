@@ -13,7 +13,7 @@ from triage.alerts.inhibition import name_of
 from triage.alerts.storm import KEY, WINDOW
 from triage.changes import AlertGroup, AlertKind, GroupView, SilencedGroup, SilenceView, StormView, WaitingAlert
 from triage.envelope import RequestId
-from triage.incident import OPEN, GroupState
+from triage.incident import OPEN, GroupState, incident_code
 from triage.reruns.lineage import Stored
 from triage.rules.course import inhibits
 from triage.rules.model import Cause
@@ -46,6 +46,7 @@ def group_view(tables: Tables, key: str, *, now: datetime) -> GroupView | None:
         kinds=tuple(_kind(tables, key, waiting) for key in sorted({alert["kind"] for alert in waiting})),
         silenced=group["silenced"],
         incident=incident,
+        taken=_taken(tables, key, incident.number + 1) if waiting and incident.state not in OPEN else (),
     )
     view = replace(view, cause=_cause(tables, view.group))
     if not waiting and incident.state in OPEN:
@@ -61,6 +62,15 @@ def group_view(tables: Tables, key: str, *, now: datetime) -> GroupView | None:
         return view
     healed = {root for root in roots if root and tables.lineages[root]["state"] == "healed"} if not waiting else set()
     return replace(view, states=states, healed_by=Counter(_origin(tables, root) for root in healed))
+
+
+def _taken(tables: Tables, key: str, number: int) -> tuple[str, ...]:
+    """Codes of other groups that begin as that of this incident would."""
+    begins = incident_code(key, number)
+    sent = [row for row in tables.outbox.values() if row["kind"] == "notify" and row["group_key"] != key]
+    codes = {json.loads(row["payload"]).get("code", "").partition("-")[0] for row in sent}
+    codes |= {row["code"] for other, row in tables.alert_groups.items() if other != key}
+    return tuple(sorted(code for code in codes if code.startswith(begins)))
 
 
 def _origin(tables: Tables, root: str) -> str:

@@ -36,7 +36,7 @@ h1 {{ font-size: 16px; margin: 0 0 8px }} pre {{ white-space: pre-wrap; overflow
 
 def screens() -> dict[str, tuple[str, str]]:
     """Name, style and contents of each picture."""
-    message = message_of(example(datetime(2026, 3, 1, 12, 0, tzinfo=UTC)), "ab12cd")
+    message = message_of(example(datetime(2026, 3, 1, 12, 0, tzinfo=UTC)), "ab12cd34")
     text, marked, page = (render(message, form) for form in Format)
     title = html.escape(message.title)
     note = f'<div class="note"><b>{title}</b><p>{html.escape(text)}</p></div>'
