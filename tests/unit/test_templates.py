@@ -56,7 +56,7 @@ def refused(source, form="text", **values) -> str:
         ("{% for name, text in labels | dictsort %}{{ name }}={{ text }}{% endfor %}", "team=media"),
         ("{{ (count - 34) // 100 * 2 % 7 }} {{ 7 / 2 | round }}", "3 3.5"),
         ("{% if 'Time' in error_type and count > 3 %}yes{% else %}no{% endif %}", "yes"),
-        ("{{ code[:2] ~ code[-1] }}{{ samples[0].attempts }}{{ nothing is defined }}", "abd2False"),
+        ("{{ code[:2] ~ code[-1] }}{{ samples[0].attempts }}{{ nothing is defined }}", "ab42False"),
         ("{{ runbook | link }} {{ function | code }}", "https://wiki.example/media img-resize"),
     ],
 )
