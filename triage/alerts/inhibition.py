@@ -6,7 +6,6 @@ message for each receiver tells all that was counted because of it; what fails f
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from typing import Final
 from triage.alerts.storm import group_line
 from triage.alerts.wording import printable, times
 from triage.changes import AlertGroup, Changes, GroupView, Looked, NewRow, RowKind
+from triage.incident import short_code
 from triage.rules.model import Severity
 
 KEYS: Final = "notify:inhibition:"
@@ -76,7 +76,7 @@ def _message(view: GroupView, symptoms: Sequence[GroupView], receiver: str, *, n
     told.sort(key=lambda each: (-each.incident.unsaid[receiver], each.group.key))
     count = sum(each.incident.unsaid[receiver] for each in told)
     key = f"{KEYS}{view.group.key}:{view.incident.number}:{receiver}"
-    code = hashlib.sha256(key.encode()).hexdigest()[:6]
+    code = short_code(key)
     cause = printable(view.group.labels.get("rule", ""), 60)
     return NewRow(
         key=key,
