@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from triage.changes import Changes, Decided, NewRow, OutboxRow, RowFacts, RowKind, Settle
+from triage.drills import is_drill
 from triage.envelope import Outcome
 from triage.reactions import ended, give_up_at
 from triage.reruns import breaker, budget, rate
@@ -41,7 +42,7 @@ def admitted(row: OutboxRow, facts: RowFacts, *, guards: Safeguards, now: dateti
         return _waits(row, facts, Gate.SWITCH, note, now=now)
     own = _judged(gates.own, guards, now)
     left = own.budget
-    automatic = row.payload.get("origin", Origin.AUTOMATIC) == Origin.AUTOMATIC
+    automatic = row.payload.get("origin", Origin.AUTOMATIC) == Origin.AUTOMATIC and not is_drill(row.root)
     if automatic:  # what a person wants is the person's to answer for
         if not breaker.admits(own.breaker, now=now):
             return _waits_for_breaker(row, facts, own, now=now)
@@ -63,6 +64,13 @@ def admitted(row: OutboxRow, facts: RowFacts, *, guards: Safeguards, now: dateti
     tried = breaker.submitted(own.breaker, guards.breaker, now=now) if automatic else own.breaker
     own = replace(own, pace=pace, budget=left, breaker=tried)
     return Settle.go(changes=Changes(standings=(own, replace(gates.every, pace=every))))
+
+
+def dry(row: OutboxRow, facts: RowFacts, *, guards: Safeguards, now: datetime) -> Settle:
+    """The re-run of a drill, which is not submitted: taken as failed, and told with what would hinder one."""
+    would = admitted(replace(row, root=""), facts, guards=guards, now=now)
+    hindered = f"a real one would wait at the gate {would.gate}: {would.note}" if would.gate else "nothing hinders one"
+    return ended(row, facts, Event.REFUSED, Cause.EXHAUSTED, f"a drill: the re-run is not submitted; {hindered}")
 
 
 def woken(row: OutboxRow, facts: RowFacts, *, guards: Safeguards, now: datetime) -> Settle:
@@ -97,7 +105,7 @@ def throttled(
 
 def counted(settle: Settle, facts: RowFacts, *, succeeded: bool) -> Settle:
     """How a submit, or a re-run of which no result is to come, has ended, for the function's breaker."""
-    if facts.gates is None:
+    if facts.gates is None or (facts.lineage is not None and is_drill(facts.lineage.root)):
         return settle
     own = facts.gates.own
     return _with(settle, replace(own, breaker=breaker.counted(own.breaker, succeeded=succeeded)))
@@ -112,6 +120,8 @@ def heard(decided: Iterable[Decided]) -> list[Heard]:
     """What the results of a batch tell of each function: successes of first runs, and how re-runs have ended."""
     found: dict[str, list[int]] = {}
     for item in decided:
+        if not item.counts:
+            continue
         failed = item.arrival.envelope.outcome is Outcome.FAILED
         rerun = item.decision.facts.lineage is not None
         if not rerun and failed:

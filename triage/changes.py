@@ -315,6 +315,11 @@ class Decided:
     changes: Changes
     payload_key: str
 
+    @property
+    def counts(self) -> bool:
+        """Whether it counts: a drill does not."""
+        return self.decision.facts.drill is None
+
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:

@@ -12,16 +12,18 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import compress
 from typing import Final
 
 from triage import journal
 from triage.changes import Commit, NewAlert, Quarantined
 from triage.clock import Clock
 from triage.decide import Decision, Reason, decide_batch
+from triage.drills import is_drill
 from triage.effects import decided, quarantine_alert
 from triage.envelope import RECONSTRUCTED, Destination, Envelope, parse_body
 from triage.errors import InvalidEnvelope, Permanent, StoreConflict, StoreUnavailable, Temporary
-from triage.facts import NO_LABELS, Arrival, arrival
+from triage.facts import NO_LABELS, Arrival, Snapshot, arrival
 from triage.progress import LIMIT, Progress, Receiving, Work
 from triage.redaction import NOTHING, Redaction
 from triage.rules.model import AlertPolicy, RuleSet
@@ -225,12 +227,19 @@ class Consumer:
                     rates_at=now if rules.names & NEED_RATES else None,
                     elsewhere_since=now - self._elsewhere if self._elsewhere else None,
                 )
+                if any(is_drill(each.envelope.request_id) for each in arrivals):
+                    arrivals, shown, forged = self._sifted(arrivals, shown, snapshot)
+                    quarantined += forged
                 decisions = decide_batch(arrivals, snapshot, rules, now=now)
                 commit = Commit(
                     now=now,
                     rule_set=rules.digest,
                     decided=tuple(decided(a, d) for a, d in zip(shown, decisions, strict=True) if d.is_new),
-                    duplicates=_with(Reason.DUPLICATE, arrivals, decisions),
+                    duplicates=tuple(
+                        a
+                        for a, d in zip(arrivals, decisions, strict=True)
+                        if d.reason is Reason.DUPLICATE and d.facts.drill is None
+                    ),
                     conflicts=_with(Reason.CONFLICT, arrivals, decisions),
                     quarantined=quarantined,
                 )
@@ -254,12 +263,34 @@ class Consumer:
                     self._traces.batch(commit, began=now, ended=self._clock.now())
                 return
 
+    def _sifted(
+        self, arrivals: list[Arrival], shown: list[Arrival], snapshot: Snapshot
+    ) -> tuple[list[Arrival], list[Arrival], tuple[Quarantined, ...]]:
+        """What came, without envelopes that only have the name of a drill: nobody has ordered them."""
+        genuine = [not is_drill(a.envelope.request_id) or snapshot.drill_of(a) is not None for a in arrivals]
+        forged = [arrival for arrival, known in zip(arrivals, genuine, strict=True) if not known]
+        found = (
+            Quarantined(
+                source=each.source,
+                message_id=each.message_id,
+                received_at=each.received_at,
+                body=each.envelope.body,
+                reason="no_drill",
+                where="requestContext.requestId",
+                detail="it has the name of a drill, and is not the envelope of one that was ordered (`triage drill`)",
+            )
+            for each in forged
+        )
+        kept = [replace(item, alert=self._quarantine_alert(item)) for item in found]
+        return list(compress(arrivals, genuine)), list(compress(shown, genuine)), tuple(kept)
+
     def _count(self, commit: Commit, messages: int, took: timedelta) -> None:
         work = self._work
         work.commits += 1
-        work.messages += messages
+        drills = sum(not item.counts for item in commit.decided)
+        work.messages += messages - drills
         work.seconds += took.total_seconds()
-        decisions = [item.decision for item in commit.decided]
+        decisions = [item.decision for item in commit.decided if item.counts]
         work.decisions.update((each.rule.id if each.rule else "", str(each.reason)) for each in decisions)
         work.rule_errors.update(clause.rule_id for each in decisions for clause in each.errors)
         # How an ambiguous result ended is asked first; the outbox counts it.

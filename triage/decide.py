@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
+from triage.drills import until_of
 from triage.envelope import RECONSTRUCTED, Outcome, RequestId
 from triage.facts import Arrival, Facts, Lineage, Snapshot, first_failure
 from triage.reruns.backoff import next_delay, spread_of
@@ -124,6 +125,8 @@ def decide(arrival: Arrival, facts: Facts, rules: RuleSet, *, now: datetime) -> 
         return Decision(Reason.DUPLICATE if same else Reason.CONFLICT, facts=facts)
     envelope = arrival.envelope
     match = match_rules(arrival, facts, rules, now=now)
+    if facts.drill is not None:
+        match = Match([_at_once(rule, now=now, until=until_of(facts.drill.request_id)) for rule in match.rules])
     return decide_by(match, facts, request_id=envelope.request_id, outcome=envelope.outcome, now=now)
 
 
@@ -264,6 +267,16 @@ def rerun_due(policy: RerunPolicy, lineage: Lineage, *, now: datetime) -> dateti
         attempt=attempt,
         spread=spread_of(f"{lineage.root}/{attempt}"),
     )
+
+
+def _at_once(rule: Rule, *, now: datetime, until: datetime) -> Rule:
+    """A rule for a drill, which does not wait: its one re-run is due now, and so is the end of a hold of which nobody
+    would hear before.
+    """
+    rerun = rule.rerun and replace(rule.rerun, max_attempts=1, after=timedelta(0), jitter=0.0)
+    told = Cause.HELD in policy_of_rule(rule).on
+    hold = rule.hold and replace(rule.hold, length=max(until - now, timedelta(0)) if told else timedelta(0))
+    return replace(rule, rerun=rerun, hold=hold)
 
 
 def _hold(rule: Rule, policy: HoldPolicy, *, now: datetime) -> _Act:

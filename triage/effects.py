@@ -13,12 +13,13 @@ from typing import Any, Final
 
 from triage.changes import AlertGroup, Changes, Decided, NewAlert, NewRow, RowKind
 from triage.decide import Alert, Decision, Hold, Reason, Rerun, Resolve, policy_of_rule
+from triage.drills import PREFIX, Drill
 from triage.envelope import FunctionRef, RequestId
 from triage.errors import Problem
 from triage.facts import Arrival, Lineage
 from triage.reruns.event import unfit_text
 from triage.reruns.lineage import Link, Origin, TaskId, hold_code, payload_key, task_id
-from triage.rules.course import course_json, course_of
+from triage.rules.course import ONE_BY_ONE, course_json, course_of
 from triage.rules.fingerprints import own_fingerprint
 from triage.rules.model import AlertPolicy, Cause, RerunPolicy, Rule, Severity
 from triage.states import State
@@ -29,8 +30,9 @@ MANUAL: Final = RerunPolicy(max_attempts=100, give_up_after=timedelta(hours=6))
 
 def decided(arrival: Arrival, decision: Decision) -> Decided:
     """All rows that storing one decision entails."""
-    envelope, lineage = arrival.envelope, decision.lineage
-    event = payload_key(envelope.function.label, envelope.request_payload)
+    envelope, lineage, drill = arrival.envelope, decision.lineage, decision.facts.drill
+    # Results are joined by function and event only to real failures.
+    event = "" if drill else payload_key(envelope.function.label, envelope.request_payload)
     known = decision.facts.lineage
     if lineage is None:
         told = [_new_alert(arrival, effect) for effect in _told_once(arrival, decision)]
@@ -49,14 +51,14 @@ def decided(arrival: Arrival, decision: Decision) -> Decided:
         match effect:
             case Rerun():
                 answered = effect.attempt - 1
-                rows.append(_rerun_row(arrival, lineage, effect, decision.rule))
+                rows.append(_rerun_row(arrival, lineage, effect, decision.rule, drill))
                 links.append(Link(effect.task_id, lineage.root, effect.attempt, Origin.AUTOMATIC))
             case Resolve():
                 asks = True
-                rows.append(_resolve_row(arrival, lineage, effect))
+                rows.append(_resolve_row(arrival, lineage, effect, drill))
             case Hold():
-                rows.append(_hold_row(arrival, lineage, effect, decision.rule))
-    alerts = [_new_alert(arrival, effect, root=lineage.root) for effect in _told_once(arrival, decision)]
+                rows.append(_hold_row(arrival, lineage, effect, decision.rule, drill))
+    alerts = [_new_alert(arrival, effect, drill, root=lineage.root) for effect in _told_once(arrival, decision)]
     if lineage.root != envelope.request_id:
         origin = Origin.ELSEWHERE if decision.facts.elsewhere else None
         links.append(Link(envelope.request_id, lineage.root, answered, origin))
@@ -91,12 +93,16 @@ def _told_once(arrival: Arrival, decision: Decision) -> list[Alert]:
 
 
 def alert_group(labels: Mapping[str, str], policy: AlertPolicy) -> AlertGroup:
-    """The group that an alert with these labels belongs to under this policy."""
+    """The group that an alert with these labels belongs to under this policy; that of a drill is its own, told at once
+    and once.
+    """
     parts = [labels.get("rule", ""), *policy.to, *(f"{name}={labels.get(name, '')}" for name in policy.group_by)]
     key = hashlib.sha256("\x1f".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
-    return AlertGroup(
-        key, policy.to, str(policy.severity), labels, policy.group_wait, policy.group_interval, policy.course
-    )
+    severity = str(policy.severity)
+    if drill := labels.get("drill"):
+        key = PREFIX + hashlib.sha256(f"{drill}/{key}".encode()).hexdigest()[:16]
+        return AlertGroup(key, policy.to, severity, labels, timedelta(0), timedelta(seconds=5), ONE_BY_ONE)
+    return AlertGroup(key, policy.to, severity, labels, policy.group_wait, policy.group_interval, policy.course)
 
 
 def quarantine_alert(*, source: str, reason: str, detail: str, policy: AlertPolicy, entry: str) -> NewAlert:
@@ -134,7 +140,7 @@ def rules_alert(problems: Sequence[Problem], *, policy: AlertPolicy) -> NewAlert
     return NewAlert(group, root="", request_id=place, cause=Cause.RULES_REFUSED, detail=f"{reason}{more}")
 
 
-def _rerun_row(arrival: Arrival, lineage: Lineage, effect: Rerun, rule: Rule | None) -> NewRow:
+def _rerun_row(arrival: Arrival, lineage: Lineage, effect: Rerun, rule: Rule | None, drill: Drill | None) -> NewRow:
     policy = effect.policy
     return NewRow(
         key=effect.task_id,
@@ -147,8 +153,9 @@ def _rerun_row(arrival: Arrival, lineage: Lineage, effect: Rerun, rule: Rule | N
             "origin": Origin.AUTOMATIC,
             **rerun_plan(arrival, policy),
             **({} if policy.budget is None else {"budget": policy.budget}),
+            **({} if drill is None or drill.rerun else {"dry": True}),
             "give_up_at": (lineage.started_at + policy.give_up_after).isoformat(),
-            "alert": alert_plan(arrival, rule),
+            "alert": alert_plan(arrival, rule, drill),
         },
     )
 
@@ -162,7 +169,7 @@ def rerun_plan(arrival: Arrival, policy: RerunPolicy) -> dict[str, Any]:
     }
 
 
-def _hold_row(arrival: Arrival, lineage: Lineage, effect: Hold, rule: Rule | None) -> NewRow:
+def _hold_row(arrival: Arrival, lineage: Lineage, effect: Hold, rule: Rule | None, drill: Drill | None) -> NewRow:
     return NewRow(
         key=hold_key(lineage.root),
         kind=RowKind.HOLD,
@@ -173,14 +180,14 @@ def _hold_row(arrival: Arrival, lineage: Lineage, effect: Hold, rule: Rule | Non
             "attempt": lineage.attempt,
             "reason": effect.policy.reason,
             "rerun": rerun_plan(arrival, (rule.rerun if rule else None) or MANUAL),
-            "alert": alert_plan(arrival, rule),
+            "alert": alert_plan(arrival, rule, drill),
         },
         anew=True,
     )
 
 
-def _new_alert(arrival: Arrival, alert: Alert, *, root: str = "") -> NewAlert:
-    group = alert_group(_labels(arrival, alert.rule), alert.policy)
+def _new_alert(arrival: Arrival, alert: Alert, drill: Drill | None = None, *, root: str = "") -> NewAlert:
+    group = alert_group(_labels(arrival, alert.rule, drill), _to_whom(alert.policy, drill))
     return NewAlert(group, root, arrival.envelope.request_id, alert.cause, _detail(arrival, alert, root=root))
 
 
@@ -194,7 +201,13 @@ def _detail(arrival: Arrival, alert: Alert, *, root: str) -> str:
     return ""
 
 
-def _resolve_row(arrival: Arrival, lineage: Lineage, effect: Resolve, *, elsewhere: bool = False) -> NewRow:
+def _to_whom(policy: AlertPolicy, drill: Drill | None) -> AlertPolicy:
+    return policy if drill is None or not drill.to else replace(policy, to=(drill.to,))
+
+
+def _resolve_row(
+    arrival: Arrival, lineage: Lineage, effect: Resolve, drill: Drill | None = None, *, elsewhere: bool = False
+) -> NewRow:
     return NewRow(
         key=resolve_key(effect.task_id),
         kind=RowKind.RESOLVE,
@@ -205,7 +218,7 @@ def _resolve_row(arrival: Arrival, lineage: Lineage, effect: Resolve, *, elsewhe
             "attempt": effect.attempt,
             "task_id": effect.task_id,
             "function": _function(arrival.envelope.function, ""),
-            "alert": alert_plan(arrival, None),
+            "alert": alert_plan(arrival, None, drill),
             **({"elsewhere": True} if elsewhere else {}),
         },
     )
@@ -221,7 +234,7 @@ def _function(function: FunctionRef, qualifier: str) -> dict[str, str]:
     }
 
 
-def _labels(arrival: Arrival, rule: Rule | None) -> dict[str, str]:
+def _labels(arrival: Arrival, rule: Rule | None, drill: Drill | None = None) -> dict[str, str]:
     envelope = arrival.envelope
     return {
         "function": envelope.function.label,
@@ -236,14 +249,15 @@ def _labels(arrival: Arrival, rule: Rule | None) -> dict[str, str]:
         "owner": rule.owner if rule else "",
         "runbook": rule.runbook if rule else "",
         **{f"labels.{name}": text for name, text in {**arrival.labels, **(rule.labels if rule else {})}.items()},
+        **({"drill": drill.request_id} if drill else {}),
     }
 
 
-def alert_plan(arrival: Arrival, rule: Rule | None) -> dict[str, Any]:
+def alert_plan(arrival: Arrival, rule: Rule | None, drill: Drill | None = None) -> dict[str, Any]:
     """The alert policy as JSON: a re-run may end badly long after the rule that planned it was changed."""
-    policy = policy_of_rule(rule)
+    policy = _to_whom(policy_of_rule(rule), drill)
     return {
-        "labels": _labels(arrival, rule),
+        "labels": _labels(arrival, rule, drill),
         "to": list(policy.to),
         "on": sorted(policy.on),
         "severity": str(policy.severity),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+from triage.drills import Drill, is_drill
 from triage.envelope import Envelope, RequestId
 from triage.fingerprint import fingerprint
 from triage.reruns.event import Unfit, unfit
@@ -174,6 +175,8 @@ class Facts:
     """It is the result of ``attempt``, which somebody made elsewhere; the lineage counts it already."""
     apart: str = ""
     """Of which failure it may be such a result, and why it is not taken for one."""
+    drill: Drill | None = None
+    """The drill that it belongs to, if it does. Not stored: what is decided for a drill is not decided again."""
 
     @property
     def is_late(self) -> bool:
@@ -197,6 +200,8 @@ class Snapshot:
     groups: dict[str, GroupFacts] = field(default_factory=dict)
     rates: bool = False
     """Whether rates of groups were read."""
+    drills: dict[RequestId, Drill] = field(default_factory=dict)
+    """By the request id of the envelope that belongs to it."""
 
     def of(self, arrival: Arrival) -> Facts:
         """The facts about one envelope of the batch."""
@@ -217,7 +222,24 @@ class Snapshot:
             unfit=unfit(arrival.envelope),
             elsewhere=elsewhere,
             apart=self.apart.get(request_id, ""),
+            drill=self.drill_of(arrival) if self.drills else None,
         )
+
+    def drill_of(self, arrival: Arrival) -> Drill | None:
+        """The drill that an envelope belongs to: it is the very one that was ordered, or the result of its re-run."""
+        request_id, digest = arrival.envelope.request_id, arrival.envelope.digest
+        drill = self.drills.get(request_id)
+        return None if drill is None or (drill.request_id == request_id and drill.digest != digest) else drill
+
+    def drill_roots(self, arrivals: Iterable[Arrival]) -> dict[RequestId, RequestId]:
+        """Which envelopes may belong to which drill, by their names, for the store to look for it."""
+        found = {}
+        for arrival in arrivals:
+            request_id = arrival.envelope.request_id
+            lineage = self.lineages.get(request_id)
+            if is_drill(root := request_id if lineage is None else lineage.root):
+                found[request_id] = root
+        return found
 
 
 NO_LABELS: Final[Mapping[str, str]] = {}

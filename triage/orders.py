@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from triage.changes import Changes, NewRow, RowKind
 from triage.deed import Deed
+from triage.drills import is_drill
 from triage.effects import MANUAL, alert_plan, hold_key, rerun_plan
 from triage.envelope import Envelope
 from triage.facts import Arrival, Lineage
@@ -67,6 +68,7 @@ class Refusal(StrEnum):
     TOO_LATE = "too_late"  # it would be due past the deadline
     NO_PAYLOAD = Unfit.NO_PAYLOAD.value  # the event is not stored (any more)
     PAYLOAD_TOO_LARGE = Unfit.TOO_LARGE.value  # the platform takes no such event
+    DRILL = "drill"  # nothing has failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,8 @@ _UNDER_WAY: Final = {
 def refusal(order: Order, lineage: Lineage, *, limits: Limits) -> Refused | None:
     """Why an order is refused by where its lineage stands; None when it is not."""
     state, attempt = lineage.state, lineage.attempt
+    if is_drill(lineage.root):
+        return Refused(Refusal.DRILL, "it is a drill: nothing has failed")
     if state in _UNDER_WAY:
         return Refused(Refusal.UNDER_WAY, _UNDER_WAY[state].format(attempt))
     if order.origin is Origin.APPROVAL and state is not State.HELD:

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from triage import journal
-from triage.admission import admitted, concluded, counted, throttled, woken
+from triage.admission import admitted, concluded, counted, dry, throttled, woken
 from triage.alerts.compose import Compose, built_in
 from triage.alerts.delivery import Retries, notified
 from triage.alerts.grouping import flush
@@ -26,6 +26,7 @@ from triage.alerts.storm import storm_look
 from triage.changes import Changes, OutboxRow, RowFacts, RowKind, Settle
 from triage.clock import Clock
 from triage.cloud.fc_answers import AsyncConfig, Submitted, Task
+from triage.drills import is_drill, is_over
 from triage.envelope import FunctionRef
 from triage.errors import Misconfigured, OutcomeUnknown, Permanent, SealBroken, StoreUnavailable, Temporary
 from triage.log import about
@@ -200,7 +201,7 @@ class Outbox:
     async def _tell(self, row: OutboxRow, settle: Settle, *, began: datetime) -> None:
         """Count, log and trace what came of an act that is settled."""
         ended, result = self._clock.now(), rerun_result(row, settle)
-        if result:
+        if result and not is_drill(row.root):
             self._work.reruns[result] += 1
         lineages: list[str] = []
         if row.kind is RowKind.NOTIFY and row.group:
@@ -215,10 +216,8 @@ class Outbox:
         it waits at a gate, and is not ours any more.
         """
         match row.kind:
-            case RowKind.RERUN if row.interrupted or row.state is RowState.UNKNOWN:
-                return await self._ask(row)
             case RowKind.RERUN:
-                return await self._submit(row)
+                return await self._rerun(row)
             case RowKind.RESOLVE | RowKind.EXPECT:
                 return await self._resolve(row)
             case RowKind.FLUSH:
@@ -242,6 +241,12 @@ class Outbox:
                 return lambda facts: look(row, facts, now=now)
             case RowKind.WATCH | RowKind.DIGEST | RowKind.MAINTENANCE:
                 return await self._standing(row)
+
+    async def _rerun(self, row: OutboxRow) -> React | None:
+        asks, now = row.interrupted or row.state is RowState.UNKNOWN, self._clock.now()
+        if row.payload.get("dry") or (is_over(row.root, now) and not asks):  # of a drill that is over nobody waits
+            return lambda facts: dry(row, facts, guards=self._guards, now=now)
+        return await (self._ask(row) if asks else self._submit(row))
 
     async def _submit(self, row: OutboxRow) -> React | None:
         now = self._clock.now()
@@ -301,6 +306,8 @@ class Outbox:
 
     async def _notify(self, row: OutboxRow) -> React | None:
         receiver = row.payload["receiver"]
+        if is_over(row.payload.get("drill", ""), self._clock.now()):
+            return lambda _facts: Settle.dead(note="the drill is over")
         route = self._routes(receiver)
         if route is not None and not (route.open and row.gate in (None, Gate.PASSED)):
             now = self._clock.now()
@@ -316,7 +323,8 @@ class Outbox:
         settle = notified(row, answers, retries=self._retries, fallback=fallback_of(receiver, route), now=now)
         if route is None:
             log.error("a message is meant for receiver %r, which is not configured", receiver)
-        if answers or settle.delivery == "sent":  # a receiver that is not configured any more gets no series
+        # A receiver that is not configured any more gets no series.
+        if not is_drill(row.group) and (answers or settle.delivery == "sent"):
             self._work.notified[receiver, settle.delivery] += 1
         return lambda _facts: settle
 

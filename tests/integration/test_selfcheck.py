@@ -112,6 +112,8 @@ SPOILT = [
     ("members", "a failure moved to another lineage", "UPDATE envelopes SET root = '1-told' WHERE request_id = '1-known'", "1-told"),
     ("members", "the event to run again is gone", "UPDATE envelopes SET request_id = '1-else' WHERE request_id = '1-waits'", "1-waits"),
     ("groups", "a group that counts too little", "UPDATE groups SET count = count - 1", None),
+    ("drills", "a drill that nobody ordered", "UPDATE lineages SET root = 'triage-drill-x' WHERE root = '1-known'", "triage-drill-x"),
+    ("drills", "a failure that hides as a drill", "UPDATE envelopes SET outcome = 'drill' WHERE request_id = '1-known'", "1-known"),
     ("waiting", "a re-run that was never planned", f"DELETE FROM outbox WHERE key = '{LOST}'", "1-lost"),
     ("waiting", "a result without a deadline", "UPDATE outbox SET state = 'cancelled', settled_at = due_at WHERE kind = 'expect' AND root = '1-runs'", "1-runs"),
     ("waiting", "a hold without an end", "DELETE FROM outbox WHERE kind = 'hold'", "1-asks"),

@@ -226,7 +226,7 @@ def _reference():
     """The reference's table of errors, row by row."""
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in REFERENCE.read_text().splitlines()]
     for row in rows:
-        if len(row) == 5 and row[0].isdecimal():
+        if len(row) == 6 and row[0].isdecimal():
             yield int(row[0]), row[1], dict(zip(Operation, map(Verdict, row[2:]), strict=True))
 
 

@@ -48,6 +48,14 @@ def built_in(
     return Texts(message.title, render(message, Format.TEXT), rich)
 
 
+def headed(payload: Mapping[str, Any], word: str, note: str) -> dict[str, Any]:
+    """The payload of a notification with a word before its title, and a note in plain text above every form."""
+    more: dict[str, Any] = {"title": f"{word}: {payload['title']}", "body": f"{note}\n\n{payload['body']}"}
+    if forms := payload.get("forms"):
+        more["forms"] = {form: f"{converted(note, Format(form))}\n\n{text}" for form, text in forms.items()}
+    return {**payload, **more}
+
+
 def extended(payload: Mapping[str, Any], note: str) -> dict[str, Any]:
     """The payload of a notification with a note of ours, in plain text, below the message in every form."""
     more: dict[str, Any] = {"body": f"{payload['body']}\n\n{note}"}

@@ -14,11 +14,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from triage.alerts.compose import Compose, built_in
+from triage.alerts.compose import Compose, built_in, headed
 from triage.alerts.inhibition import kept_back, released
 from triage.alerts.silences import SETTLED, audible, silenced
 from triage.alerts.storm import begin, joins
-from triage.changes import AlertKind, Changes, GroupView, Looked, NewRow, RowFacts, RowKind, Settle
+from triage.changes import STILL, AlertKind, Changes, GroupView, Looked, NewRow, RowFacts, RowKind, Settle
+from triage.drills import is_drill
 from triage.incident import OPEN, GroupEvent, GroupState, Incident, Why, advance, incident_code
 from triage.reruns.lineage import Origin
 from triage.rules.model import Cause
@@ -39,6 +40,8 @@ _FUNCTIONS: Final = 256
 """Successes of so many functions are counted; a group of more does not end by them."""
 
 _MINUTE: Final = timedelta(minutes=1)
+
+_DRILL: Final = "DRILL: this is an exercise. Nothing has failed, and what follows is made up."
 
 
 class _Draft(NamedTuple):
@@ -68,12 +71,15 @@ def flush(facts: RowFacts, *, now: datetime, compose: Compose = built_in, storm:
     if facts.group is None:
         return Settle.done(note="nothing waits")
     view = replace(facts.group, incident=not_after(facts.group.incident, now))
+    silences, others = facts.silences, facts.storm
+    if is_drill(view.group.key):  # it is to be told, by a message of its own
+        silences, others, storm = (), STILL, 0
     if not view.causes and view.incident.state not in OPEN:
         return Settle.done(note="nothing waits")
     if view.causes:
-        joined = joins(facts.storm, limit=storm, now=now)
-        look = _failing(view, silenced(view, facts.silences, now=now), joined, now=now)
-        look = look._replace(rows=begin(facts.storm, joined, now=now) if look.looked.incident.storm else ())
+        joined = joins(others, limit=storm, now=now)
+        look = _failing(view, silenced(view, silences, now=now), joined, now=now)
+        look = look._replace(rows=begin(others, joined, now=now) if look.looked.incident.storm else ())
     else:
         look = _calm(view, now=now)
     if look.due_at is not None:
@@ -357,6 +363,9 @@ def _notification(draft: _Draft, compose: Compose, *, now: datetime) -> NewRow:
     view = draft.view
     # One that only the next receiver gets marks no alerts: what it delivers is what the last message told.
     number = view.flushes if view.why is Why.UNANSWERED else view.flushes + 1
+    texts = compose(view, draft.code, draft.receiver).payload
+    if drill := view.group.labels.get("drill"):
+        texts = {**headed(texts, "DRILL", _DRILL), "drill": drill}
     return NewRow(
         key=f"notify:{view.group.key}:{draft.name}:{draft.receiver}",
         kind=RowKind.NOTIFY,
@@ -370,6 +379,6 @@ def _notification(draft: _Draft, compose: Compose, *, now: datetime) -> NewRow:
             "why": view.why,
             "severity": view.group.severity,
             "alerts": _waiting(view) + view.unsaid,
-            **compose(view, draft.code, draft.receiver).payload,
+            **texts,
         },
     )

@@ -7,12 +7,13 @@ the same receiver and may go by then; they are done when it has been taken, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from triage.alerts.delivery import NOBODY, Fallback
 from triage.changes import OutboxRow, RowFacts, Settle
+from triage.drills import is_drill
 from triage.line import Line, Waiting
 from triage.reruns.gate import Gate
 from triage.rules.model import Severity
@@ -85,7 +86,16 @@ def quiet_until(quiet: Quiet | None, severity: str, *, now: datetime) -> datetim
 
 
 def routed(row: OutboxRow, facts: RowFacts, *, route: Route, now: datetime) -> Settle:
-    """Whether a message may go to its receiver now, and what goes with it."""
+    """Whether a message may go to its receiver now, and what goes with it; that of a drill goes now and alone, or not
+    at all.
+    """
+    if not is_drill(row.group):
+        return _routed(row, facts, route=route, now=now)
+    settle = _routed(row, replace(facts, line=replace(facts.line or Line(), waiting=())), route=route, now=now)
+    return Settle.dead(note=settle.note) if settle.gate else settle
+
+
+def _routed(row: OutboxRow, facts: RowFacts, *, route: Route, now: datetime) -> Settle:
     line, severity = facts.line or Line(), row.payload["severity"]
     if _SEVERITIES.index(severity) < _SEVERITIES.index(route.floor) and line.others:
         return Settle.done(note=f"the receiver takes {route.floor} and worse", delivery="below")

@@ -40,6 +40,9 @@ def _steps(view: GroupView, code: str) -> Iterator[Step]:
         return
     request_id = _word(view.samples[0].request_id, 256)
     yield Step("Look", f"triage failures show {request_id}")
+    if labels.get("drill"):
+        yield Step("Acknowledge", f"triage alerts ack {code}")
+        return
     if set(view.causes) == {Cause.MATCHED}:
         return
     count = sum(view.causes.values())

@@ -39,6 +39,7 @@ class Choice:
     def clauses(self) -> tuple[str, list[str]]:
         """As SQL, to put after ``WHERE``, and its arguments."""
         parts: list[str] = ["e.attempt = 0", "length(e.body) > 0"]  # what is past its retention has none
+        parts.append("e.outcome != 'drill'")
         values: list[str] = []
         for clause, bound in (("e.received_at >= ?", self.since), ("e.received_at < ?", self.until)):
             if bound is not None:

@@ -180,7 +180,10 @@ _NAMED: Final = 10
 
 def _names(row: GroupRow) -> tuple[str, str]:
     labels = row.group.labels
-    return labels.get("function", ""), labels.get("error_type") or labels.get("condition", "")
+    function = labels.get("function", "")
+    return f"{function} (drill)" if labels.get("drill") else function, labels.get("error_type") or labels.get(
+        "condition", ""
+    )
 
 
 def _tell(story: GroupStory) -> None:

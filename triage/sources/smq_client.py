@@ -36,7 +36,12 @@ REPLY_WITHIN: Final = timedelta(seconds=10)
 """How long after a long poll's end, or after any other request, the answer may take."""
 
 _CONNECT_WITHIN: Final = 5.0
-_METHODS: Final = {Operation.RECEIVE: "GET", Operation.DELETE: "DELETE", Operation.EXTEND: "PUT"}
+_METHODS: Final = {
+    Operation.RECEIVE: "GET",
+    Operation.DELETE: "DELETE",
+    Operation.EXTEND: "PUT",
+    Operation.SEND: "POST",
+}
 _CONTENT_TYPE: Final = "text/xml"
 
 
@@ -120,7 +125,7 @@ class SmqClient:
             if verdict is Verdict.FIX_CLOCK and not corrected and self._correct_clock(reply.date):
                 corrected = True
                 continue
-            raise self._refusal(verdict, reply, error)
+            raise self._refusal(operation, verdict, reply, error)
 
     def _correct_clock(self, date: str) -> bool:
         # Only when the server says that our time is wrong: an answer's Date is otherwise nobody's promise.
@@ -194,7 +199,9 @@ class SmqClient:
             headers["security-token"] = credentials.security_token
         return headers
 
-    def _refusal(self, verdict: Verdict, reply: _Reply, error: WireError) -> Temporary | Misconfigured:
+    def _refusal(
+        self, operation: Operation, verdict: Verdict, reply: _Reply, error: WireError
+    ) -> Temporary | Misconfigured:
         said = f"{self._root} answered {reply.status}"
         if error.code:
             said += f" {error.code[:100]!r}: {error.message[:300]!r}"
@@ -206,7 +213,8 @@ class SmqClient:
             case Verdict.RETRY:
                 return Temporary("server_error", said, retry_after=_seconds(reply.retry_after))
             case Verdict.REFRESH_CREDENTIALS:
-                hint = "check the access key, and that its RAM policy allows receiving and deleting on this queue"
+                needs = "mns:SendMessage" if operation is Operation.SEND else "receiving and deleting"
+                hint = f"check the access key, and that its RAM policy allows {needs} on this queue"
                 return Misconfigured("credentials", f"{said}; {hint}")
             case Verdict.FIX_CLOCK:
                 return Misconfigured("clock", f"{said}; set this machine's clock (NTP)")

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from triage.changes import Commit, NewAlert, NewRow, OutboxRow, RowFacts, Settle, SilenceView
+from triage.drills import Drill
 from triage.errors import Problem
 from triage.facts import Arrival, Snapshot
 from triage.orders import Limits, Order, Ordered, Refused
@@ -230,6 +231,10 @@ class Store(Protocol):
         overtook the answer to its own submit, by function and payload of an attempt whose submit is under way; or, with
         ``elsewhere_since``, as `triage.reruns.elsewhere` says.
         """
+        ...
+
+    async def expect_drill(self, drill: Drill) -> None:
+        """Know the envelope of a drill when it comes; no other one of its name is let in."""
         ...
 
     async def commit(self, batch: Commit) -> None:

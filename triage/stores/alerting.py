@@ -21,6 +21,7 @@ from triage.rules.model import Cause
 from triage.silence import Silenced
 from triage.states import Event, State, advance
 from triage.stores import alertrows, codes, silences, standings
+from triage.stores.drills import NO_DRILL
 from triage.stores.law import texts
 from triage.stores.records import IS_OPEN, insert, instant, instant_of
 
@@ -184,8 +185,8 @@ def _symptoms(connection: sqlite3.Connection, group: AlertGroup) -> tuple[GroupV
 
 
 _BEGINNING: Final = f"""
-    SELECT count(*) FROM alert_groups WHERE state = '{GroupState.WAITING}'
-        OR (state != '{GroupState.RESOLVED}' AND incident ->> '$.opened_at' >= ?)"""
+    SELECT count(*) FROM alert_groups WHERE key {NO_DRILL} AND (state = '{GroupState.WAITING}'
+        OR (state != '{GroupState.RESOLVED}' AND incident ->> '$.opened_at' >= ?))"""
 
 
 def states_of(connection: sqlite3.Connection, key: str, incident: Incident, *, flushes: int) -> Mapping[str, int]:
@@ -196,7 +197,8 @@ def states_of(connection: sqlite3.Connection, key: str, incident: Incident, *, f
 
 _CAUSE: Final = f"""
     SELECT labels ->> '$.rule' || ' (' || key || ')' FROM alert_groups
-    WHERE key NOT IN (?, ?) AND state IN ({texts({*OPEN, GroupState.WAITING})}) AND labels ->> '$.rule' = ?"""
+    WHERE key NOT IN (?, ?) AND key {NO_DRILL} AND state IN ({texts({*OPEN, GroupState.WAITING})})
+        AND labels ->> '$.rule' = ?"""
 _STATES: Final = """
     SELECT state, count(*) FROM (
         SELECT coalesce(l.state, '') AS state FROM alerts a LEFT JOIN lineages l USING (root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from triage import incident
+from triage.stores.drills import NO_DRILL
 from triage.stores.law import DEFECT, GONE, LOOK, OPEN, Law, texts
 
 _NOTIFY: Final = "o.key >= 'notify:' AND o.key < 'notify;'"  # by the index of keys
@@ -100,7 +101,7 @@ ALERTS: Final = (
         "An alert group counts its messages, and its alerts: those that they told, those that were only counted so far,"
         " and those that silences kept quiet.",
         "SELECT coalesce(sum(told), 0) AS told, coalesce(sum(suppressed), 0) AS suppressed,"
-        " coalesce(sum(silenced), 0) AS silenced FROM alert_groups",
+        f" coalesce(sum(silenced), 0) AS silenced FROM alert_groups WHERE key {NO_DRILL}",
         "{told:,} alerts were told, {suppressed:,} only counted so far, {silenced:,} silenced",
         f"""SELECT g.key, 'counts ' || g.told || ' alerts told, ' || g.suppressed || ' only counted, ' || g.silenced
             || ' silenced, stored are ' || coalesce(a.told, 0) || ', ' || coalesce(a.counted, 0) || ' and '

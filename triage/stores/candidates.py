@@ -30,7 +30,8 @@ _ROOTS: Final = f"""
 _TOOK: Final = """
     SELECT o.settled_at, e.received_at
     FROM envelopes e JOIN outbox o ON o.root = e.root
-    WHERE e.attempt > 0 AND e.function IN (SELECT value FROM json_each(?)) AND o.kind = 'rerun' AND o.state = 'done'
+    WHERE e.attempt > 0 AND e.outcome != 'drill' AND e.function IN (SELECT value FROM json_each(?))
+        AND o.kind = 'rerun' AND o.state = 'done'
         AND json_extract(o.payload, '$.attempt') = e.attempt
     ORDER BY e.id DESC LIMIT 200"""
 

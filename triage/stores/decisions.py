@@ -125,9 +125,9 @@ def arrival_of(stored: Mapping[str, Any], *, labels: Mapping[str, str] = NO_LABE
     if not stored["body"]:
         raise TriageError(f"the message of {stored['request_id']} is gone: it is past [retention] failures")
 
-    role = {Outcome.FAILED: Destination.FAILURE, Outcome.SUCCEEDED: Destination.SUCCESS}
+    role = {Outcome.FAILED.value: Destination.FAILURE, Outcome.SUCCEEDED.value: Destination.SUCCESS}
     return Arrival(
-        envelope=parse_body(stored["body"], destination=role.get(Outcome(stored["outcome"]), Destination.BOTH)),
+        envelope=parse_body(stored["body"], destination=role.get(stored["outcome"], Destination.BOTH)),
         source=stored["source"],
         message_id=stored["message_id"],
         received_at=instant_of(stored["received_at"]),

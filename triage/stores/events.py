@@ -71,7 +71,7 @@ def first_runs(decided: Iterable[Decided]) -> Mapping[str, list[str]]:
     found: dict[str, list[str]] = {}
     for item in decided:
         envelope = item.arrival.envelope
-        if item.decision.facts.lineage is None and envelope.has_payload:
+        if item.counts and item.decision.facts.lineage is None and envelope.has_payload:
             found.setdefault(envelope.function.label, []).append(item.payload_key)
     return found
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from triage.changes import RowKind
 from triage.decide import Reason
+from triage.drills import GLOB
 from triage.envelope import Outcome
 from triage.incident import GroupState
 from triage.line import DELIVERIES
@@ -19,6 +20,7 @@ from triage.rules.model import Cause
 from triage.states import ACCOUNTED, ACCOUNTS, WAITING, RowState, State
 from triage.stores.alertlaws import ALERTS
 from triage.stores.law import DEFECT, GONE, LOOK, OPEN, Law, texts
+from triage.stores.records import DRILL_OUTCOME
 
 _COUNTERS: Final = ", ".join(
     f"coalesce((SELECT value FROM counters WHERE name = '{name}'), 0) AS {name}"
@@ -66,12 +68,14 @@ SUMS: Final = (
     Law(
         "stored",
         "What was counted as decided or quarantined is stored or past its retention, and nothing else is stored.",
-        "SELECT (SELECT count(*) FROM envelopes) AS envelopes, (SELECT count(*) FROM quarantine) AS quarantined,"
+        f"SELECT (SELECT count(*) FROM envelopes WHERE outcome != '{DRILL_OUTCOME}') AS envelopes,"
+        " (SELECT count(*) FROM quarantine) AS quarantined,"
         f" (SELECT count(*) FROM conflicts) AS conflicts, envelopes + quarantined AS removed FROM (SELECT {GONE})",
         "envelopes {envelopes:,}, quarantined {quarantined:,}, conflicting bodies {conflicts:,}, removed {removed:,}",
         f"""WITH counted AS (SELECT {_COUNTERS}), gone AS (SELECT {GONE})
         SELECT name, counted || ' counted, ' || stored || ' stored or removed' FROM (
-            SELECT 'decided' AS name, decided AS counted, (SELECT count(*) FROM envelopes) + gone.envelopes AS stored
+            SELECT 'decided' AS name, decided AS counted, (
+                SELECT count(*) FROM envelopes WHERE outcome != '{DRILL_OUTCOME}') + gone.envelopes AS stored
                 FROM counted, gone
             UNION ALL SELECT 'quarantined', counted.quarantined,
                 (SELECT count(*) FROM quarantine) + gone.quarantined FROM counted, gone
@@ -138,6 +142,19 @@ SUMS: Final = (
         WHERE counted != stored""",
         "`triage failures list --group` shows its failures. " + DEFECT,
     ),
+)
+
+DRILLS: Final = Law(
+    "drills",
+    "A drill was ordered, and counts nowhere.",
+    f"SELECT count(*) AS drills FROM lineages WHERE root GLOB '{GLOB}'",
+    "{drills:,} drills, which count nowhere",
+    f"""SELECT root, CASE WHEN failures THEN 'is a drill, and counts as ' || failures || ' failures'
+            ELSE 'is a drill that nobody has ordered' END
+        FROM lineages WHERE root GLOB '{GLOB}' AND (failures OR root NOT IN (SELECT request_id FROM drills))
+    UNION ALL SELECT request_id, 'is the ' || outcome || ' result of ' || coalesce(root, 'nothing') FROM envelopes
+        WHERE (outcome = '{DRILL_OUTCOME}') != (coalesce(root, request_id) GLOB '{GLOB}')""",
+    DEFECT,
 )
 
 ENDS: Final = (
@@ -252,7 +269,7 @@ FORMS: Final = (
                 ("outbox", "key", "kind", RowKind),
                 ("outbox", "key", "gate", {"", *Gate}),
                 ("functions", "function", "breaker", BreakerState),
-                ("envelopes", "request_id", "outcome", Outcome),
+                ("envelopes", "request_id", "outcome", {*Outcome, DRILL_OUTCOME}),
                 ("decisions", "request_id", "reason", set(Reason) - {Reason.DUPLICATE, Reason.CONFLICT}),
                 ("alerts", "request_id", "cause", Cause),
                 ("deliveries", "key", "result", DELIVERIES),
@@ -301,5 +318,5 @@ PLANS: Final = Law(
     "Cancel the plan and make a new one: what has run is left out of it. " + DEFECT,
 )
 
-LAWS: Final = (FILE, REFERENCES, *SUMS, *ENDS, *ALERTS, *ONCE, PLANS, *FORMS)
+LAWS: Final = (FILE, REFERENCES, *SUMS, DRILLS, *ENDS, *ALERTS, *ONCE, PLANS, *FORMS)
 """All of them, in the order in which they are checked: what others rest upon comes first."""

@@ -14,6 +14,7 @@ from triage.line import Line, Seen
 from triage.reruns.gate import Gate
 from triage.states import RowEvent, RowState, advance_row
 from triage.stores import notifications, records
+from triage.stores.drills import NO_MESSAGE
 from triage.stores.records import insert, instant, instant_of
 
 MOST: Final = 1000
@@ -24,7 +25,8 @@ _OPEN: Final = f"outbox.kind = 'notify' AND {records.IS_OPEN}"
 _OF: Final = f"{_OPEN} AND json_extract(outbox.payload, '$.receiver') = :receiver AND outbox.id != :id"
 _WAITS: Final = f"gate NOT IN ('', '{Gate.PASSED.value}')"
 _SENT: Final = f"""
-    SELECT at FROM deliveries WHERE receiver = ? AND result IN ('sent', 'unknown') ORDER BY at DESC LIMIT {MOST}"""
+    SELECT at FROM deliveries WHERE receiver = ? AND result IN ('sent', 'unknown') AND key {NO_MESSAGE}
+    ORDER BY at DESC LIMIT {MOST}"""
 _OTHERS: Final = f"""
     SELECT 1 FROM outbox o WHERE o.key > :first AND o.key < :last AND o.id != :id AND o.state IN
         ({", ".join(f"'{state}'" for state in (*records.UNFINISHED, RowState.DONE))})

@@ -355,3 +355,9 @@ def m014_codes(db: Database) -> None:
     db.execute("UPDATE alert_groups SET incident = json_set(incident, '$.code', code) WHERE code != ''")
     db.table("alert_groups").create_index(["code"])
     db.execute("CREATE INDEX idx_outbox_code ON outbox(json_extract(payload, '$.code')) WHERE kind = 'notify'")
+
+
+@MIGRATIONS()
+def m015_drills(db: Database) -> None:
+    """Drills that were ordered, each by the request id and the digest of the one envelope that is it."""
+    _create(db, "drills", "request_id digest by at receiver rerun:int")

@@ -18,6 +18,7 @@ from triage.incident import OPEN
 from triage.reruns.gate import Standing
 from triage.reruns.switches import Switch
 from triage.stores import RulesState, Totals, gating, queries, standings
+from triage.stores.drills import NO_DRILL, NO_MESSAGE
 from triage.stores.records import IS_OPEN, instant, instant_of, minute
 
 SHOWN: Final = 100
@@ -117,12 +118,17 @@ class Overview:
     acknowledged: int
 
 
+_RESULTS: Final = "SELECT count(*) FROM envelopes WHERE received_at >= ? AND outcome != 'drill'"
 _OUTBOX: Final = f"""
     SELECT kind, count(*), sum(due_at <= :now), sum(coalesce(lease_until > :now, 0)), sum(gate != ''), min(due_at)
-    FROM outbox WHERE {IS_OPEN} GROUP BY kind ORDER BY min(due_at)"""
-_GATES: Final = "SELECT gate, count(*) FROM outbox WHERE gate != '' GROUP BY gate ORDER BY gate"
-_GUARDED: Final = """
-    WITH waits AS (SELECT function, count(*) AS number FROM outbox WHERE gate != '' GROUP BY function)
+    FROM outbox WHERE {IS_OPEN} AND coalesce(root, group_key, '') {NO_DRILL} GROUP BY kind ORDER BY min(due_at)"""
+_GATES: Final = f"""
+    SELECT gate, count(*) FROM outbox WHERE gate != '' AND coalesce(root, group_key, '') {NO_DRILL}
+    GROUP BY gate ORDER BY gate"""
+_GUARDED: Final = f"""
+    WITH waits AS (
+        SELECT function, count(*) AS number FROM outbox WHERE gate != '' AND coalesce(root, '') {NO_DRILL}
+        GROUP BY function)
     SELECT f.name, coalesce(w.number, 0), count(*) OVER ()
     FROM (SELECT function AS name FROM functions UNION SELECT function FROM waits) f
         LEFT JOIN waits w ON w.function = f.name LEFT JOIN functions s ON s.function = f.name
@@ -136,18 +142,21 @@ _NUMBER: Final = "SELECT count(DISTINCT fingerprint) FROM group_minutes WHERE mi
 _GROUP: Final = """
     SELECT function, condition, error_type, message, count, first_seen, last_seen, back_since FROM groups
     WHERE fingerprint = ?"""
-_INCIDENTS: Final = """
+_INCIDENTS: Final = f"""
     SELECT state, count(*), sum(incident ->> '$.ack' IS NOT NULL) FROM alert_groups
-    WHERE state IN (SELECT value FROM json_each(?)) GROUP BY state"""
-_TOLD: Final = "SELECT receiver, result, count(*), max(at) FROM deliveries WHERE at >= ? GROUP BY receiver, result"
+    WHERE state IN (SELECT value FROM json_each(?)) AND key {NO_DRILL} GROUP BY state"""
+_TOLD: Final = f"""
+    SELECT receiver, result, count(*), max(at) FROM deliveries WHERE at >= ? AND key {NO_MESSAGE}
+    GROUP BY receiver, result"""
 _TO_TELL: Final = f"""
-    SELECT payload ->> '$.receiver', count(*) FROM outbox WHERE kind = 'notify' AND {IS_OPEN} GROUP BY 1"""
+    SELECT payload ->> '$.receiver', count(*) FROM outbox WHERE kind = 'notify' AND {IS_OPEN} AND key {NO_MESSAGE}
+    GROUP BY 1"""
 
 
 def overview(connection: sqlite3.Connection, *, now: datetime) -> Overview:
     """What goes on now. The caller holds a transaction, so that it is all of one instant."""
     ask, this = connection.execute, minute(now)
-    (results,) = ask("SELECT count(*) FROM envelopes WHERE received_at >= ?", (instant(now - _MINUTE),)).fetchone()
+    (results,) = ask(_RESULTS, (instant(now - _MINUTE),)).fetchone()
     (silences,) = ask("SELECT count(*) FROM silences WHERE ended_at IS NULL").fetchone()
     (groups,) = ask(_NUMBER, (this - max(RATES),)).fetchone()
     guarded = ask(_GUARDED, (SHOWN,)).fetchall()

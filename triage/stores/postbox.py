@@ -12,6 +12,7 @@ from triage.changes import NewRow, RowKind
 from triage.deed import Deed
 from triage.states import RowState
 from triage.stores.codes import CODE, message_code
+from triage.stores.drills import NO_MESSAGE
 from triage.stores.records import IS_OPEN, Record, instant_of
 
 
@@ -88,7 +89,7 @@ def received(connection: sqlite3.Connection) -> list[Received]:
 def _counts(connection: sqlite3.Connection, where: str) -> dict[str, int]:
     statement = f"""
         SELECT json_extract(payload, '$.receiver') AS receiver, count(*) FROM outbox
-        WHERE kind = 'notify' AND {where} GROUP BY receiver"""
+        WHERE kind = 'notify' AND key {NO_MESSAGE} AND {where} GROUP BY receiver"""
     return dict(connection.execute(statement).fetchall())
 
 
@@ -101,7 +102,7 @@ def _found(connection: sqlite3.Connection, *, code: str, dead: bool, limit: int 
     conditions = ["kind = 'notify'"]
     code = message_code(connection, code) if code else ""
     if dead:
-        conditions.append("state = 'dead'")
+        conditions.append(f"state = 'dead' AND key {NO_MESSAGE}")
     if code:
         conditions.append(f"{CODE} = :code")
     statement = f"SELECT {_COLUMNS} FROM outbox WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT :limit"

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from sqlite_utils import Database
 
+from triage.drills import is_drill
 from triage.envelope import RequestId, event_of
 from triage.facts import RATES, Arrival, GroupFacts, Lineage, Snapshot, recent_of
 from triage.incident import GroupState
@@ -29,11 +30,13 @@ from triage.stores import (
     RulesState,
     Totals,
     decisions,
+    drills,
     events,
     plans,
     records,
 )
 from triage.stores.decisions import lineage_of
+from triage.stores.drills import NO_DRILL, NO_MESSAGE
 from triage.stores.records import instant, instant_of
 from triage.stores.retention import REMOVED
 
@@ -83,7 +86,9 @@ def load_facts(
     strangers = [
         arrival
         for arrival in arrivals
-        if arrival.envelope.request_id not in snapshot.seen and arrival.envelope.request_id not in snapshot.lineages
+        if arrival.envelope.request_id not in snapshot.seen
+        and arrival.envelope.request_id not in snapshot.lineages
+        and not is_drill(arrival.envelope.request_id)
     ]
     if tasks := {task: arrival.envelope.request_id for arrival in strangers if (task := records.task_of(arrival))}:
         for task_id, attempt, *rest in connection.execute(_LINKED, (_json(tasks),)):
@@ -92,6 +97,9 @@ def load_facts(
         _join_overtaking(connection, strangers, snapshot)
     if elsewhere_since is not None:
         events.join_elsewhere(connection, strangers, snapshot, since=elsewhere_since)
+    if roots := snapshot.drill_roots(arrivals):
+        ordered = drills.find(connection, set(roots.values()))
+        snapshot.drills = {name: ordered[root] for name, root in roots.items() if root in ordered}
     return snapshot
 
 
@@ -166,13 +174,15 @@ def totals(connection: sqlite3.Connection) -> Totals:
     states = _pairs(db, "SELECT state AS name, sum(failures) AS value FROM lineages GROUP BY state HAVING value > 0")
     if removed := counters.get(f"{REMOVED}failures"):
         states["removed"] = removed
-    deliveries = Counter(_pairs(db, "SELECT result AS name, count(*) AS value FROM deliveries GROUP BY result"))
+    deliveries = Counter(
+        _pairs(db, f"SELECT result AS name, count(*) AS value FROM deliveries WHERE key {NO_MESSAGE} GROUP BY result")
+    )
     gone = f"{REMOVED}deliveries_"
     deliveries.update({name.removeprefix(gone): value for name, value in counters.items() if name.startswith(gone)})
     waiting = list(
         db.query(
             "SELECT kind, count(*) AS rows, min(due_at) AS first FROM outbox "
-            "WHERE state IN ('pending', 'unknown') GROUP BY kind"
+            f"WHERE state IN ('pending', 'unknown') AND coalesce(root, group_key, '') {NO_DRILL} GROUP BY kind"
         )
     )
     return Totals(
@@ -191,7 +201,8 @@ def totals(connection: sqlite3.Connection) -> Totals:
         outbox_due={row["kind"]: records.instant_of(row["first"]) for row in waiting},
         gates=_pairs(
             db,
-            "SELECT gate AS name, count(*) AS value FROM outbox WHERE gate NOT IN ('', 'passed') GROUP BY gate",
+            "SELECT gate AS name, count(*) AS value FROM outbox "
+            f"WHERE gate NOT IN ('', 'passed') AND coalesce(root, '') {NO_DRILL} GROUP BY gate",
         ),
         breakers=_pairs(
             db, "SELECT breaker AS name, count(*) AS value FROM functions WHERE breaker != 'closed' GROUP BY breaker"
@@ -200,7 +211,8 @@ def totals(connection: sqlite3.Connection) -> Totals:
 
 
 _GROUP_STATES: Final = f"""
-    SELECT state AS name, count(*) AS value FROM alert_groups WHERE state != '{GroupState.RESOLVED}' GROUP BY state"""
+    SELECT state AS name, count(*) AS value FROM alert_groups
+    WHERE state != '{GroupState.RESOLVED}' AND key {NO_DRILL} GROUP BY state"""
 
 
 def _pairs(db: Database, sql: str) -> dict[str, int]:
@@ -377,28 +389,29 @@ def rule_hits(connection: sqlite3.Connection, since: datetime | None) -> list[Ru
 
 
 # A shadow's effects are written as those of a decision are, so equal texts are equal effects.
-_RULE_HITS: Final = """
+_RULE_HITS: Final = f"""
+    WITH drilled AS ({drills.ENVELOPES})
     SELECT rule_id, sum(hits) AS hits, max(last_hit) AS last_hit, sum(shadow_hits) AS shadow_hits,
         max(last_shadow_hit) AS last_shadow_hit, sum(disagreed) AS disagreed, sum(alerts) AS alerts,
         sum(silenced) AS silenced
     FROM (
         SELECT rule_id, count(*) AS hits, max(decided_at) AS last_hit, 0 AS shadow_hits, NULL AS last_shadow_hit,
             0 AS disagreed, 0 AS alerts, 0 AS silenced
-        FROM decisions WHERE decided_at >= :since AND rule_id != '' GROUP BY rule_id
+        FROM decisions WHERE decided_at >= :since AND rule_id != '' AND id NOT IN drilled GROUP BY rule_id
         UNION ALL
         SELECT also.value, count(*), max(decided_at), 0, NULL, 0, 0, 0
         FROM decisions, json_each(decisions.also) AS also
-        WHERE decided_at >= :since AND decisions.also != '[]' GROUP BY also.value
+        WHERE decided_at >= :since AND decisions.also != '[]' AND decisions.id NOT IN drilled GROUP BY also.value
         UNION ALL
         SELECT json_extract(shadow.value, '$.rule'), 0, NULL, count(*), max(decided_at),
             sum(json_extract(shadow.value, '$.effects') != effects), 0, 0
         FROM decisions, json_each(decisions.shadow) AS shadow
-        WHERE decided_at >= :since AND decisions.shadow != '[]' GROUP BY 1
+        WHERE decided_at >= :since AND decisions.shadow != '[]' AND decisions.id NOT IN drilled GROUP BY 1
         UNION ALL
         SELECT k.labels ->> '$.rule', 0, NULL, 0, NULL, 0, a.alerts, a.silenced
         FROM (
             SELECT kind, count(*) AS alerts, count(silence) AS silenced
-            FROM alerts WHERE at >= :since AND flush IS NOT NULL GROUP BY kind
+            FROM alerts WHERE at >= :since AND flush IS NOT NULL AND group_key {NO_DRILL} GROUP BY kind
         ) a JOIN alert_kinds k ON k.key = a.kind
     ) GROUP BY rule_id HAVING sum(hits) + sum(shadow_hits) > 0 ORDER BY rule_id"""
 

@@ -46,6 +46,10 @@ SWITCH: Final = ("scope", "pattern", "by", "reason", "at")
 SWITCH_ROW: Final = (*SWITCH, "on_at", "on_by", "on_reason")
 CONFLICT: Final = ("request_id", "digest", "received_at", "source", "message_id", "body")
 
+DRILL_OUTCOME: Final = "drill"
+"""The outcome of an envelope that belongs to a drill, whatever it says: it is no failure and no success to anybody who
+counts these."""
+
 UNFINISHED: Final = tuple(state for state in RowState if (state, RowEvent.HAPPENED) in ROW_TRANSITIONS)
 """States in which an outbox row can be claimed."""
 
@@ -123,7 +127,7 @@ def task_of(arrival: Arrival) -> str:
 
 def is_failure(decided: Decided) -> bool:
     """Whether the envelope counts as a failure; such a one always has a lineage."""
-    return decided.arrival.envelope.outcome is Outcome.FAILED
+    return decided.arrival.envelope.outcome is Outcome.FAILED and decided.counts
 
 
 def envelope_record(decided: Decided) -> Record:
@@ -139,7 +143,7 @@ def envelope_record(decided: Decided) -> Record:
         function.region,
         function.account,
         text(envelope.condition),
-        envelope.outcome.value,
+        envelope.outcome.value if decided.counts else DRILL_OUTCOME,
         text(envelope.error.type[:MESSAGE_LIMIT]),
         text(envelope.error.message[:MESSAGE_LIMIT]),
         _integer(envelope.invoke_count),

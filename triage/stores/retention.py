@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Final
 
 from triage.states import ACCOUNTED
+from triage.stores import drills
 from triage.stores.records import instant
 
 REMOVED: Final = "removed_"
@@ -147,16 +148,19 @@ def _lineages(connection: sqlite3.Connection, ids: Sequence[int]) -> int:
     own = {"ids": json.dumps(ids)}
     roots = f"(SELECT root FROM lineages WHERE rowid IN {_IDS})"
     members = connection.execute(_MEMBERS, own).fetchall()
-    counted = f"SELECT coalesce(sum(failures), 0) FROM lineages WHERE rowid IN {_IDS}"
-    (failures,) = connection.execute(counted, own).fetchone()
+    drilled = {number for (number,) in connection.execute(drills.ENVELOPES)}
+    counted = sum(number not in drilled for number, _ in members)
+    lost = f"SELECT coalesce(sum(failures), 0) FROM lineages WHERE rowid IN {_IDS}"
+    (failures,) = connection.execute(lost, own).fetchone()
     connection.executemany("DELETE FROM conflicts WHERE request_id = ?", [(request_id,) for _, request_id in members])
     connection.executemany("DELETE FROM decisions WHERE id = ?", [(number,) for number, _ in members])
     connection.executemany("DELETE FROM envelopes WHERE id = ?", [(number,) for number, _ in members])
     alerts = connection.execute(f"DELETE FROM alerts WHERE root IN {roots}", own).rowcount
     for table in ("deeds", "outbox", "lineage_links"):
         connection.execute(f"DELETE FROM {table} WHERE root IN {roots}", own)
+    connection.execute(f"DELETE FROM drills WHERE request_id IN {roots}", own)
     removed = connection.execute(f"DELETE FROM lineages WHERE rowid IN {_IDS}", own).rowcount
-    _count(connection, {"envelopes": len(members), "failures": failures, "alerts": alerts})
+    _count(connection, {"envelopes": counted, "failures": failures, "alerts": alerts})
     return removed
 
 
@@ -171,7 +175,8 @@ def _rows(table: str, counted: str = "") -> Callable[[sqlite3.Connection, Sequen
 
 def _deliveries(connection: sqlite3.Connection, ids: Sequence[int]) -> int:
     own = {"ids": json.dumps(ids)}
-    results = connection.execute(f"SELECT result, count(*) FROM deliveries WHERE id IN {_IDS} GROUP BY result", own)
+    counted = f"id IN {_IDS} AND key {drills.NO_MESSAGE}"
+    results = connection.execute(f"SELECT result, count(*) FROM deliveries WHERE {counted} GROUP BY result", own)
     _count(connection, {f"deliveries_{result}": number for result, number in results.fetchall()})
     return connection.execute(f"DELETE FROM deliveries WHERE id IN {_IDS}", own).rowcount
 

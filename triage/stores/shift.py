@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from triage.report import OpenGroup, Spared
 from triage.states import CLOSED
+from triage.stores.drills import NO_DRILL
 from triage.stores.records import instant, instant_of
 
 _GROUPS: Final = 10
@@ -22,9 +23,9 @@ _OPEN: Final = f"""
     FROM lineages l JOIN envelopes e ON e.root = l.root
     WHERE l.state NOT IN ({_OVER}) AND e.outcome = 'failed'
     GROUP BY e.fingerprint ORDER BY number DESC, e.fingerprint LIMIT {_GROUPS}"""
-_SPARED: Final = """
+_SPARED: Final = f"""
     SELECT function, count(*) AS number, sum(attempt) FROM lineages l
-    WHERE state = 'healed' AND attempt > 0 AND updated_at >= ?
+    WHERE state = 'healed' AND attempt > 0 AND updated_at >= ? AND root {NO_DRILL}
         AND NOT EXISTS (SELECT 1 FROM alerts a WHERE a.root = l.root)
     GROUP BY function ORDER BY number DESC, function"""
 _STOPPED: Final = (

@@ -14,6 +14,7 @@ from triage.changes import AlertGroup, SilencedGroup, SilenceView
 from triage.silence import Silence, Silenced
 from triage.states import Event, State, advance
 from triage.stores import alertrows
+from triage.stores.drills import NO_DRILL
 from triage.stores.records import Record, instant, instant_of, json_text, text
 
 SILENCE: Final = (
@@ -159,7 +160,7 @@ _ALERTED: Final = f"""
     SELECT a.count, a.waiting, a.last_at, k.labels, {", ".join(f"g.{column}" for column in alertrows.GROUP)}
     FROM (
         SELECT group_key, kind, count(*) AS count, count(*) - count(flush) AS waiting, max(at) AS last_at
-        FROM alerts WHERE at >= ? OR flush IS NULL GROUP BY group_key, kind
+        FROM alerts WHERE (at >= ? OR flush IS NULL) AND group_key {NO_DRILL} GROUP BY group_key, kind
     ) a JOIN alert_groups g ON g.key = a.group_key LEFT JOIN alert_kinds k ON k.key = a.kind
     ORDER BY a.count DESC, a.group_key, a.kind"""
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from triage import clock
 from triage.changes import Changes, Commit, NewAlert, NewRow, OutboxRow, SilenceView
+from triage.drills import Drill
 from triage.errors import Misconfigured, Problem, StoreUnavailable
 from triage.facts import Arrival, Snapshot
 from triage.orders import Limits, Order, Ordered, Refused
@@ -43,6 +44,7 @@ from triage.stores import (
     candidates,
     claims,
     codes,
+    drills,
     gating,
     ordering,
     plans,
@@ -126,6 +128,9 @@ class SqliteStore:
     ) -> Snapshot:
         job = partial(queries.load_facts, arrivals=arrivals, rates_at=rates_at, elsewhere_since=elsewhere_since)
         return await self._writer.run(job)
+
+    async def expect_drill(self, drill: Drill) -> None:
+        await self._writer.run(partial(drills.expect, drill=drill))
 
     async def commit(self, batch: Commit) -> None:
         await self._writer.run(partial(writes.commit, batch=batch))

@@ -106,10 +106,10 @@ def commit(connection: sqlite3.Connection, batch: Commit) -> None:
     _write_failure_groups(connection, failures, now=now)
     standings.hear(connection, heard(decided))
     events.hear(connection, decided, now=now)
-    seen = {(item.arrival.envelope.function.label, item.arrival.source) for item in decided}
+    seen = {(item.arrival.envelope.function.label, item.arrival.source) for item in decided if item.counts}
     connection.executemany(_SEEN, [(function, source, instant(now)) for function, source in seen])
     sums = {
-        "decided": len(decided),
+        "decided": sum(item.counts for item in decided),
         "duplicates": len(batch.duplicates) + len(batch.quarantined) - len(kept),
         "conflicts": len(batch.conflicts),
         "quarantined": len(kept),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from triage.changes import Decided
+from triage.drills import is_drill
 from triage.envelope import FunctionRef
 from triage.facts import Arrival, Snapshot
 from triage.reruns.elsewhere import Beginning, judged, may_tell, sampled
@@ -19,7 +20,8 @@ def join_elsewhere(tables: Tables, arrivals: Sequence[Arrival], snapshot: Snapsh
     """Join what can only be the result of a re-run that somebody made without us."""
     for arrival in arrivals:
         envelope, request_id = arrival.envelope, arrival.envelope.request_id
-        if request_id in snapshot.seen or request_id in snapshot.lineages or not may_tell(envelope):
+        known = request_id in snapshot.seen or request_id in snapshot.lineages or is_drill(request_id)
+        if known or not may_tell(envelope):
             continue
         label = envelope.function.label
         key = payload_key(label, envelope.request_payload)

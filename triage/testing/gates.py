@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from triage.changes import OutboxRow, RowKind
+from triage.drills import is_drill
 from triage.reruns.breaker import BreakerState
 from triage.reruns.gate import AWAITED, Gate, GateFacts, Heard, Standing
 from triage.reruns.rate import slowed
@@ -100,7 +101,7 @@ class Gates:
         """What `triage.stores.Totals` says of gates and breakers."""
         states = Counter(str(each.breaker.state) for each in self.standings.values())
         del states[BreakerState.CLOSED]
-        gates = [str(row["gate"]) for row in self.outbox.values()]
+        gates = [str(row["gate"]) for row in self.outbox.values() if not is_drill(row["root"] or "")]
         return {
             "gates": dict(Counter(gate for gate in gates if gate not in ("", Gate.PASSED))),
             "breakers": dict(states),

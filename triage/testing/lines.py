@@ -6,6 +6,7 @@ import json
 from datetime import datetime
 
 from triage.changes import OutboxRow
+from triage.drills import is_drill
 from triage.line import Line, Seen
 from triage.reruns.gate import Gate
 from triage.states import RowState
@@ -24,7 +25,9 @@ def line(tables: Tables, row: OutboxRow, *, now: datetime) -> Line:
     sent = [
         instant_of(each["at"])
         for each in tables.deliveries.values()
-        if each["receiver"] == receiver and each["result"] in ("sent", "unknown")
+        if each["receiver"] == receiver
+        and each["result"] in ("sent", "unknown")
+        and not is_drill(each["group_key"] or "")
     ]
     return Line(
         sent=tuple(sorted(sent, reverse=True)),
@@ -51,6 +54,8 @@ def arrivals(tables: Tables) -> tuple[Seen, ...]:
     """When each function was last heard of from each source."""
     found: dict[tuple[str, str], str] = {}
     for row in tables.envelopes.values():
+        if row["outcome"] == records.DRILL_OUTCOME:
+            continue
         key, at = (row["function"], row["source"]), tables.decisions[row["request_id"]]["decided_at"]
         found[key] = max(at, found.get(key, ""))
     return tuple(Seen(*key, instant_of(found[key])) for key in sorted(found))

@@ -22,6 +22,7 @@ from triage.changes import (
     Settle,
     SilenceView,
 )
+from triage.drills import Drill, is_drill
 from triage.envelope import event_of
 from triage.errors import Problem, StoreUnavailable
 from triage.facts import Arrival, Snapshot, recent_of
@@ -92,7 +93,12 @@ class MemoryStore(MemoryPlans):
         self._join_overtaking(arrivals, snapshot)
         if elsewhere_since is not None:
             join_elsewhere(tables, arrivals, snapshot, since=elsewhere_since)
+        roots, ordered = snapshot.drill_roots(arrivals), tables.drills
+        snapshot.drills = {name: ordered[root] for name, root in roots.items() if root in ordered}
         return snapshot
+
+    async def expect_drill(self, drill: Drill) -> None:
+        self._open().drills[drill.request_id] = drill
 
     def _join_overtaking(self, arrivals: Sequence[Arrival], snapshot: Snapshot) -> None:
         reruns = [row for row in self.tables.outbox.values() if row["kind"] == "rerun"]
@@ -105,7 +111,7 @@ class MemoryStore(MemoryPlans):
         candidates.sort(key=lambda row: (row["started_at"], row["root"]))
         for arrival in arrivals:
             request_id = arrival.envelope.request_id
-            if request_id in snapshot.seen or request_id in snapshot.lineages:
+            if request_id in snapshot.seen or request_id in snapshot.lineages or is_drill(request_id):
                 continue
             key = payload_key(arrival.envelope.function.label, arrival.envelope.request_payload)
             found = next((row for row in candidates if row["payload_key"] == key), None)
@@ -245,6 +251,7 @@ class MemoryStore(MemoryPlans):
         for row in tables.lineages.values():
             states[row["state"]] += row["failures"]
         counters = tables.counters
+        unfinished = [row for row in tables.unfinished() if not is_drill(row["root"] or row["group_key"] or "")]
         return Totals(
             received=counters["received"],
             decided=counters["decided"],
@@ -253,13 +260,21 @@ class MemoryStore(MemoryPlans):
             quarantined=counters["quarantined"],
             failures=counters["failures"],
             states=dict(+states),
-            outbox=dict(Counter(row["kind"] for row in self.tables.unfinished())),
+            outbox=dict(Counter(row["kind"] for row in unfinished)),
             outbox_due={
                 row["kind"]: records.instant_of(row["due_at"])
-                for row in sorted(self.tables.unfinished(), key=lambda row: row["due_at"], reverse=True)
+                for row in sorted(unfinished, key=lambda row: row["due_at"], reverse=True)
             },
-            deliveries=dict(Counter(row["result"] for row in tables.deliveries.values())),
-            groups=dict(Counter(row["state"] for row in tables.alert_groups.values() if row["state"] != "resolved")),
+            deliveries=dict(
+                Counter(row["result"] for row in tables.deliveries.values() if not is_drill(row["group_key"] or ""))
+            ),
+            groups=dict(
+                Counter(
+                    row["state"]
+                    for row in tables.alert_groups.values()
+                    if row["state"] != "resolved" and not is_drill(row["key"])
+                )
+            ),
             **tables.gate_sums(),
             **plan_sums(tables),
         )
@@ -352,7 +367,8 @@ class MemoryStore(MemoryPlans):
         hits: dict[str, RuleHits] = {}
         for row in self._open().decisions.values():
             at = instant_of(row["decided_at"])
-            if since is not None and at < since:
+            drilled = self.tables.envelopes[row["request_id"]]["outcome"] == records.DRILL_OUTCOME
+            if drilled or (since is not None and at < since):
                 continue
             for rule_id in filter(None, (row["rule_id"], *json.loads(row["also"]))):
                 known = hits.get(rule_id, RuleHits(rule_id))
@@ -368,7 +384,12 @@ class MemoryStore(MemoryPlans):
         for alert in self.tables.alerts.values():
             rule_id = json.loads(self.tables.alert_kinds[alert["kind"]]).get("rule")
             at = instant_of(alert["at"])
-            if rule_id in hits and alert["flush"] is not None and (since is None or at >= since):
+            if (
+                rule_id in hits
+                and not is_drill(alert["group_key"])
+                and alert["flush"] is not None
+                and (since is None or at >= since)
+            ):
                 known, quiet = hits[rule_id], int(alert["silence"] is not None)
                 hits[rule_id] = replace(known, alerts=known.alerts + 1, silenced=known.silenced + quiet)
         return [hits[rule_id] for rule_id in sorted(hits)]

@@ -19,6 +19,7 @@ from triage.admission import heard
 from triage.alerts.delivery import told_by
 from triage.alerts.silences import begin
 from triage.changes import Changes, Commit, Decided, Looked, NewAlert, NewRow, OutboxRow, Quarantined, Settle
+from triage.drills import Drill
 from triage.errors import StoreConflict
 from triage.facts import RATES, SILENCE, Arrival, Lineage
 from triage.reruns.elsewhere import Sample
@@ -28,7 +29,7 @@ from triage.reruns.plan import Plan, PlanChange
 from triage.rules.model import SourceText
 from triage.silence import Silence, Silenced
 from triage.states import ROW_TRANSITIONS, Event, RowEvent, RowState, State, advance, advance_row
-from triage.stores import alertrows, decisions, notifications, records, silences
+from triage.stores import alertrows, decisions, drills, notifications, records, silences
 from triage.stores.migrations import migrate
 from triage.stores.records import instant
 from triage.testing.gates import Gates, Row
@@ -58,6 +59,7 @@ class Tables(Gates):
     event_samples: dict[str, Sample] = field(default_factory=dict)
     plans: dict[int, Plan] = field(default_factory=dict)
     plan_items: dict[int, Row] = field(default_factory=dict)
+    drills: dict[str, Drill] = field(default_factory=dict)
     counters: Counter[str] = field(default_factory=Counter)
     rule_sets: dict[str, tuple[SourceText, ...]] = field(default_factory=dict)
     rules_kept_at: dict[str, str] = field(default_factory=dict)
@@ -83,6 +85,8 @@ class Tables(Gates):
             for row in getattr(self, ours).values():
                 numbered = {"id": numbers[row["request_id"]], **row} if ours in ("envelopes", "decisions") else row
                 _insert(connection, name, numbered)
+        for drill in self.drills.values():
+            _insert(connection, "drills", dict(zip(drills.DRILL, drills.drill_record(drill), strict=True)))
         self.write_gates(connection)
         return connection
 
@@ -112,6 +116,9 @@ class Tables(Gates):
         again = len(batch.quarantined) - len(kept)
         self.counters["duplicates"] += again
         self.counters["quarantined"] -= again
+        uncounted = sum(not item.counts for item in batch.decided)
+        self.counters["decided"] -= uncounted
+        self.counters["received"] -= uncounted
         for name in ("decided", "duplicates", "conflicts", "quarantined"):
             self.counters[name] += len(getattr(batch, name))
             self.counters["received"] += len(getattr(batch, name))

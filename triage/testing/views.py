@@ -12,6 +12,7 @@ from triage.alerts.grouping import wants_states
 from triage.alerts.inhibition import name_of
 from triage.alerts.storm import KEY, WINDOW
 from triage.changes import AlertGroup, AlertKind, GroupView, SilencedGroup, SilenceView, StormView, WaitingAlert
+from triage.drills import is_drill
 from triage.envelope import RequestId
 from triage.incident import OPEN, GroupState, incident_code
 from triage.reruns.lineage import Stored
@@ -88,8 +89,11 @@ def storm_view(tables: Tables, *, now: datetime) -> StormView:
     beginning = [
         each
         for key, each in incidents.items()
-        if tables.alert_groups[key]["state"] == "waiting"
-        or (each.state is not GroupState.RESOLVED and each.opened_at and each.opened_at >= now - WINDOW)
+        if not is_drill(key)
+        and (
+            tables.alert_groups[key]["state"] == "waiting"
+            or (each.state is not GroupState.RESOLVED and each.opened_at and each.opened_at >= now - WINDOW)
+        )
     ]
     groups = []
     for key, incident in sorted(incidents.items()):
@@ -109,7 +113,9 @@ def _cause(tables: Tables, group: AlertGroup, *, but: str = "") -> str:
     others = [
         alertrows.group_of(other)
         for key, other in sorted(tables.alert_groups.items())
-        if key not in (group.key, but) and GroupState(other["state"]) in {*OPEN, GroupState.WAITING}
+        if key not in (group.key, but)
+        and not is_drill(key)
+        and GroupState(other["state"]) in {*OPEN, GroupState.WAITING}
     ]
     found = (
         name_of(other)
