@@ -75,11 +75,13 @@ class App:
         supervisor: Supervisor,
         clock: Clock,
         take: Callable[[Settings], Awaitable[None]],
+        composer: Composer,
         limit: timedelta,
     ) -> None:
         """``take`` puts changed settings in force, as `Configuration.reload` wants it. ``pings``: see `Heartbeat`."""
         self.store, self.rules, self.notifier = store, rules, notifier
         self._configuration, self._take, redact = configuration, take, configuration.redact
+        self._composer = composer
         settings = configuration.settings
         self.url = ""
         """Where the operations endpoint listens; empty when it is off."""
@@ -190,6 +192,7 @@ class App:
             except StoreUnavailable as error:
                 log.error("the rules stay as they are while the store fails: %s", error)  # noqa: TRY400
                 changed.set()  # tries until it succeeds
+            self._composer.check()
             self._supervision.tell()
             self._supervisor.ready()
 
@@ -317,8 +320,10 @@ async def build(
                 await arm(store, duties, clock=clock)
             configured(new)
 
+        composer.check()
         app = App(
             configuration=configuration,
+            composer=composer,
             store=store,
             rules=rules,
             consumer=consumer,

@@ -48,6 +48,12 @@ class Composer:
         """Write like this from now on."""
         self._sites, self._templates = sites, templates
 
+    def check(self) -> None:
+        """Log which receivers' templates are not beside the rules in force. Their messages are built in, and say so."""
+        for receiver, name in self._templates.items():
+            if name not in self._rules().templates:
+                log.warning("receiver %s: no template %s stands beside the rules: triage config check", receiver, name)
+
     def __call__(self, view: GroupView, code: str, receiver: str) -> Texts:
         forms = sorted({Format.TEXT, *self._forms(receiver)})
         failed: list[str] = []

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final
@@ -20,9 +20,10 @@ from triage.consumer import Labels
 from triage.errors import ConfigInvalid, Problem
 from triage.log import redactor, secrets_of
 from triage.notify import ReceiverConfig
+from triage.rules.mistakes import did_you_mean
 from triage.rules.model import AlertPolicy
 from triage.rules.values import function_name
-from triage.settings import LabelSettings, RetentionSettings, Settings
+from triage.settings import LabelSettings, Loaded, RetentionSettings, Settings
 from triage.stores.retention import Cutoffs
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,19 @@ def receivers_of(settings: Settings) -> dict[str, ReceiverConfig]:
 def templates_of(settings: Settings) -> dict[str, str]:
     """The templates that receivers want, by their names."""
     return {name: receiver.template for name, receiver in settings.receivers.items() if receiver.template}
+
+
+def missing_templates(loaded: Loaded, templates: Collection[str]) -> list[Problem]:
+    """The receivers whose template is not among those beside the rules: they get the built-in messages."""
+    return [
+        loaded.problem(
+            ("receivers", receiver, "template"),
+            f"there is no template {name!r} beside the rules",
+            did_you_mean(name, templates, listed=True) or f"{name}.txt.j2, {name}.md.j2 or {name}.html.j2",
+        )
+        for receiver, name in templates_of(loaded.settings).items()
+        if name not in templates
+    ]
 
 
 def quarantine_policy(settings: Settings) -> AlertPolicy | None:

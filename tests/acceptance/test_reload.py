@@ -109,6 +109,24 @@ def test_a_wrong_edit_changes_nothing_also_across_a_restart_and_a_good_one_goes_
     assert ask("status", state=daemon.state)["adds_up"]
 
 
+def test_a_receivers_template_that_is_not_there_is_told_at_the_start_and_at_each_reload_until_it_is(tmp_path):
+    daemon = Daemon(tmp_path)
+    told = "receiver default: no template oncall stands beside the rules"
+    receivers = json.dumps({"default": {"urls": ["console:"], "template": "oncall"}})
+    with started("run", state=daemon.state, TRIAGE_RULES=str(daemon.rules), TRIAGE_RECEIVERS=receivers) as running:
+        running.until_logged(told)
+        running.until_logged("running: sources")
+        running.process.send_signal(signal.SIGHUP)
+        running.until(lambda: running.log.count(told) == 2)
+        (daemon.rules / "oncall.txt.j2").write_text("{{ function }}: {{ error }}")
+        running.process.send_signal(signal.SIGHUP)
+        running.until_logged("; before: ")
+        running.process.send_signal(signal.SIGHUP)
+        running.until_logged("stays in force")
+        assert running.stop() == 0
+        assert running.log.count(told) <= 3, "the watch may have taken the template after the second look"
+
+
 def test_wrong_rules_without_a_last_good_set_are_told_and_it_does_not_start(tmp_path):
     daemon = Daemon(tmp_path)
     (daemon.rules / "20-timeouts.yaml").write_text("version: 1\nrules: [\n")

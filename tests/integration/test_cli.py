@@ -338,6 +338,33 @@ def test_init_writes_what_run_can_use_and_overwrites_nothing(tmp_path: Path):
     assert (folder / "triage.toml").read_text() == "mine"
 
 
+def test_a_receivers_template_that_is_missing_or_broken_is_shown_with_its_place(tmp_path: Path):
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "a.yaml").write_text("version: 1\nrules: [{id: all, owner: media, alert: {}}]\n")
+    config = tmp_path / "triage.toml"
+    config.write_text('rules = "rules"\n[receivers.default]\nurls = ["console:"]\ntemplate = "oncal"\n')
+
+    def check(what):
+        """What it says is wrong; empty: nothing."""
+        done = run(tmp_path, what, "check", "--config", str(config))
+        return "" if done.exit_code == 0 else f"{done.output}{done.exception}"
+
+    for what in ("config", "rules"):
+        assert f"{config}:4:1: receivers.default.template: there is no template 'oncal' beside the rules" in check(what)
+    (problem,) = json.loads(run(tmp_path, "rules", "check", "--json", "--config", str(config)).stdout)["problems"]
+    assert (problem["file"], problem["line"], problem["column"]) == (str(config), 4, 1)
+    assert "'oncal' beside" not in run(tmp_path, "rules", "check", str(tmp_path / "rules" / "a.yaml")).output
+
+    template = tmp_path / "rules" / "oncall.txt.j2"
+    template.write_text("fine\n{{ functoin }}\n")
+    assert "did you mean 'oncall'?" in check("config")
+    config.write_text(config.read_text().replace("oncal", "oncall"))
+    for what in ("config", "rules"):
+        assert f"{template}:2:1: the template cannot be used: 'functoin' is undefined" in check(what)
+    template.write_text("{{ function }}")
+    assert check("config") == check("rules") == ""
+
+
 @pytest.mark.parametrize(
     ("args", "setup", "said"),
     [

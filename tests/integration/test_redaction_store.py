@@ -86,3 +86,16 @@ def test_what_is_redacted_is_nowhere_but_in_the_sealed_message(tmp_path, caplog)
     triage("rerun", "r1", "--by", "a-person", "--reason", "a test")
     for file in (tmp_path / "s").glob("triage.db*"):
         assert MAIL.encode() not in file.read_bytes()
+
+
+def test_what_the_gates_say_of_a_result_is_redacted_too(tmp_path):
+    (tmp_path / "triage.toml").write_text(CONFIG)
+    (tmp_path / "rules.yaml").write_text(f"version: 1\nrules:\n  - {{id: known, ignore: 'known, ask {MAIL}'}}\n")
+    (tmp_path / "result.json").write_bytes(make.body("r1"))
+    for form in ((), ("--json",)):
+        args = ["rules", "explain", str(tmp_path / "result.json"), "--config", str(tmp_path / "triage.toml"), *form]
+        done = CliRunner().invoke(cli, args, env={"TRIAGE_STATE_DIR": str(tmp_path / "s"), "HOME": str(tmp_path)})
+        assert done.exit_code == 0, done.output
+        assert "known, ask [email]" in done.output
+        assert MAIL not in done.output
+        assert MAIL in CliRunner().invoke(cli, [*args, "--unredacted"]).output

@@ -86,6 +86,13 @@ def test_the_fallback_is_told_once_the_receiver_has_failed_for_a_while_or_is_giv
     assert settle({"a": SENT}, fallback=deputy, now=NOW + HOUR).changes.rows == ()
 
 
+def test_what_goes_to_the_fallback_keeps_its_forms_each_with_the_reason():
+    forms = {"markdown": "- **Count:** 2", "html": "<p>2</p>"}
+    (new,) = settle({"a": FAILED}, fallback=Fallback("deputy"), now=NOW + HOUR, forms=forms).changes.rows
+    assert new.payload["forms"]["html"].startswith("<p>2</p>\n\nMeant for receiver ops, which could not be reached")
+    assert new.payload["forms"]["markdown"].startswith("- **Count:** 2\n\nMeant for receiver ops")
+
+
 def test_a_receiver_that_does_not_exist_is_answered_for_by_the_default_one_at_once():
     (new,) = settle({}, fallback=fallback_of("ops", None)).changes.rows
     assert new.payload["receiver"] == "default"
@@ -169,6 +176,15 @@ def test_whoever_goes_takes_along_all_that_wait_and_counts_every_one():
     assert lines[:4] == ["Count: 2", "", "Held back until now: 30 messages, 90 alerts", "  [critical] w7 #000007"]
     assert lines[-1] == "  … and 10 messages, 30 alerts"
     assert len(lines) == 3 + 20 + 1
+
+
+def test_a_message_that_takes_others_along_keeps_its_forms_and_names_them_in_each():
+    forms = {"markdown": "- **Count:** 2", "html": "<p>2</p>"}
+    found = go(Route(rate=Rate(2, HOUR)), waiting=(waiting(1),), gate=Gate.RECEIVER_RATE, forms=forms)
+    for form, text in forms.items():
+        assert found.payload["forms"][form].startswith(text)
+        assert "Held back until now: 1 message, 3 alerts" in found.payload["forms"][form]
+        assert "000001" in found.payload["forms"][form]
 
 
 def test_what_still_has_to_wait_is_not_taken_along_by_what_may_pass():

@@ -75,8 +75,27 @@ def test_a_lock_screen_shows_what_broke_before_anything_else():
 
 def test_a_long_function_name_leaves_room_for_the_error():
     title = message_of(view({"function": "f" * 128}), "ab12cd").title
-    assert "TimeoutError × 2 #ab12cd" in title
-    assert len(title) < 120
+    assert title == f"[critical] {'f' * 47}… failed × 2: TimeoutError #ab12cd"
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "title"),
+    [
+        ("pay", "TimeoutError", "pay failed: TimeoutError × 2 #ab12cd"),
+        ("pay-settlement", "org.example.storage.ConnectionPoolTimeout",
+         "pay-settlement failed × 2: org.example.storage.ConnectionPoolTimeout #ab12cd"),
+        ("pay", "数据库连接池已经耗尽请稍后再重新尝试一次",
+         "pay failed: 数据库连接池已经耗尽请稍后再重新尝试一次 × 2 #ab12cd"),
+        ("pay-worker", "数据库连接池已经耗尽请稍后再重新尝试一次",
+         "pay-worker failed × 2: 数据库连接池已经耗尽请稍后再重新尝试一次 #ab12cd"),
+        ("pay", "\u202eevil\u2066\u200d👩\u200d🚒\ud800", "pay failed: evil 👩 🚒 × 2 #ab12cd"),
+    ],
+    ids=["short", "long", "as wide as a screen", "wider by its characters", "directions and joiners"],
+)  # fmt: skip
+def test_a_long_title_says_how_often_before_the_error(function, error, title):
+    calm = view({"function": function, "error_type": error})
+    calm = replace(calm, group=replace(calm.group, severity="warning"))
+    assert message_of(calm, "ab12cd").title == title
 
 
 def test_a_single_failure_is_run_again_by_its_id_several_by_a_plan():

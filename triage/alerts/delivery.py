@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from triage.alerts.compose import extended
 from triage.changes import Changes, NewRow, OutboxRow, RowKind, Settle
 from triage.reruns.backoff import next_delay, spread_of
 
@@ -127,13 +128,8 @@ def _delay(row: OutboxRow, missed: list[Answer], retries: Retries) -> timedelta:
 
 def _instead(row: OutboxRow, receiver: str, why: str, *, now: datetime) -> NewRow:
     """The same message for the fallback receiver, with the reason: one, however often it is asked for."""
-    kept = {name: value for name, value in row.payload.items() if name not in ("sent", "unknown", "along", "forms")}
+    kept = {name: value for name, value in row.payload.items() if name not in ("sent", "unknown", "along")}
     meant = f"Meant for receiver {row.payload['receiver']}, which could not be reached: {why}"
-    payload: dict[str, Any] = {
-        **kept,
-        "receiver": receiver,
-        "at": now.isoformat(),
-        "instead_of": row.payload["receiver"],
-        "body": f"{row.payload['body']}\n\n{meant}",
-    }
+    own = {"receiver": receiver, "at": now.isoformat(), "instead_of": row.payload["receiver"]}
+    payload = extended({**kept, **own}, meant)
     return NewRow(f"{row.key}:fallback:{receiver}", RowKind.NOTIFY, now, payload, group=row.group)

@@ -13,13 +13,16 @@ from typing import Final
 
 from triage.alerts.links import DEFAULT_SITES, Link, Sites, links_of
 from triage.alerts.steps import Step, steps_of
-from triage.alerts.wording import printable
+from triage.alerts.wording import printable, width
 from triage.changes import GroupView
 from triage.incident import Why
 from triage.redaction import Redaction
 from triage.rules.model import Cause, Severity
 from triage.rules.readers import show_duration
 from triage.states import ACCOUNTED, ACCOUNTS, State
+
+_SEEN: Final = 60
+"""Columns of a title that most lists and lock screens show."""
 
 OWN: Final = "labels."
 """Begins the names of labels that the configuration gives to a function, or a rule file to a rule."""
@@ -104,9 +107,15 @@ class Message:
 
     @property
     def title(self) -> str:
-        """One line for a lock screen: what is worst first, what broke, how often, short code."""
+        """One line for a lock screen: what is worst first, what broke, how often, short code. When it is long, how
+        often comes before the error, whose end may be cut off.
+        """
         times = "" if self.count == 1 else f" × {self.count:,}"
-        return f"{urgency(self.severity)}{self.news}{self.what}{times} #{self.code}"
+        before, what = f"{urgency(self.severity)}{self.news}", f"{self.what}{times}"
+        if times and width(before + what) > _SEEN:
+            function, colon, error = self.what.partition(": ")
+            what = f"{function}{times}{colon}{error}"
+        return f"{before}{what} #{self.code}"
 
 
 def urgency(severity: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from triage.alerts.compose import extended
 from triage.alerts.delivery import NOBODY, Fallback
 from triage.changes import OutboxRow, RowFacts, Settle
 from triage.drills import is_drill
@@ -143,10 +144,9 @@ def _together(row: OutboxRow, along: Sequence[Waiting]) -> dict[str, object]:
         lines.append(f"  … and {_messages(len(rest))}, {_alerts(sum(each.alerts for each in rest))}")
     also = f"Held back until now: {_messages(len(along))}, {_alerts(alerts)}"
     return {
-        **{name: value for name, value in payload.items() if name != "forms"},  # the others have plain text only
+        **extended(payload, "\n".join([also, *lines])),
         "severity": severity,
         "title": f"{title} (+ {_messages(len(along))}, {_alerts(alerts)})",
-        "body": "\n".join([payload["body"], "", also, *lines]),
         "along": [each.key for each in along],
     }
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from triage.cli.output import config_option, print_json
+from triage.errors import ConfigInvalid
 
 if TYPE_CHECKING:
-    from triage.settings import Settings
+    from triage.errors import Problem
+    from triage.settings import Loaded, Settings
 
 
 @click.group()
@@ -39,12 +41,32 @@ def show(*, config: Path | None, as_json: bool) -> None:
 @config.command()
 @config_option
 def check(*, config: Path | None) -> None:
-    """Check the settings and say what is wrong, with file, line and column. For the rules: triage rules check."""
+    """Check the settings and say what is wrong, with file, line and column. For the rules: triage rules check.
+
+    Templates that receivers have are tried, too.
+    """
     from triage.settings import load  # noqa: PLC0415
 
     loaded = load(config, environ=os.environ)
+    if problems := _wrong_templates(loaded):
+        raise ConfigInvalid(problems)
     count = sum(origin != "default" for origin in loaded.origins.values())
     click.echo(f"The settings are valid: {count} given, from {config or 'the environment; there is no file'}.")
+
+
+def _wrong_templates(loaded: Loaded) -> list[Problem]:
+    """What is wrong with the templates of receivers: they stand beside the rules."""
+    from triage.configuration import missing_templates, templates_of  # noqa: PLC0415
+    from triage.rulefiles import default_rules_dir, located, read_rules  # noqa: PLC0415
+    from triage.rules.templates import read_templates  # noqa: PLC0415
+
+    wanted = set(templates_of(loaded.settings).values())
+    if not wanted:
+        return []
+    where = loaded.settings.rules or default_rules_dir()
+    found, broken = read_templates([source for source in read_rules(where) if source.name.endswith(".j2")])
+    broken = [each for each in broken if each.file.partition(".")[0] in wanted]
+    return [*missing_templates(loaded, found), *(located(each, where) for each in broken)]
 
 
 _LISTS: Final = ("sources", "labels")

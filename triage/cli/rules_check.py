@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from triage.cli.output import config_option, print_json, read_settings, show
+from triage.cli.output import config_option, print_json, show
 from triage.errors import Problem, RulesInvalid
 
 if TYPE_CHECKING:
@@ -43,14 +44,18 @@ def check(*, path: Path | None, form: str, as_json: bool, strict: bool, config: 
     Receivers are checked where some are configured.
     """
     from triage.clock import SystemClock  # noqa: PLC0415
+    from triage.configuration import missing_templates  # noqa: PLC0415
     from triage.rulefiles import default_rules_dir, located  # noqa: PLC0415
+    from triage.settings import load  # noqa: PLC0415
 
-    settings = read_settings(config)
+    configured = load(config, environ=os.environ)
+    settings = configured.settings
     path = path or settings.rules or default_rules_dir()
     receivers = settings.receivers if config or settings.receivers.keys() > {"default"} else None
     form = "json" if as_json else form
     try:
         loaded, failed = _load(path)
+        failed = [located(problem, path) for problem in failed]
     except RulesInvalid as error:
         problems = [located(problem, path) for problem in error.problems]
         if form == "text":
@@ -64,6 +69,8 @@ def check(*, path: Path | None, form: str, as_json: bool, strict: bool, config: 
     ):
         names = ", ".join(map(show, sorted(named)))
         click.echo(f"Receivers are not checked, as none are configured (--config FILE names them): {names}", err=True)
+    if path == (settings.rules or default_rules_dir()):
+        failed += missing_templates(configured, loaded.templates)
     findings = lint(loaded, today=SystemClock().now().date(), receivers=receivers)
     # Of one file only what is found in it: whether what it includes is of use, other files decide.
     findings = [
@@ -71,7 +78,6 @@ def check(*, path: Path | None, form: str, as_json: bool, strict: bool, config: 
         for each in findings
         if path.is_dir() or each.problem.file == path.name
     ]
-    failed = [located(problem, path) for problem in failed]
     {"text": _tell_text, "json": _tell_json, "github": _tell_github}[form](loaded, findings, failed, path)
     if failed or (findings and (strict or any(each.level == "error" for each in findings))):
         raise SystemExit(1)

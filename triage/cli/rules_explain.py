@@ -193,15 +193,15 @@ def _tell(question: _Question, explanation: Explanation, ruling: Ruling, redact:
         click.echo("\ngates")
         print_table(
             ("  GATE", "IS", "WHY"),
-            [(f"  {gate.name}", "open" if gate.open else "closed", gate.text) for gate in explanation.gates],
+            [(f"  {gate.name}", "open" if gate.open else "closed", redact(gate.text)) for gate in explanation.gates],
         )
     click.echo("\ndecision")
-    click.echo(f"  {show(ruling_text(ruling))}")
+    click.echo(f"  {show(redact(ruling_text(ruling)))}")
     for shadow in explanation.decision.shadow:
         effects = ", ".join(type(effect).__name__.lower() for effect in shadow.effects) or "ignore"
         click.echo(f"  in shadow mode: {show(shadow.rule.id)} would {effects}")
     if question.recorded is not None and ruling != question.recorded:
-        click.echo(f"  recorded: {show(ruling_text(question.recorded))}")
+        click.echo(f"  recorded: {show(redact(ruling_text(question.recorded)))}")
 
 
 def _row(asked: Asked, redact: Callable[[str], str]) -> tuple[str, str, str, str]:

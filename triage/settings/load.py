@@ -43,6 +43,12 @@ class Loaded:
 
     settings: Settings
     origins: Mapping[str, str]
+    path: Path | None = None
+    text: str = ""
+
+    def problem(self, keys: Sequence[str | int], message: str, hint: str = "") -> Problem:
+        """What is wrong with the setting at ``keys``, with its place: that of whoever set it."""
+        return _placed(keys, message, hint, path=self.path, text=self.text, origins=self.origins)
 
 
 def load_settings(path: Path | None, *, environ: Mapping[str, str]) -> Settings:
@@ -78,7 +84,7 @@ def load(path: Path | None, *, environ: Mapping[str, str]) -> Loaded:
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         raise ConfigInvalid([_problem(detail, path, text, origins) for detail in details]) from None
-    return Loaded(settings, origins)
+    return Loaded(settings, origins, path, text)
 
 
 def _read(path: Path) -> str:
@@ -203,7 +209,12 @@ def _variable(key: str) -> str:
 
 
 def _problem(detail: ErrorDetails, path: Path | None, text: str, origins: Mapping[str, str]) -> Problem:
-    keys, message, hint = _described(detail)
+    return _placed(*_described(detail), path=path, text=text, origins=origins)
+
+
+def _placed(
+    keys: Sequence[str | int], message: str, hint: str, *, path: Path | None, text: str, origins: Mapping[str, str]
+) -> Problem:
     origin = _origin(keys, origins) or (str(path) if path else "configuration")
     key = ".".join(map(str, keys))
     message = f"{key}: {message}" if key else message
