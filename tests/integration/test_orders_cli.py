@@ -21,6 +21,7 @@ from triage.stores.sqlite import SqliteStore
 
 HOLD = make.rules(make.rule("ask", more={"hold": HoldPolicy("was it paid?")}))
 TELL = make.rules()
+WHY = ("--reason", "mended")
 
 
 @dataclass
@@ -75,35 +76,35 @@ def test_whatever_became_of_a_task_it_is_run_again(desk, request_id):
 
 
 def test_it_says_when_and_what(desk):
-    done = desk("rerun", "1-cccc", "--after", "10m", "--qualifier", "canary", "--by", "kim")
+    done = desk("rerun", "1-cccc", "--after", "10m", "--qualifier", "canary", "--by", "kim", "--reason", "v2 has it")
     assert done.stdout.startswith("1-cccc: will be run again not before 20")
     assert done.stdout.endswith("Z, as re-run 1, by my-fc-job:canary\n")
-    assert desk("rerun", "1-good").stdout == "1-good: will be run again now, as re-run 1, by my-fc-job\n"
+    assert desk("rerun", "1-good", *WHY).stdout == "1-good: will be run again now, as re-run 1, by my-fc-job\n"
     assert desk.rows("SELECT by, reason FROM deeds ORDER BY id") == [
-        ("kim", "(no reason given)"),
-        ("lee", "(no reason given)"),
+        ("kim", "v2 has it"),
+        ("lee", "mended"),
     ]
 
 
 def test_it_says_that_it_waits_for_what_is_switched_off(desk):
     desk("switch", "off", "--function", "my-fc-*", "--by", "ana", "--reason", "a bucket moves")
-    done = desk("rerun", "1-cccc")
+    done = desk("rerun", "1-cccc", *WHY)
     assert done.exit_code == 0
     assert done.stdout == "1-cccc: will be run again now, as re-run 1, by my-fc-job\n"
     assert done.stderr.startswith("triage: it waits until that is switched on again: function my-fc-*, by ana at 20")
     assert done.stderr.endswith("Z: a bucket moves.\n")
     desk("switch", "on", "--function", "my-fc-*", "--by", "ana", "--reason", "it has moved")
     desk("switch", "off", "--function", "other", "--by", "ana", "--reason", "another one")
-    assert desk("rerun", "1-good").stderr == ""
+    assert desk("rerun", "1-good", *WHY).stderr == ""
 
 
 def test_a_second_order_is_refused_with_the_reason(desk):
-    assert desk("rerun", "1-cccc").exit_code == 0
-    again = desk("rerun", "1-cccc", "--json")
+    assert desk("rerun", "1-cccc", *WHY).exit_code == 0
+    again = desk("rerun", "1-cccc", *WHY, "--json")
     assert again.exit_code == 1
     assert json.loads(again.stdout)["refused"] == "under_way"
     assert again.stderr == "triage: 1-cccc: not run again: re-run 1 is planned already.\n"
-    by_task = desk("rerun", task_id("1-cccc", 1))
+    by_task = desk("rerun", task_id("1-cccc", 1), *WHY)
     assert by_task.stderr.endswith("not run again: re-run 1 is planned already.\n")
 
 
@@ -116,7 +117,7 @@ def test_a_second_order_is_refused_with_the_reason(desk):
     ],
 )
 def test_what_cannot_be_run_again_is_refused(desk, args, environ, says):
-    done = desk("rerun", *args, **environ)
+    done = desk("rerun", *args, *WHY, **environ)
     assert (done.exit_code, done.stdout) == (1, "")
     assert says in done.stderr
     assert desk.rows("SELECT count(*) FROM deeds") == [(0,)]
@@ -126,7 +127,7 @@ def test_what_cannot_be_run_again_is_refused(desk, args, environ, says):
     ("args", "says"),
     [
         (["1-cccc", "--after", "soon"], "expected a duration"),
-        (["1-cccc", "--by", " "], "must say something"),
+        (["1-cccc", "--by", " ", *WHY], "must say something"),
         (["1-cccc", "--reason", ""], "must say something"),
         ([], "Missing argument"),
     ],
@@ -142,8 +143,42 @@ def test_a_wrong_order_is_a_usage_error(desk, args, says):
     [({}, "lee"), ({"SUDO_USER": "sam", "LOGNAME": "root"}, "sam"), ({"TRIAGE_BY": "bot", "SUDO_USER": "sam"}, "bot")],
 )
 def test_who_says_so_is_the_login_name_unless_told(desk, environ, name):
-    desk("rerun", "1-cccc", **environ)
+    desk("rerun", "1-cccc", *WHY, **environ)
     assert desk.rows("SELECT by FROM deeds") == [(name,)]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["rerun", "1-cccc"],
+        ["approve", "1-aaaa"],
+        ["reject", "1-aaaa"],
+        ["failures", "release", "1-aaaa", "--rerun"],
+        ["reruns", "cancel", "1-aaaa"],
+        ["reruns", "pause"],
+        ["reruns", "resume"],
+        ["switch", "off"],
+        ["switch", "on"],
+        ["plan", "--filter", 'fn == "my-fc-job"'],
+        ["plan", "pause", "cafe"],
+        ["plan", "resume", "cafe"],
+        ["plan", "cancel", "cafe"],
+        ["apply", "cafe"],
+        ["alerts", "ack", "cafe"],
+        ["alerts", "resolve", "cafe"],
+        ["alerts", "resend", "--dead"],
+        ["silence", "add", "--match", "function=x", "--for", "1h"],
+        ["silence", "expire", "1"],
+    ],
+    ids=" ".join,
+)
+def test_a_script_that_gives_no_reason_changes_nothing(desk, args):
+    before = desk.rows("SELECT (SELECT count(*) FROM deeds), (SELECT group_concat(state) FROM lineages)")
+    done = desk(*args)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "Missing option '--reason': say why" in done.stderr
+    assert desk.rows("SELECT (SELECT count(*) FROM deeds), (SELECT group_concat(state) FROM lineages)") == before
+    assert desk.rows("SELECT (SELECT count(*) FROM switches) + (SELECT count(*) FROM silences)") == [(0,)]
 
 
 # ---------------------------------------------------------------- approve, reject
@@ -157,7 +192,7 @@ def test_a_held_failure_is_decided_by_its_code_or_request_id(desk, command, stat
     assert done.stdout.startswith("1-aaaa: ")
     assert desk.rows("SELECT state FROM lineages WHERE root = '1-aaaa'") == [(state,)]
     assert desk.rows("SELECT by, action, reason, root FROM deeds") == [("lee", command, "it was not", "1-aaaa")]
-    again = desk(command, name)
+    again = desk(command, name, *WHY)
     assert again.exit_code == 1
     assert desk.rows("SELECT count(*) FROM deeds") == [(1,)]
 
@@ -189,19 +224,19 @@ def test_a_code_that_names_several_decides_about_none(desk):
         if (code := hold_code(name)[:6]) in seen or seen.setdefault(code, name) != name
     )
     desk.add(make.envelope(first), make.envelope(second), rules=HOLD)
-    done = desk("approve", hold_code(first)[:6], "--json")
+    done = desk("approve", hold_code(first)[:6], *WHY, "--json")
     assert done.exit_code == 1
     assert f"{hold_code(first)} ({first}), {hold_code(second)} ({second}); give more of the code" in done.stderr
     assert json.loads(done.stdout)[0]["refused"].startswith("this names several")
-    assert desk("approve", first).exit_code == 0
-    assert desk("reject", hold_code(second)[:7]).stdout == f"{second}: ignored\n"
+    assert desk("approve", first, *WHY).exit_code == 0
+    assert desk("reject", hold_code(second)[:7], *WHY).stdout == f"{second}: ignored\n"
 
     desk.add(make.envelope(hold_code("1-abbb")))
-    assert "this names several" in desk("reject", hold_code("1-abbb")).stderr
+    assert "this names several" in desk("reject", hold_code("1-abbb"), *WHY).stderr
 
 
 def test_open_ends_are_listed_and_all_shows_the_rest(desk):
-    assert desk("reject", "1-aaaa", "1-abbb").exit_code == 0
+    assert desk("reject", "1-aaaa", "1-abbb", *WHY).exit_code == 0
     listed = desk("failures", "list").stdout
     assert ("1-cccc" in listed, "1-aaaa" in listed) == (True, False)
     assert "1-aaaa" in desk("failures", "list", "--all").stdout

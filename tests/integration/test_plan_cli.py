@@ -41,7 +41,7 @@ def state(tmp_path: Path) -> Path:
 
 
 def make(state: Path, *options: str) -> str:
-    result = run(state, "plan", "--filter", 'fn == "my-fc-job"', "--json", *options)
+    result = run(state, "plan", "--filter", 'fn == "my-fc-job"', "--reason", "mended", "--json", *options)
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)["hash"]
 
@@ -88,7 +88,7 @@ def test_a_plan_is_applied_paused_resumed_and_cancelled_by_its_hash(state: Path)
         (["plan", "--filter", "1 < 2"], 2, "looks at nothing"),
         (["plan", "--filter", 'error.mesage == "x"'], 2, "did you mean 'error.message'?"),
         (["plan", "--filter", "fn =="], 2, "ends too early"),
-        (["plan", "--group", "v1-nothing"], 1, "no failure matches"),
+        (["plan", "--group", "v1-nothing", "--reason", "x"], 1, "no failure matches"),
         (["plan", "show", "cafe"], 1, "no single plan has the hash 'cafe'"),
         (["plan", "pause", "cafe", "--reason", "x"], 1, "no single plan"),
         (["apply", "cafe", "--reason", " "], 2, "must say something"),

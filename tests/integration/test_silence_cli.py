@@ -96,7 +96,7 @@ def test_what_cannot_be_asked_for_is_said(triage, args, told):
 
 
 def test_an_author_and_a_reason_are_needed(triage):
-    assert "--by" in triage("add", "--match", "function=x", "--for", "1h", "--reason", "x", code=2).stderr
+    assert "--reason" in triage("add", "--match", "function=x", "--for", "1h", "--by", "ana", code=2).stderr
     assert (
         "must say something"
         in triage("add", "--match", "function=x", "--for", "1h", "--by", " ", "--reason", "x", code=2).stderr

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from triage.cli.output import Instant, print_json, print_table, read_settings, settings_option, show_time
-from triage.cli.people import login_name, person_options
+from triage.cli.people import person, person_options
 from triage.cli.plan_text import print_items, print_plan
 from triage.cli.storage import ask
 from triage.reruns.plan import ItemState
@@ -47,7 +47,7 @@ _COLUMNS: Final = (ItemState.SUCCEEDED, ItemState.FAILED, ItemState.SKIPPED, Ite
 @click.option("--until", type=Instant(), help='Only those received before "2h" ago, or a time.')
 @click.option("--exclude", multiple=True, metavar="REQUEST_ID", help="Leave this one out. May be repeated.")
 @click.option("--qualifier", default="", help="Version or alias to run; else the one that failed.")
-@click.option("--reason", default="", help="Why; kept with the plan.")
+@click.option("--reason", metavar="TEXT", help="Why; asked for on a terminal, a must in scripts.")
 @click.option("--by", metavar="WHO", envvar="TRIAGE_BY", help="Who makes it; else $TRIAGE_BY, else the login name.")
 @click.option("--items", is_flag=True, help="Print every request id, not only the first.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -68,18 +68,17 @@ def plan(ctx: click.Context, /, *, own: str | None, items: bool, as_json: bool, 
     _make(read_settings(config_of(ctx)), items=items, as_json=as_json, **asked)
 
 
-def _make(settings: Settings, *, by: str | None, reason: str, items: bool, as_json: bool, **asked: Any) -> None:
+def _make(settings: Settings, *, by: str | None, reason: str | None, items: bool, as_json: bool, **asked: Any) -> None:
     from triage.clock import SystemClock  # noqa: PLC0415
     from triage.planning import make_plan  # noqa: PLC0415
     from triage.plans import Say  # noqa: PLC0415
 
     selection = _selection(settings, **asked)
+    say = Say(*person(by, reason))
     progress = _Progress()
 
     async def make(store: SqliteStore) -> tuple[Plan, Unjudged]:
-        return await make_plan(
-            store, selection, Say(by or login_name(), reason), clock=SystemClock(), progress=progress
-        )
+        return await make_plan(store, selection, say, clock=SystemClock(), progress=progress)
 
     made, unjudged = ask(settings, make)
     progress.end()

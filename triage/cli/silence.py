@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +12,7 @@ import click
 
 from triage.cli.output import Length, print_fields, print_json, print_table, settings_option, show_time
 from triage.cli.output import show as shown
+from triage.cli.people import person_options
 from triage.cli.storage import ask
 
 if TYPE_CHECKING:
@@ -45,11 +46,6 @@ def _match(*, required: bool = True) -> Callable[[Any], Any]:
     )
 
 
-def _person(command: Callable[..., Any]) -> Callable[..., Any]:
-    command = click.option("--reason", required=True, help="Why; kept for ever.")(command)
-    return click.option("--by", required=True, help="Who says so.")(command)
-
-
 @silence.command()
 @_match()
 @click.option("--for", "length", type=Length(), help='How long, such as "2h"; with --until-resolved at most.')
@@ -63,7 +59,7 @@ def _person(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--warn-before", type=Length(), default="15m", show_default=True, help="So long before its end; 0s: not at all."
 )
-@_person
+@person_options
 @settings_option
 def add(
     *,
@@ -84,7 +80,6 @@ def add(
     from triage.clock import SystemClock  # noqa: PLC0415
     from triage.silence import Silence  # noqa: PLC0415
 
-    _check_person(by, reason)
     if length is None and not until_resolved:
         raise click.UsageError("Say when it ends: --for 2h, or --until-resolved.")
     if length is not None and not timedelta(0) < length <= _LONGEST:
@@ -235,14 +230,13 @@ def show(*, settings: Settings, number: int, as_json: bool) -> None:
 
 @silence.command()
 @click.argument("number", metavar="ID", type=int)
-@_person
+@person_options
 @settings_option
 def expire(*, settings: Settings, number: int, by: str, reason: str) -> None:
     """End a silence now. A running daemon tells within seconds what it kept quiet."""
     from triage.alerts.silences import end_now, row_key  # noqa: PLC0415
     from triage.clock import SystemClock  # noqa: PLC0415
 
-    _check_person(by, reason)
     now = SystemClock().now()
 
     async def end(store: Store) -> SilenceView | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,7 +35,7 @@ def _which(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @switch.command()
 @_which
-@partial(person_options, insist=True)
+@person_options
 @settings_option
 def off(*, settings: Settings, function: str, rule: str, by: str, reason: str) -> None:
     """Stop re-runs within a second, over restarts, until they are switched on. Without a pattern: all of them.
@@ -57,7 +56,7 @@ def off(*, settings: Settings, function: str, rule: str, by: str, reason: str) -
 
 @switch.command()
 @_which
-@partial(person_options, insist=True)
+@person_options
 @settings_option
 def on(*, settings: Settings, function: str, rule: str, by: str, reason: str) -> None:
     """Let re-runs go on: at once, at a rate that grows slowly. The pattern must be the one that was switched off.
