@@ -292,13 +292,15 @@ class RowFacts:
     all silences that have not ended, its plan, its silence, what else its receiver is told, or when each function was
     last heard of.
 
-    ``gates`` is there for rows that are about a function.
+    ``gates`` is there for rows that are about a function; ``ordered`` are the re-runs that its plan has ordered
+    and that are not over.
     """
 
     lineage: Lineage | None = None
     group: GroupView | None = None
     gates: GateFacts | None = None
     plan: PlanView | None = None
+    ordered: tuple[OutboxRow, ...] = ()
     silences: tuple[Silence, ...] = ()
     silence: SilenceView | None = None
     storm: StormView = STILL

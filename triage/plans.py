@@ -2,7 +2,8 @@
 
 A plan that is applied has one outbox row. Each time it is due, `plan_step` looks at what came of the items that are
 ordered, and orders more when the step has room; all that is one transaction. The row lives as long as results are
-awaited, also when the plan is paused, stopped or cancelled, so that each item gets its result.
+awaited, also when the plan is paused, stopped or cancelled, so that each item gets its result. Of a plan that is
+stopped or cancelled, what was ordered and not submitted yet, since it waits at a gate, is called back.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import Final
 from triage.changes import AlertGroup, Changes, NewAlert, NewRow, OutboxRow, RowFacts, RowKind, Settle
 from triage.deed import Deed
 from triage.effects import alert_group
-from triage.errors import IllegalTransition, PlanRefused
+from triage.errors import IllegalTransition, PlanRefused, TooLate
 from triage.orders import Limits, Order, Refused, place
+from triage.reactions import called_back
 from triage.reruns.lineage import Origin
 from triage.reruns.plan import (
+    AT_WORK,
     MAX_AGE,
     ItemChange,
     ItemState,
@@ -98,12 +101,12 @@ def resumed(plan: Plan, say: Say, *, now: datetime) -> Changes:
 
 
 def cancelled(plan: Plan, say: Say, *, now: datetime) -> Changes:
-    """Order nothing more, for good. What is ordered gets its result.
+    """Order nothing more, for good. What is submitted gets its result; what is only ordered is called back.
 
     Raises:
         PlanRefused: it is over already.
     """
-    return _said(plan, PlanEvent.CANCEL, say, now=now)
+    return _said(plan, PlanEvent.CANCEL, say, now=now, runs=plan.state in AT_WORK)
 
 
 def planned(plan: Plan, say: Say, *, now: datetime) -> Changes:
@@ -147,19 +150,19 @@ def plan_step(_row: OutboxRow, facts: RowFacts, *, limits: Limits, now: datetime
     collected = [item for item in map(_collected, view.ordered) if item is not None]
     known = {change.id: change.after for change in collected}
     step = [known.get(item.id, item.state) for item in view.ordered if item.step == view.plan.step]
-    open_ends = any(known.get(item.id, item.state) is ItemState.ORDERED for item in view.ordered)
+    open_items = [item for item in view.ordered if known.get(item.id, item.state) is ItemState.ORDERED]
     plan = replace(view.plan, changed_at=now) if collected else view.plan
     if plan.state is not PlanState.RUNNING:
-        return _awaits(plan, collected, open_ends=open_ends, now=now)
+        return _awaits(plan, collected, open_items, facts.ordered, now=now)
     left = plan.counts.get(ItemState.WAITING, 0)
     match judge(step, size=plan.step_size, more=left > 0, threshold=plan.threshold):
         case Verdict.BAD:
-            return _stopped(plan, step, collected, open_ends=open_ends, now=now)
+            return _stopped(plan, step, collected, open_items, facts.ordered, now=now)
         case Verdict.PASSED if left:
             note = f"step {plan.step} passed: {step.count(ItemState.SUCCEEDED)} of {len(step)} succeeded"
             grown = replace(plan, step=plan.step + 1, rung=min(plan.rung + 1, len(plan.sizes) - 1), note=note)
             return _again(grown, collected, due_at=now, now=now)
-        case Verdict.PASSED if not open_ends:
+        case Verdict.PASSED if not open_items:
             finished = replace(plan, state=advance_plan(plan.state, PlanEvent.FINISH), note="nothing is left to do")
             return Settle.done(note="done", changes=_changes(finished, collected, now=now))
     return _ordered(plan, view.waiting, collected, limits=limits, now=now)
@@ -173,24 +176,61 @@ def _collected(item: OrderedItem) -> ItemChange | None:
     return None if result is ItemState.ORDERED else ItemChange(item.id, item.state, result)
 
 
-def _awaits(plan: Plan, collected: Sequence[ItemChange], *, open_ends: bool, now: datetime) -> Settle:
-    """A plan that orders nothing more; what it has ordered still gets its results."""
-    if open_ends:
-        return _again(plan, collected, due_at=now + LOOK_AGAIN, now=now)
-    return Settle.done(note=f"the plan is {plan.state}", changes=_changes(plan, collected, now=now))
+def _awaits(
+    plan: Plan,
+    collected: Sequence[ItemChange],
+    open_items: Sequence[OrderedItem],
+    reruns: Sequence[OutboxRow],
+    *,
+    now: datetime,
+) -> Settle:
+    """A plan that orders nothing more; what it has submitted still gets its results."""
+    back = {} if plan.state is PlanState.PAUSED else _called_back(plan, open_items, reruns)
+    items = (*collected, *(change for change, _ in back.values()))
+    settle = (
+        _again(plan, items, due_at=now + LOOK_AGAIN, now=now)
+        if any(item.id not in back for item in open_items)
+        else Settle.done(note=f"the plan is {plan.state}", changes=_changes(plan, items, now=now))
+    )
+    return replace(settle, changes=_merged([changes for _, changes in back.values()], settle.changes))
+
+
+def _called_back(
+    plan: Plan, open_items: Sequence[OrderedItem], reruns: Sequence[OutboxRow]
+) -> dict[int, tuple[ItemChange, Changes]]:
+    """By item what becomes of it: all that were not submitted wait again, and are told to a person."""
+    rows = {row.root: row for row in reruns}
+    back = {}
+    for item in open_items:
+        row = rows.get(item.lineage.root) if item.lineage else None
+        if row is None or row.payload["attempt"] != item.attempt:
+            continue
+        try:
+            settle = called_back(row, item.lineage, f"called back: plan {plan.short} is {plan.state}")
+        except TooLate:
+            continue
+        # The attempt is used up: its number is in the record, and another order gets the next one.
+        change = ItemChange(item.id, ItemState.ORDERED, ItemState.WAITING, attempt=item.attempt, step=0)
+        back[item.id] = change, replace(settle.changes, cancel=(row.key,))
+    return back
 
 
 def _stopped(
-    plan: Plan, step: Sequence[ItemState], collected: Sequence[ItemChange], *, open_ends: bool, now: datetime
+    plan: Plan,
+    step: Sequence[ItemState],
+    collected: Sequence[ItemChange],
+    open_items: Sequence[OrderedItem],
+    reruns: Sequence[OutboxRow],
+    *,
+    now: datetime,
 ) -> Settle:
     failed = step.count(ItemState.FAILED)
-    left = plan.counts.get(ItemState.WAITING, 0)
     note = f"{failed} of {len(step)} re-runs of step {plan.step} failed; {plan.threshold} % have to succeed"
     stopped = replace(plan, state=advance_plan(plan.state, PlanEvent.STOP), note=note)
+    settle = _awaits(stopped, collected, open_items, reruns, now=now)
+    left = plan.counts.get(ItemState.WAITING, 0) + len(settle.changes.cancel)
     alert = NewAlert(_group(plan, note), "", plan.short, Cause.PLAN_STOPPED, f"{left} are left, and are kept")
-    settle = _awaits(stopped, collected, open_ends=open_ends, now=now)
-    changes = replace(_changes(stopped, collected, now=now), alerts=(alert,))
-    return replace(settle, note=note, changes=changes)
+    return replace(settle, note=note, changes=replace(settle.changes, alerts=(alert, *settle.changes.alerts)))
 
 
 def _group(plan: Plan, note: str) -> AlertGroup:
@@ -251,6 +291,8 @@ def _merged(several: Sequence[Changes], last: Changes) -> Changes:
         lineages=tuple(lineage for changes in several for lineage in changes.lineages),
         links=tuple(link for changes in several for link in changes.links),
         rows=tuple(row for changes in several for row in changes.rows),
+        alerts=tuple(alert for changes in several for alert in changes.alerts),
+        cancel=tuple(key for changes in several for key in changes.cancel),
         deeds=tuple(deed for changes in several for deed in changes.deeds),
     )
 

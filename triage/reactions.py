@@ -194,16 +194,25 @@ def rejected(row: OutboxRow, facts: RowFacts, *, by: str, reason: str) -> Settle
 
 
 def withdrawn(row: OutboxRow, facts: RowFacts, *, by: str, reason: str) -> Settle:
-    """A person has called back a re-run. That is always told: somebody has to see to the failure now.
+    """A person has called back a re-run.
+
+    Raises:
+        TooLate: it is being submitted, or may have been.
+    """
+    settle = called_back(row, facts.lineage, f"cancelled by {by}: {reason}")
+    deed = Deed(by, "cancel", reason, row.root, row.payload["request_id"])
+    return replace(settle, changes=replace(settle.changes, deeds=(deed,)))
+
+
+def called_back(row: OutboxRow, lineage: Lineage | None, why: str) -> Settle:
+    """A re-run is not wanted any more. That is always told: somebody has to see to the failure now.
 
     Raises:
         TooLate: it is being submitted, or may have been.
     """
     if row.interrupted or row.gate is Gate.PASSED or row.state is RowState.UNKNOWN:
         raise TooLate("it is being submitted, or may have been; what came of it is being found out")
-    settle = ended(row, facts, Event.REFUSED, Cause.REFUSED, f"cancelled by {by}: {reason}", always=True)
-    deed = Deed(by, "cancel", reason, row.root, row.payload["request_id"])
-    return replace(settle, changes=replace(settle.changes, deeds=(deed,)))
+    return ended(row, RowFacts(lineage), Event.REFUSED, Cause.REFUSED, why, always=True)
 
 
 def unanswered(row: OutboxRow, facts: RowFacts) -> Settle:

@@ -12,6 +12,8 @@ from triage.effects import decided
 from triage.errors import PlanRefused
 from triage.orders import Limits, Order
 from triage.plans import Say, about, applied, cancelled, paused, plan_step, planned, resumed
+from triage.reactions import submitted
+from triage.reruns.gate import Gate
 from triage.reruns.lineage import Origin, task_id
 from triage.reruns.plan import ItemState, Plan, PlanHash, PlanItem, PlanState
 from triage.rules.model import AlertPolicy
@@ -302,6 +304,63 @@ def test_a_plan_that_is_halted_orders_nothing_more_but_gets_its_results(run, say
         assert await states(store, plan) == [("r1", "succeeded", 1), ("r2", "ordered", 2)]
 
     run(scenario)
+
+
+@pytest.mark.parametrize("end", ["stopped", "cancelled"])
+def test_a_plan_that_is_over_calls_back_what_was_not_submitted(run, end):
+    """One of three re-runs has its result, one is submitted just now, one waits for its turn."""
+
+    async def scenario(store):
+        await failed(store, "r1", "r2", "r3", "r4")
+        plan = await freeze(store, *items("r1", "r2", "r3", "r4"))
+        await store.move_plan(plan, lambda known: start(known, sizes=(3,)), now=NOW)
+        await step(store, now=NOW)
+        submits = {
+            row.root: row
+            for row in await store.claim_due(now=NOW, lease=2 * MINUTE, limit=99)
+            if row.kind is RowKind.RERUN
+        }
+        assert await store.admit(submits["r2"], lambda _: Settle.go(), now=NOW)
+        wait = Settle.wait(Gate.FUNCTION_RATE, due_at=NOW + 9 * MINUTE, note="its turn is later")
+        assert await store.admit(submits["r3"], lambda _: wait, now=NOW) is None
+        if end == "stopped":
+            await failed(store, task_id("r1", 1), at=NOW)
+        else:
+            await take(store, make.success(task_id("r1", 1)), at=NOW)
+            await store.move_plan(plan, lambda known: cancelled(known, BO, now=NOW), now=NOW)
+        at = NOW + MINUTE
+        totals = await step(store, now=at)
+        first = "failed" if end == "stopped" else "succeeded"
+        assert (totals.plans, totals.outbox["rerun"], totals.outbox["plan_step"]) == ({end: 1}, 1, 1)
+        assert await states(store, plan) == [
+            ("r1", first, 1),
+            ("r2", "ordered", 1),
+            ("r3", "waiting", 0),
+            ("r4", "waiting", 0),
+        ]
+        detail = await store.failure("r3")
+        assert (detail.row.state, detail.lineage["attempt"]) == ("alerting", 1)
+        assert await store.settle(submits["r2"], lambda facts: accept(submits["r2"], facts, at), now=at)
+        await take(store, make.success(task_id("r2", 1)), at=at)
+        totals = await step(store, now=at + MINUTE)
+        assert not {"rerun", "plan_step"} & set(totals.outbox)
+        assert (await states(store, plan))[1] == ("r2", "succeeded", 1)
+        if end == "stopped":  # what was called back is the next to be ordered, as an attempt of its own
+            await store.move_plan(plan, lambda known: resumed(known, BO, now=at), now=at)
+            await step(store, now=at + 2 * MINUTE)
+            assert await states(store, plan) == [
+                ("r1", first, 1),
+                ("r2", "succeeded", 1),
+                ("r3", "ordered", 2),
+                ("r4", "ordered", 2),
+            ]
+            assert (await store.failure("r3")).lineage["attempt"] == 2
+
+    run(scenario)
+
+
+def accept(row, facts, at):
+    return submitted(row, facts, request_id="2-new", now=at)
 
 
 def test_a_claim_that_was_lost_moves_no_plan(run):

@@ -266,7 +266,7 @@ def resume(*, settings: Settings, plan_hash: str, by: str, reason: str) -> None:
 @person_options
 @settings_option
 def cancel(*, settings: Settings, plan_hash: str, by: str, reason: str) -> None:
-    """Order no more re-runs, for good. Those that are ordered go on."""
+    """Order no more re-runs, for good. Those that are submitted get their results; the others are called back."""
     from triage.plans import cancelled  # noqa: PLC0415
 
     steer(settings, plan_hash, cancelled, by=by, reason=reason)

@@ -16,7 +16,7 @@ from typing import Final
 
 from triage.errors import IllegalTransition
 from triage.facts import Lineage
-from triage.reruns.lineage import Stored
+from triage.reruns.lineage import Stored, TaskId, task_id
 from triage.states import State
 
 
@@ -207,6 +207,12 @@ class PlanView:
     plan: Plan
     ordered: tuple[OrderedItem, ...]
     waiting: tuple[WaitingItem, ...]
+
+    @property
+    def tasks(self) -> tuple[TaskId, ...]:
+        """The task ids, which are the keys of the re-runs, of the items that have no result yet."""
+        found = (item for item in self.ordered if item.state is ItemState.ORDERED)
+        return tuple(task_id(item.lineage.root, item.attempt) for item in found if item.lineage is not None)
 
 
 @dataclass(frozen=True, slots=True)

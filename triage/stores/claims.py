@@ -16,15 +16,11 @@ from triage.stores.writes import apply_changes
 
 _SAMPLES: Final = 5
 
-_CLAIM: Final = (
-    "id", "key", "kind", "state", "due_at", "payload", "root", "group_key", "attempts", "lease_until", "function",
-    "gate",
-)  # fmt: skip
 _NOT_BUSY: Final = """(:busy = '[]' OR
     CASE kind WHEN 'notify' THEN 'to ' || coalesce(json_extract(payload, '$.receiver'), '') ELSE function END
     NOT IN (SELECT value FROM json_each(:busy)))"""
 _DUE: Final = f"""
-    SELECT {", ".join(_CLAIM)} FROM outbox
+    SELECT {", ".join(records.CLAIM)} FROM outbox
     WHERE {records.IS_OPEN} AND due_at <= :now AND (lease_until IS NULL OR lease_until <= :now)
         AND {_NOT_BUSY}
     ORDER BY due_at, id LIMIT :limit"""
@@ -34,7 +30,7 @@ _SETTLE: Final = """
         settled_at = ?, token = NULL, lease_until = NULL, gate = ?, attempts = attempts - ?
     WHERE id = ?"""
 _GO: Final = f"UPDATE outbox SET gate = '{Gate.PASSED.value}', note = '', payload = coalesce(?, payload) WHERE id = ?"
-_BY_KEY: Final = f"SELECT {', '.join(_CLAIM)} FROM outbox WHERE key = ? AND {records.IS_OPEN}"
+_BY_KEY: Final = f"SELECT {', '.join(records.CLAIM)} FROM outbox WHERE key = ? AND {records.IS_OPEN}"
 _WAITING: Final = "FROM alerts WHERE group_key = ? AND flush IS NULL"
 _DELIVERY: Final = insert("deliveries", notifications.DELIVERY)
 
@@ -44,7 +40,7 @@ def claim(
 ) -> list[OutboxRow]:
     """Take due rows that nobody holds."""
     values = {"now": instant(now), "limit": limit, "busy": records.json_text(list(places.busy))}
-    rows = [dict(zip(_CLAIM, row, strict=True)) for row in connection.execute(_DUE, values)]
+    rows = [dict(zip(records.CLAIM, row, strict=True)) for row in connection.execute(_DUE, values)]
     found = places.fitting(rows, place=records.place)
     until = instant(now + lease)
     connection.executemany(_TAKE, [(token, until, row["id"]) for row in found])
@@ -108,7 +104,8 @@ def _row_facts(connection: sqlite3.Connection, row: OutboxRow, *, now: datetime)
         return RowFacts(lineage, line=lines.line(connection, row, now=now))
     gates = gating.facts(connection, row) if row.function else None
     if row.kind is RowKind.PLAN_STEP:
-        return RowFacts(lineage, gates=gates, plan=planview.view(connection, row.payload["plan"]))
+        plan = planview.view(connection, row.payload["plan"])
+        return RowFacts(lineage, gates=gates, plan=plan, ordered=planview.ordered(connection, plan))
     return RowFacts(lineage, gates=gates)
 
 
@@ -117,7 +114,7 @@ def settle_now(connection: sqlite3.Connection, key: str, react: ReactNow, *, now
     found = connection.execute(_BY_KEY, (key,)).fetchone()
     if found is None:
         return False
-    row = records.claimed_row(dict(zip(_CLAIM, found, strict=True)), token=token)
+    row = records.claimed_row(dict(zip(records.CLAIM, found, strict=True)), token=token)
     connection.execute("UPDATE outbox SET token = ? WHERE id = ?", (token, row.id))
     return settle(connection, row, lambda facts: react(row, facts), now=now)
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-from triage.changes import Changes
+from triage.changes import Changes, OutboxRow
 from triage.reruns.plan import ItemState, OrderedItem, Plan, PlanView, WaitingItem, room
-from triage.stores import decisions, ordering, plans, writes
+from triage.stores import decisions, ordering, plans, records, writes
 
 _LINEAGE: Final = ", ".join(f"l.{column}" for column in decisions.LINEAGE_FACTS)
 # A union, so that each half has its index: a plan may have a million items.
@@ -23,6 +23,10 @@ _ORDERED: Final = f"""
 _WAITING: Final = f"""
     SELECT id, request_id, attempt FROM plan_items
     WHERE plan = ? AND state = '{ItemState.WAITING}' ORDER BY id LIMIT ?"""
+
+_RERUNS: Final = f"""
+    SELECT {", ".join(f"o.{column}" for column in records.CLAIM)} FROM json_each(?) j JOIN outbox o ON o.key = j.value
+    WHERE {records.IS_OPEN}"""
 
 
 def view(connection: sqlite3.Connection, plan: str) -> PlanView | None:
@@ -43,6 +47,12 @@ def view(connection: sqlite3.Connection, plan: str) -> PlanView | None:
             WaitingItem(item, attempt, ordering.stored(connection, request_id)) for item, request_id, attempt in waiting
         ),
     )
+
+
+def ordered(connection: sqlite3.Connection, known: PlanView | None) -> tuple[OutboxRow, ...]:
+    """The re-runs that a plan has ordered and that are not over."""
+    found = connection.execute(_RERUNS, (records.json_text(list(known.tasks) if known else []),))
+    return tuple(records.claimed_row(dict(zip(records.CLAIM, row, strict=True)), token="") for row in found)
 
 
 def freeze(connection: sqlite3.Connection, draft: int, changes: Changes, *, now: datetime) -> None:

@@ -181,6 +181,13 @@ def outbox_record(row: NewRow, *, now: datetime) -> Record:
     )
 
 
+CLAIM: Final = (
+    "id", "key", "kind", "state", "due_at", "payload", "root", "group_key", "attempts", "lease_until", "function",
+    "gate",
+)  # fmt: skip
+"""Columns of an outbox row that `claimed_row` is made of."""
+
+
 def claimed_row(row: Mapping[str, Any], *, token: str) -> OutboxRow:
     """An outbox row as found, claimed under ``token``."""
     return OutboxRow(

@@ -8,8 +8,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from triage.changes import Changes
+from triage.changes import Changes, OutboxRow
 from triage.reruns.plan import AT_WORK, ItemState, OrderedItem, Plan, PlanItem, PlanState, PlanView, WaitingItem, room
+from triage.stores import records
 from triage.stores.planning import PlanItemRow
 from triage.testing.gates import Row
 from triage.testing.tables import Tables, lineage_in
@@ -104,6 +105,12 @@ def plan_sums(tables: Tables) -> dict[str, dict[str, int]]:
         if plan.state in AT_WORK:
             counts.update(plan.counts)
     return {"plans": dict(Counter(str(plan.state) for plan in plans)), "plan_items": dict(+counts)}
+
+
+def plan_reruns(tables: Tables, known: PlanView | None) -> tuple[OutboxRow, ...]:
+    """The re-runs that a plan has ordered and that are not over."""
+    found = (tables.outbox.get(task) for task in (known.tasks if known else ()))
+    return tuple(records.claimed_row(row, token="") for row in found if row and row["state"] in records.UNFINISHED)
 
 
 def plan_view(tables: Tables, plan: str) -> PlanView | None:

@@ -52,7 +52,7 @@ from triage.stores.records import instant, instant_of
 from triage.testing.events import hear, join_elsewhere
 from triage.testing.gates import Row
 from triage.testing.lines import arrivals, line
-from triage.testing.plans import MemoryPlans, plan_sums, plan_view
+from triage.testing.plans import MemoryPlans, plan_reruns, plan_sums, plan_view
 from triage.testing.tables import Tables, lineage_in
 from triage.testing.views import group_view, silence_view, stored_in, storm_view
 
@@ -209,7 +209,8 @@ class MemoryStore(MemoryPlans):
         if row.kind is RowKind.NOTIFY:
             return RowFacts(known, line=line(tables, row, now=now))
         if row.kind is RowKind.PLAN_STEP:
-            return RowFacts(known, plan=plan_view(tables, row.payload["plan"]))
+            view = plan_view(tables, row.payload["plan"])
+            return RowFacts(known, plan=view, ordered=plan_reruns(tables, view))
         return RowFacts(known, gates=tables.gates(row) if row.function else None)
 
     async def add_silence(self, silence: Silence, *, warn_before: timedelta) -> Silence:
