@@ -353,6 +353,7 @@ async def build(
                 oldest=consumer.oldest,
                 clock=clock,
                 redact=configuration.redact,
+                guards=settings.reruns.guards,
             )
             app.url = await stack.enter_async_context(serve_ops(ops, settings.web))
         yield app

@@ -25,10 +25,10 @@ _STEPS: Final = {
     "submitted": "re-run %d of %s: %s",  # the note says it
     **{
         step: f"re-run %d of %s {step}: %s"
-        for step in ("postponed", "unknown", "refused", "succeeded", "failed", "overdue")
+        for step in ("postponed", "unknown", "refused", "given_up", "succeeded", "failed", "overdue")
     },
 }
-_BAD: Final = frozenset({"postponed", "unknown", "refused", "overdue"})
+_BAD: Final = frozenset({"postponed", "unknown", "refused", "given_up", "overdue"})
 """Steps of a re-run that somebody may have to do something about."""
 
 

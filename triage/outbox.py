@@ -190,7 +190,7 @@ class Outbox:
                     "%s %s: settled by somebody else, or no longer needed", row.kind, row.key, extra=about(row.root)
                 )
                 return
-            await self._tell(row, settled[0], began=began)
+            await self._tell(row, settled[0], rerun_result(row, settled[0]), began=began)
         except StoreUnavailable as error:
             log.error("%s %s: acted, but the store fails: %s", row.kind, row.key, error, extra=about(row.root))  # noqa: TRY400
         except Exception:
@@ -198,9 +198,9 @@ class Outbox:
             text = "%s %s: a defect of triage; the row is tried again when its lease ends"
             log.exception(text, row.kind, row.key, extra=about(row.root))
 
-    async def _tell(self, row: OutboxRow, settle: Settle, *, began: datetime) -> None:
+    async def _tell(self, row: OutboxRow, settle: Settle, result: str, *, began: datetime) -> None:
         """Count, log and trace what came of an act that is settled."""
-        ended, result = self._clock.now(), rerun_result(row, settle)
+        ended = self._clock.now()
         if result and not is_drill(row.root):
             self._work.reruns[result] += 1
         lineages: list[str] = []
@@ -251,7 +251,15 @@ class Outbox:
     async def _submit(self, row: OutboxRow) -> React | None:
         now = self._clock.now()
         guards = self._guards
-        if not await self._store.admit(row, lambda facts: admitted(row, facts, guards=guards, now=now), now=now):
+        asked: list[Settle] = []
+
+        def ask(facts: RowFacts) -> Settle:  # a transaction that is done again asks again
+            asked[:] = [admitted(row, facts, guards=guards, now=now)]
+            return asked[0]
+
+        if not await self._store.admit(row, ask, now=now):
+            if asked and rerun_result(row, asked[0]):
+                await self._tell(row, asked[0], "given_up", began=now)
             return None
         try:
             payload = await self._store.payload_of(row.root)

@@ -37,7 +37,7 @@ _TIMEOUT: Final = timedelta(seconds=5)
 _QUEUE: Final = 8192
 """Spans that wait for a collector that is slow or out of reach; what is more is dropped, never waited for."""
 
-_BAD: Final = frozenset({"unknown", "refused", "overdue", "failed", "dead"})
+_BAD: Final = frozenset({"unknown", "refused", "given_up", "overdue", "failed", "dead"})
 
 
 def trace_id(root: str) -> int:

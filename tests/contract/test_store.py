@@ -41,7 +41,7 @@ from triage.rules.model import (
     SourceText,
 )
 from triage.states import ROW_TRANSITIONS, RowEvent, RowState, State
-from triage.stores import FailureFilter, KeptRules, Places, RuleHits, RulesState, Totals
+from triage.stores import STANDINGS, FailureFilter, KeptRules, Places, RuleHits, RulesState, Totals
 from triage.stores.decisions import recall
 from triage.testing import MemoryStore
 
@@ -365,6 +365,21 @@ def test_how_a_function_stands_is_kept_as_settled(run):
         assert await store.admit(first, lambda _: Settle.go(changes=Changes(standings=(own, every))), now=NOW)
         seen = (await look(store, second)).gates
         assert (seen.own, seen.every) == (own, every)
+
+    run(scenario)
+
+
+def test_the_sums_tell_how_those_functions_stand_that_are_nearest_to_a_gate(run):
+    async def scenario(store):
+        await plan(store, rerun_row())
+        (claimed,) = await claim(store)
+        stand = [Standing(f"idle{number:02}") for number in range(STANDINGS)]
+        busy = [Standing(name, budget=Budget(1, NOW - at * SECOND)) for name, at in (("busier", 1), ("busy", 2))]
+        shut = Standing("shut", breaker=Breaker(BreakerState.OPEN))
+        several = (Standing("", Pace(NOW)), *stand, *busy[::-1], shut)
+        assert await store.admit(claimed, lambda _: Settle.go(changes=Changes(standings=several)), now=NOW)
+        found = (await store.totals()).standings
+        assert found == (shut, *busy, *stand[: STANDINGS - 3])
 
     run(scenario)
 

@@ -941,6 +941,7 @@ def test_a_re_run_that_waits_too_long_is_told():
             assert (w.state(), w.causes()) == (State.ALERTED, [Cause.EXHAUSTED])
             assert "switched off by alice" in w.phone.notes[0].body
             assert w.functions.submits == []
+            assert w.work.reruns == {"given_up": 1}
 
     run(scenario)
 

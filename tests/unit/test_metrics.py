@@ -12,6 +12,10 @@ from hypothesis import strategies as st
 from triage.changes import RowKind
 from triage.errors import Problem
 from triage.progress import Progress, Receiving, Work, stalled
+from triage.reruns.breaker import Breaker, BreakerState
+from triage.reruns.budget import Allowance, Budget
+from triage.reruns.gate import Safeguards, Standing
+from triage.reruns.rate import Pace, Rate, slowed
 from triage.states import State
 from triage.stores import RulesState, Totals
 from triage.web.metrics import METRICS, View, metrics_text
@@ -144,6 +148,9 @@ def test_without_a_store_its_metrics_are_absent_and_the_others_are_there():
         "triage_deliveries_total",
         "triage_gate_rows",
         "triage_breakers",
+        "triage_function_budget_reruns",
+        "triage_function_rate_per_second",
+        "triage_function_breaker",
         "triage_plans",
         "triage_alert_groups",
         "triage_plan_items",
@@ -156,6 +163,24 @@ def test_without_a_store_its_metrics_are_absent_and_the_others_are_there():
 def test_what_the_code_does_not_know_makes_no_series():
     text = metrics_text(view(totals=TOTALS.__class__(*[0] * 6, {"invented": 1}, {"x": 2}, {"y": 3})))
     assert not re.search(r'"(invented|x|y)"', text)
+
+
+def test_functions_tell_what_they_have_left_how_fast_they_may_go_and_how_their_breaker_stands():
+    guards = Safeguards(function_rate=Rate(10, timedelta(minutes=1)), budget=Allowance(0.1, floor=6, cap=100))
+    standings = (
+        Standing("img", slowed(Pace(), now=NOW), Budget(40, NOW - timedelta(seconds=30)), Breaker(BreakerState.OPEN)),
+        Standing("well"),
+    )
+    at = NOW + timedelta(seconds=30)
+    samples = read(metrics_text(view(totals=replace(TOTALS, standings=standings), guards=guards, seen_at=at)))
+    found = {
+        function: [
+            samples[f"triage_function_{name}", (("function", function),)]
+            for name in ("budget_reruns", "rate_per_second", "breaker")
+        ]
+        for function in ("img", "well")
+    }
+    assert found == {"img": [6 + 4, 10 * 0.55, 2], "well": [6, 10, 0]}
 
 
 @given(st.text(), st.text())

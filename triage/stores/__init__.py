@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from triage.changes import Commit, NewAlert, NewRow, OutboxRow, RowFacts, Settle, SilenceView
 from triage.drills import Drill
 from triage.errors import Problem
 from triage.facts import Arrival, Snapshot
 from triage.orders import Limits, Order, Ordered, Refused
+from triage.reruns.gate import Standing
 from triage.reruns.lineage import hold_code
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
@@ -59,6 +60,14 @@ class Totals:
     """Outbox rows that wait at a gate, by gate (``reruns.gate.Gate``)."""
     breakers: Mapping[str, int] = field(default_factory=dict)
     """Functions whose breaker is not closed, by its state (``reruns.breaker.BreakerState``)."""
+    standings: tuple[Standing, ...] = ()
+    """How functions stand with their re-runs, `STANDINGS` of them at most: first those whose breaker is not closed, and
+    then those that have drawn on their budget last.
+    """
+
+
+STANDINGS: Final = 50
+"""Functions whose standing is among the totals, at most: there may be thousands."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from triage.reruns.lineage import payload_key
 from triage.rules.model import SourceText
 from triage.states import CLOSED
 from triage.stores import (
+    STANDINGS,
     FailureDetail,
     FailureFilter,
     FailureRow,
@@ -35,6 +36,7 @@ from triage.stores import (
     plans,
     records,
 )
+from triage.stores import standings as functions
 from triage.stores.decisions import lineage_of
 from triage.stores.drills import NO_DRILL, NO_MESSAGE
 from triage.stores.records import instant, instant_of
@@ -207,6 +209,7 @@ def totals(connection: sqlite3.Connection) -> Totals:
         breakers=_pairs(
             db, "SELECT breaker AS name, count(*) AS value FROM functions WHERE breaker != 'closed' GROUP BY breaker"
         ),
+        standings=functions.tightest(db.conn, limit=STANDINGS),
     )
 
 

@@ -20,6 +20,9 @@ _STANDING: Final = (
 )  # fmt: skip
 _COLUMNS: Final = ", ".join(_STANDING)
 _LOAD: Final = f"SELECT {_COLUMNS} FROM functions WHERE function = ?"
+_TIGHTEST: Final = f"""
+    SELECT {_COLUMNS} FROM functions WHERE function != ''
+    ORDER BY breaker = 'closed', floor_from IS NULL, floor_from DESC, function LIMIT ?"""
 _SAVE: Final = insert(
     "functions",
     _STANDING,
@@ -48,6 +51,12 @@ def load(connection: sqlite3.Connection, function: str) -> Standing:
     if found is None:
         return Standing(function)
     return _standing_of(dict(zip(_STANDING, found, strict=True)))
+
+
+def tightest(connection: sqlite3.Connection, *, limit: int) -> tuple[Standing, ...]:
+    """How functions stand, first those that are the most likely to have re-runs that wait."""
+    found = connection.execute(_TIGHTEST, (limit,))
+    return tuple(_standing_of(dict(zip(_STANDING, row, strict=True))) for row in found)
 
 
 def save(connection: sqlite3.Connection, standings: Iterable[Standing]) -> None:

@@ -6,7 +6,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from triage.changes import OutboxRow, RowKind
@@ -20,6 +20,7 @@ from triage.stores.records import instant
 
 Row = Mapping[str, Any]
 
+BEFORE_ALL: Final = datetime.min.replace(tzinfo=UTC)
 _SWITCH: Final = records.insert("switches", records.SWITCH_ROW)
 
 
@@ -96,6 +97,13 @@ class Gates:
                 heard=breaker.heard or heard.succeeded > 0,
             ),
         )
+
+    def tightest(self, *, limit: int) -> tuple[Standing, ...]:
+        """How functions stand, first those that are the most likely to have re-runs that wait."""
+        known = sorted((each for each in self.standings.values() if each.function), key=lambda each: each.function)
+        known.sort(key=lambda each: each.budget.floor_from or BEFORE_ALL, reverse=True)
+        known.sort(key=lambda each: each.breaker.state is BreakerState.CLOSED)
+        return tuple(known[:limit])
 
     def gate_sums(self) -> dict[str, dict[str, int]]:
         """What `triage.stores.Totals` says of gates and breakers."""

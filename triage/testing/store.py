@@ -34,6 +34,7 @@ from triage.rules.model import SourceText
 from triage.silence import Silence
 from triage.states import CLOSED
 from triage.stores import (
+    STANDINGS,
     FailureDetail,
     FailureFilter,
     FailureRow,
@@ -277,6 +278,7 @@ class MemoryStore(MemoryPlans):
                 )
             ),
             **tables.gate_sums(),
+            standings=tables.tightest(limit=STANDINGS),
             **plan_sums(tables),
         )
 

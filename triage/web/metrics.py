@@ -7,7 +7,7 @@ docs/reference/metrics.md, is checked against `METRICS`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal
@@ -17,8 +17,9 @@ from triage.changes import RowKind
 from triage.decide import Reason
 from triage.incident import GroupState
 from triage.progress import Receiving, Work
+from triage.reruns import budget, rate
 from triage.reruns.breaker import BreakerState
-from triage.reruns.gate import Gate
+from triage.reruns.gate import Gate, Safeguards, Standing
 from triage.reruns.plan import ItemState, PlanState
 from triage.states import State
 from triage.stores import RulesState, Totals
@@ -178,6 +179,26 @@ NOTIFIED: Final = Metric(
     "Notifications since the start, by receiver and result: sent, a try that failed, perhaps arrived, given up.",
     {"receiver": (), "result": ("sent", "failed", "unknown", "dead")},
 )
+BUDGET: Final = Metric(
+    "triage_function_budget_reruns",
+    "gauge",
+    "Re-runs that a function may have now. Of fifty functions at most: first those whose breaker is not closed, then "
+    "those that have drawn on their budget last.",
+    {"function": ()},
+)
+RATE: Final = Metric(
+    "triage_function_rate_per_second",
+    "gauge",
+    "Re-runs a second that a function may have now; fewer than configured after a refusal or an open breaker. Of the "
+    "same functions.",
+    {"function": ()},
+)
+BREAKER: Final = Metric(
+    "triage_function_breaker",
+    "gauge",
+    "The breaker of a function: 0 closed, 1 half open, 2 open. Of the same functions.",
+    {"function": ()},
+)
 TEMPLATES: Final = Metric(
     "triage_template_failures_total",
     "counter",
@@ -187,8 +208,9 @@ TEMPLATES: Final = Metric(
 RERUNS: Final = Metric(
     "triage_reruns_total",
     "counter",
-    "Steps of re-runs since the start: what the provider said of a submit, and what came of the re-run.",
-    {"result": ("submitted", "postponed", "unknown", "refused", "succeeded", "failed", "overdue")},
+    "Steps of re-runs since the start: what the provider said of a submit, that none was made in time since a gate was "
+    "closed (given_up), and what came of the re-run.",
+    {"result": ("submitted", "postponed", "unknown", "refused", "given_up", "succeeded", "failed", "overdue")},
 )
 METRICS: Final = (
     INFO,
@@ -198,6 +220,9 @@ METRICS: Final = (
     OUTBOX,
     GATES,
     BREAKERS,
+    BUDGET,
+    RATE,
+    BREAKER,
     DELIVERIES,
     PLANS,
     PLAN_ITEMS,
@@ -239,6 +264,8 @@ class View:
     at: datetime
     work: Work
     oldest: Mapping[str, datetime | None] = field(default_factory=dict)
+    guards: Safeguards = Safeguards()
+    """What the gates go by: what a function has left depends on it."""
     seen_at: datetime | None = None
     """When ``totals`` was read, if that was before ``at``."""
 
@@ -314,7 +341,23 @@ def _values(view: View) -> dict[str, _Samples]:
         values[OVERDUE.name] = [
             ((kind,), max((seen_at - due.get(kind, seen_at)).total_seconds(), 0)) for kind in OVERDUE.labels["kind"]
         ]
+        values |= _functions(sums.standings, view.guards, seen_at)
     if view.state is not None:
         values[RULES_REFUSED.name] = [((), bool(view.state.problems))]
         values[RULES_LOADED.name] = [((), view.state.loaded_at.timestamp())]
     return values
+
+
+_BREAKER_STATES: Final = (BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN)
+
+
+def _functions(standings: Sequence[Standing], guards: Safeguards, at: datetime) -> dict[str, _Samples]:
+    names = [(standing.function,) for standing in standings]
+    left = (int(budget.left(each.budget, guards.budget, now=at)) for each in standings)
+    shares = (rate.share_at(each.pace, guards.function_rate, at) for each in standings)
+    states = (_BREAKER_STATES.index(each.breaker.state) for each in standings)
+    return {
+        BUDGET.name: list(zip(names, left, strict=True)),
+        RATE.name: [(name, guards.function_rate.per_second * share) for name, share in zip(names, shares, strict=True)],
+        BREAKER.name: list(zip(names, states, strict=True)),
+    }

@@ -23,6 +23,7 @@ from triage.clock import Clock
 from triage.errors import Problem, StoreUnavailable
 from triage.log import printable_json
 from triage.progress import Progress, Receiving, Work, stalled
+from triage.reruns.gate import Safeguards
 from triage.rules.model import RuleSet
 from triage.settings import WebSettings
 from triage.stores import RulesState, Store, Totals
@@ -38,6 +39,8 @@ _PATIENCE: Final = 5.0
 
 _TOLD: Final = 20
 """Problems of the rule files that are told one by one."""
+
+_GUARDS: Final = Safeguards()
 
 _HEADERS: Final = {"Cache-Control": "no-store", "Server": "triage"}
 """With every answer. By itself the library tells strangers its version."""
@@ -65,15 +68,16 @@ class Ops:
         sources: Mapping[str, Receiving],
         clock: Clock,
         redact: Callable[[str], str],
+        guards: Safeguards = _GUARDS,
         work: Work | None = None,
         oldest: Callable[[str], datetime | None] = lambda _source: None,
     ) -> None:
         """``rules`` gives the set in force, ``oldest`` since when the oldest message that is held from a source is in
-        its queue; ``redact`` takes secrets out of texts that came from outside.
+        its queue; ``redact`` takes secrets out of texts that came from outside; ``guards``: what re-runs have to pass.
         """
         self._store, self._rules, self._stages, self._sources = store, rules, stages, sources
         self._clock, self._redact, self._work = clock, redact, work or Work()
-        self._oldest = oldest
+        self._oldest, self._guards = oldest, guards
         self._asking = asyncio.Lock()
         self._seen: _Look | None = None
 
@@ -134,6 +138,7 @@ class Ops:
             state=look.rules,
             sources=self._sources,
             at=self._clock.now(),
+            guards=self._guards,
             seen_at=look.at,
             work=self._work,
             oldest={name: self._oldest(name) for name in self._sources},
