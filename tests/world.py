@@ -32,9 +32,11 @@ class Bell:
     """A notifier that remembers what it delivered."""
 
     rung: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
 
     async def send(self, note, *, skip=frozenset()):
         self.rung.append(f"{note.receiver}: {note.title}")
+        self.texts.append(note.body)
         return {"0": Answer(Result.SENT)}
 
 

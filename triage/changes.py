@@ -17,6 +17,7 @@ from triage.deed import Deed
 from triage.facts import Arrival, Lineage
 from triage.incident import UNSEEN, Incident, Why
 from triage.line import Line, Seen
+from triage.reruns.attempts import Attempt
 from triage.reruns.gate import Gate, GateFacts, Standing
 from triage.reruns.lineage import Link
 from triage.reruns.plan import PlanChange, PlanView
@@ -183,6 +184,8 @@ class WaitingAlert:
     detail: str
     at: datetime
     attempts: int
+    runs: tuple[Attempt, ...] = ()
+    """Of a failure that was run again, every run, the first one included."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from datetime import timedelta
 import make
 import pytest
 
-from triage.changes import Commit, RowKind
+from triage.changes import Commit, RowKind, Settle
 from triage.decide import Reason, decide_batch
 from triage.effects import decided
 from triage.envelope import Destination
-from triage.reactions import resolved
+from triage.reactions import resolved, submitted
 from triage.reruns.elsewhere import PERIOD
 from triage.reruns.lineage import task_id
 from triage.rules.model import AlertPolicy
@@ -209,5 +209,35 @@ def test_what_is_remembered_of_events_is_renewed_and_survives_two_periods(run):
         await ingest(store, failure("r9", "a failure much later"), at=later + PERIOD)
         _, snapshot = await facts(store, success("z", "a failure much later"), at=later + PERIOD + MINUTE)
         assert "too few different events" in snapshot.apart["z"]
+
+    run(scenario)
+
+
+def test_a_look_at_the_alert_sees_every_run(run):
+    async def scenario(store):
+        await known(store)
+        (row,) = await store.claim_due(now=NOW + HOUR, lease=MINUTE, limit=9)
+        at = NOW + HOUR
+        await store.settle(row, lambda facts: submitted(row, facts, request_id="child", now=at), now=at)
+        await ingest(store, failure("child", error="still broken"), at=at + MINUTE)
+        await ingest(store, failure("console"), at=at + 2 * MINUTE)
+        rows = await store.claim_due(now=at + HOUR, lease=MINUTE, limit=9)
+        (look,) = (row for row in rows if row.kind is RowKind.FLUSH)
+        seen = []
+
+        def react(facts):
+            seen.extend(facts.group.samples)
+            return Settle.done()
+
+        assert await store.settle(look, react, now=at + HOUR)
+        (sample,) = seen
+        told = [(each.number, each.origin, each.request_id, each.result, each.result_at) for each in sample.runs]
+        assert told == [
+            (0, "", "r1", "failed", NOW),
+            (1, "automatic", "child", "failed", at + MINUTE),
+            (2, "automatic", "", "cancelled", None),
+            (3, "elsewhere", "console", "failed", at + 2 * MINUTE),
+        ]
+        assert (sample.attempts, "still broken" in sample.runs[1].detail) == (3, True)
 
     run(scenario)

@@ -59,7 +59,10 @@ def test_a_success_ends_the_failure_whatever_it_waits_for(world, function):
 def test_a_failure_uses_up_an_attempt_and_the_one_alert_tells_of_it(world):
     world.source.put(*failed("again"))
     assert live(world, message("again", "2-console")) == {"alerted": 2}
-    assert len(world.bell.rung) == 1
+    (text,) = world.bell.texts
+    assert "1-root first run: failed at" in text
+    assert "re-run 1 (automatic): cancelled" in text
+    assert "2-console re-run 2 (elsewhere): failed at" in text
     assert live(world, until=timedelta(minutes=3)) == {"alerted": 2}
     assert not world.invoker.executions, "our own re-run was called back"
 

@@ -38,7 +38,14 @@ def fields_of(message: Message, receiver: str) -> dict[str, Any]:
         "news": message.news,
         "ended": message.ended,
         "outcomes": [asdict(each) for each in message.outcomes],
-        "samples": [{**asdict(each), "at": instant(each.at)} for each in message.samples],
+        "samples": [
+            {
+                **asdict(each),
+                "at": instant(each.at),
+                "runs": [{**asdict(run), "at": _when(run.at)} for run in each.runs],
+            }
+            for each in message.samples
+        ],
         "more": max(message.count - len(message.samples), 0),
         "steps": [asdict(each) for each in message.steps],
         "links": [asdict(each) for each in message.links],

@@ -14,7 +14,7 @@ from typing import Final
 from triage.alerts.links import DEFAULT_SITES, Link, Sites, links_of
 from triage.alerts.steps import Step, steps_of
 from triage.alerts.wording import printable, width
-from triage.changes import GroupView
+from triage.changes import GroupView, WaitingAlert
 from triage.incident import Why
 from triage.redaction import Redaction
 from triage.rules.model import Cause, Severity
@@ -55,14 +55,29 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """One run of the task: ``number`` 0 is the first. ``at`` is when its result came; ``detail`` is its error, or why
+    there is no result.
+    """
+
+    number: int
+    origin: str
+    request_id: str
+    at: datetime | None
+    result: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """One of the alerts."""
+    """One of the alerts. ``runs``: of a failure that was run again, those that have room; ``attempts`` are all."""
 
     request_id: str
     at: datetime
     attempts: int
     detail: str
     cause: str
+    runs: tuple[Run, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +163,7 @@ def message_of(view: GroupView, code: str, *, sites: Sites = DEFAULT_SITES) -> M
         rule=printable(labels["rule"], 80),
         owner=printable(labels["owner"], 80),
         runbook=printable(labels["runbook"], 300),
-        samples=tuple(
-            Sample(printable(each.request_id, 128), each.at, each.attempts, _told(each.detail, 200), str(each.cause))
-            for each in view.samples
-        ),
+        samples=tuple(_sample(each, most=_RUNS_OF_ONE if len(view.samples) == 1 else _RUNS) for each in view.samples),
         steps=steps_of(view, code),
         links=links_of(view, sites),
         labels={name.removeprefix(OWN): printable(text, 200) for name, text in labels.items() if name.startswith(OWN)},
@@ -193,6 +205,28 @@ def _accounts(view: GroupView) -> dict[str, int]:
         told = state in ("", State.ALERTING, State.SUPPRESSED)
         sums["alerted" if told else ACCOUNTED[State(state)]] += count
     return {account: count for account, count in sums.items() if count}
+
+
+_RUNS_OF_ONE: Final = 20
+_RUNS: Final = 4
+"""Runs that are told of each failure, when there are several; the first, and the last."""
+
+
+def _sample(alert: WaitingAlert, *, most: int) -> Sample:
+    runs = alert.runs if len(alert.runs) <= most else (alert.runs[0], *alert.runs[1 - most :])
+    told = tuple(
+        Run(
+            each.number,
+            each.origin,
+            printable(each.request_id or each.task_id, 128),
+            each.result_at or each.submitted_at or each.due_at,
+            each.result,
+            _told(each.detail, 120),
+        )
+        for each in runs
+    )
+    detail, cause = _told(alert.detail, 200), str(alert.cause)
+    return Sample(printable(alert.request_id, 128), alert.at, alert.attempts, detail, cause, told)
 
 
 def _told(text: str, limit: int) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from triage.alerts.message import Message, Sample, message_of
+from triage.alerts.message import Message, Run, Sample, message_of
 from triage.alerts.wording import Format, instant, printable
 from triage.changes import GroupView
 from triage.rules.model import Severity
@@ -27,6 +27,7 @@ class Kind(StrEnum):
     QUOTE = "quote"  # what the function said
     FACT = "fact"
     ITEM = "item"  # below the fact before it
+    PART = "part"  # below the item before it
     COMMAND = "command"
     LINK = "link"
 
@@ -72,6 +73,8 @@ def lines(message: Message) -> Iterator[Line]:
         yield Line(Kind.FACT, "Newest", "")
     for sample in message.samples:
         yield Line(Kind.ITEM, "", _sample(sample), sample.request_id)
+        for run in sample.runs:
+            yield Line(Kind.PART, "", _run(run), run.request_id)
     if (more := message.count - len(message.samples)) > 0 and message.samples:
         yield Line(Kind.ITEM, "", f"… and {more:,} more")
     yield Line(Kind.FACT, "Severity", message.severity)
@@ -105,6 +108,13 @@ def _sample(sample: Sample) -> str:
     return f" at {instant(sample.at)}{tried}{detail}"
 
 
+def _run(run: Run) -> str:
+    what = f"re-run {run.number}" if run.number else "first run"
+    origin = f" ({run.origin})" if run.origin else ""
+    at = f" at {instant(run.at)}" if run.at else ""
+    return f" {what}{origin}: {run.result}{at}{f': {run.detail}' if run.detail else ''}"
+
+
 # ---------------------------------------------------------------- the three forms
 
 
@@ -114,6 +124,8 @@ def _text(_message: Message, drawn: Sequence[Line]) -> str:
 
 def _text_line(line: Line) -> str:
     said = f"{line.code}{line.text}"
+    if line.kind is Kind.PART:
+        return f"    {said.lstrip()}"
     return f"  {said}" if line.kind is Kind.ITEM else f"{line.label}: {said}".rstrip()
 
 
@@ -128,6 +140,8 @@ def _markdown_line(line: Line) -> str:
             return f"> {said}\n"
         case Kind.ITEM:
             return f"    - {said}"
+        case Kind.PART:
+            return f"        - {said.lstrip()}"
     return f"- **{line.label}:** {said}".rstrip()
 
 
@@ -155,6 +169,8 @@ def _html_line(line: Line) -> str:
             return f'<p style="margin:0 0 8px"><b>{said}</b></p>'
         case Kind.ITEM:
             return f'<div style="padding-left:12px">{said}</div>'
+        case Kind.PART:
+            return f'<div style="padding-left:28px">{said}</div>'
         case Kind.LINK:
             said = f'<a href="{said}">{html.escape(printable(line.text, _SHOWN))}</a>'
     return f"<div><b>{html.escape(line.label)}:</b> {said}</div>"

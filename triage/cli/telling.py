@@ -7,29 +7,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from triage.reruns.attempts import Attempt, attempts_of, error_of
 from triage.reruns.lineage import hold_code
 from triage.stores.story import Row, Story
 
 _UNFINISHED: Final = ("pending", "unknown")
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One run of the task: 0 is the first, the others are re-runs.
-
-    ``origin`` is empty for the first, and where it was not kept. ``result`` is one of planned, submitting, running,
-    succeeded, failed, refused, cancelled, ended; ``detail`` says more.
-    """
-
-    number: int
-    origin: str
-    task_id: str
-    request_id: str
-    due_at: datetime | None
-    submitted_at: datetime | None
-    result: str
-    result_at: datetime | None
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,55 +26,7 @@ class Happening:
 
 def attempts(story: Story) -> list[Attempt]:
     """Every run, the first one included."""
-    origins = {link["attempt"]: link["origin"] for link in reversed(story.links)}
-    reruns = {row["payload"]["attempt"]: row for row in story.outbox if row["kind"] == "rerun"}
-    results: dict[int, Row] = {}
-    for member in story.members:
-        results[member["attempt"]] = member  # the newest: a task may have run twice
-    last = max((story.lineage or {}).get("attempt", 0), *results, 0)
-    return [
-        _attempt(number, origins.get(number, ""), reruns.get(number), results.get(number)) for number in range(last + 1)
-    ]
-
-
-def _attempt(number: int, origin: str, row: Row | None, result: Row | None) -> Attempt:
-    came, detail = _result(row, result)
-    note = row["note"] if row else ""
-    submitted = row is not None and row["state"] == "done"
-    return Attempt(
-        number=number,
-        origin=origin,
-        task_id=row["key"] if row else "",
-        request_id=result["request_id"] if result else note.rpartition("as request ")[2] if submitted else "",
-        due_at=_at(row["due_at"]) if row and row["state"] in _UNFINISHED else None,
-        submitted_at=_at(row["settled_at"]) if row and submitted else None,
-        result=came,
-        result_at=_at(result["received_at"])
-        if result
-        else _at(row["settled_at"])
-        if row and came == "refused"
-        else None,
-        detail=detail,
-    )
-
-
-def _result(row: Row | None, result: Row | None) -> tuple[str, str]:
-    if result is not None:
-        if result["outcome"] == "failed":
-            return "failed", _error(result)
-        return ("succeeded" if result["outcome"] == "succeeded" else "ended"), ""
-    match row["state"] if row else "":
-        case "pending":
-            return "planned", row["note"] if row else ""
-        case "unknown":
-            return "submitting", row["note"] if row else ""
-        case "dead":
-            return "refused", row["note"] if row else ""
-        case "done":
-            return "running", ""
-        case "cancelled":
-            return "cancelled", row["note"] if row else ""
-    return "ended", row["note"] if row else "nothing more is kept"
+    return attempts_of(story.members, story.links, story.outbox, last=(story.lineage or {}).get("attempt", 0))
 
 
 def happenings(story: Story) -> list[Happening]:
@@ -128,7 +62,7 @@ def _of_member(member: Row) -> Iterator[Happening]:
     if number and member["facts"].get("elsewhere"):
         run += ", made elsewhere,"
     what = {"failed": "failed", "succeeded": "succeeded"}.get(member["outcome"], "ended")
-    error = f": {_error(member)}" if what == "failed" else ""
+    error = f": {error_of(member)}" if what == "failed" else ""
     yield Happening(
         _at(member["received_at"]), what, f"{run} of {member['function']}, request {member['request_id']}{error}"
     )
@@ -175,10 +109,6 @@ def _of_row(row: Row, story: Story) -> Iterator[Happening]:
         yield Happening(at, "overdue", note)
     elif kind == "resolve" and state == "done":
         yield Happening(at, "asked", note)
-
-
-def _error(member: Row) -> str:
-    return ": ".join(filter(None, (member["error_type"] or member["condition"], member["error_message"])))
 
 
 def _by(row: Row) -> str:

@@ -24,6 +24,7 @@ from triage.stores import alertrows, codes, silences, standings
 from triage.stores.drills import NO_DRILL
 from triage.stores.law import texts
 from triage.stores.records import IS_OPEN, insert, instant, instant_of
+from triage.stores.story import attempts as runs_of
 
 _SAMPLES: Final = 5
 _UPSERT_GROUP: Final = insert(
@@ -118,7 +119,7 @@ def group_view(
         first_at=min((kind.first_at for kind in kinds), default=None),
         last_at=max((kind.last_at for kind in kinds), default=None),
         causes=causes,
-        samples=tuple(_sample(row) for row in samples),
+        samples=tuple(_sample(connection, row) for row in samples),
         last_id=newest or 0,
         kinds=kinds,
         silenced=group["silenced"],
@@ -220,7 +221,7 @@ _KINDS: Final = f"""
     SELECT kind, (SELECT labels FROM alert_kinds k WHERE k.key = kind), cause, count(*), min(at), max(at)
     {_WAITING} GROUP BY kind, cause ORDER BY kind"""
 _SAMPLE: Final = """
-    SELECT request_id, cause, detail, at, coalesce((SELECT attempt FROM lineages WHERE root = alerts.root), 0)"""
+    SELECT root, request_id, cause, detail, at, coalesce((SELECT attempt FROM lineages WHERE root = alerts.root), 0)"""
 _APART: Final = f"""
     {_SAMPLE}, kind FROM alerts WHERE id IN (
         SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY kind ORDER BY id DESC) AS place {_WAITING})
@@ -246,10 +247,11 @@ def _kinds(connection: sqlite3.Connection, key: str, *, labels: str) -> tuple[Al
 def _with_samples(connection: sqlite3.Connection, key: str, kinds: Sequence[AlertKind]) -> tuple[AlertKind, ...]:
     samples: dict[str, list[WaitingAlert]] = {}
     for *row, kind in connection.execute(_APART, (key,)):
-        samples.setdefault(kind, []).append(_sample(row))
+        samples.setdefault(kind, []).append(_sample(connection, row))
     return tuple(replace(kind, samples=tuple(samples[kind.key])) for kind in kinds)
 
 
-def _sample(row: Sequence[Any]) -> WaitingAlert:
-    request_id, cause, detail, at, attempts = row
-    return WaitingAlert(request_id, Cause(cause), detail, instant_of(at), attempts)
+def _sample(connection: sqlite3.Connection, row: Sequence[Any]) -> WaitingAlert:
+    root, request_id, cause, detail, at, attempts = row
+    runs = runs_of(connection, root, last=attempts) if root and attempts else ()
+    return WaitingAlert(request_id, Cause(cause), detail, instant_of(at), attempts, runs)

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from sqlite_utils import Database
 
+from triage.envelope import RequestId
+from triage.reruns.attempts import Attempt, attempts_of
 from triage.reruns.lineage import task_id
 
 Row = Mapping[str, Any]
@@ -80,6 +82,18 @@ def story(connection: sqlite3.Connection, name: str) -> Story | None:
         deliveries=list(db.query(_DELIVERIES, own)),
         deeds=list(db.query("SELECT * FROM deeds WHERE root = :root ORDER BY id", own)),
     )
+
+
+def attempts(connection: sqlite3.Connection, root: str, *, last: int) -> tuple[Attempt, ...]:
+    """Every run of the lineage that begins with ``root``, and counts ``last`` re-runs."""
+    db = Database(connection, recursive_triggers=False, execute_plugins=False)
+    own = {"root": root}
+    members = list(db.query(_MEMBERS, own))
+    names = [task_id(RequestId(root), number + 1) for number in range(last)] + [row["request_id"] for row in members]
+    links = list(db.query(_LINKS, {"keys": json.dumps(names)}))
+    reruns = db.query("SELECT * FROM outbox WHERE root = :root AND kind = 'rerun' ORDER BY id", own)
+    outbox = [{**row, "payload": json.loads(row["payload"])} for row in reruns]
+    return tuple(attempts_of(members, links, outbox, last=last))
 
 
 _LINKS: Final = """

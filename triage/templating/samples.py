@@ -43,6 +43,16 @@ _FULL: Final[Mapping[str, Any]] = {
             "attempts": 2,
             "detail": "the provider says Failed",
             "cause": "exhausted",
+            "runs": [
+                {
+                    "number": 1,
+                    "origin": "automatic",
+                    "request_id": "1-670648a2-15197d0b",
+                    "at": "2026-03-01 12:00:00 UTC",
+                    "result": "failed",
+                    "detail": "FunctionTimeout",
+                }
+            ],
         }
     ],
     "more": 1233,

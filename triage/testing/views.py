@@ -15,6 +15,7 @@ from triage.changes import AlertGroup, AlertKind, GroupView, SilencedGroup, Sile
 from triage.drills import is_drill
 from triage.envelope import RequestId
 from triage.incident import OPEN, GroupState, incident_code
+from triage.reruns.attempts import Attempt, attempts_of
 from triage.reruns.lineage import Stored
 from triage.rules.course import inhibits
 from triage.rules.model import Cause
@@ -157,7 +158,16 @@ def _samples(tables: Tables, alerts: Sequence[Row]) -> tuple[WaitingAlert, ...]:
 def _waiting_alert(tables: Tables, alert: Row) -> WaitingAlert:
     attempts = tables.lineages.get(alert["root"], {"attempt": 0})["attempt"]
     at = instant_of(alert["at"])
-    return WaitingAlert(alert["request_id"], Cause(alert["cause"]), alert["detail"], at, attempts)
+    runs = _runs(tables, alert["root"], last=attempts) if alert["root"] and attempts else ()
+    return WaitingAlert(alert["request_id"], Cause(alert["cause"]), alert["detail"], at, attempts, runs)
+
+
+def _runs(tables: Tables, root: str, *, last: int) -> tuple[Attempt, ...]:
+    members = [row for row in tables.envelopes.values() if row["root"] == root]
+    members.sort(key=lambda row: (row["attempt"], row["received_at"]))
+    links = [row for row in tables.links.values() if row["root"] == root and row["origin"]]
+    outbox = [{**row, "payload": json.loads(row["payload"])} for row in tables.outbox.values() if row["root"] == root]
+    return tuple(attempts_of(members, links, outbox, last=last))
 
 
 def silence_view(tables: Tables, silence: Silence) -> SilenceView:
