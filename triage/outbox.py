@@ -300,7 +300,11 @@ class Outbox:
 
     async def _resolve(self, row: OutboxRow) -> React:
         try:
-            task = await self._invoker.get_task(function_of(row.payload), row.payload["task_id"])
+            function, tracked = function_of(row.payload), False
+            task = await self._invoker.get_task(function, row.payload["task_id"])
+            if task is None and row.payload.get("elsewhere"):  # whoever made it may have chosen its task id
+                config = await self._invoker.async_config(function)
+                tracked = config is not None and config.async_task
         except (Temporary, Permanent) as error:
             note, now = f"asked how the task ended: {error}", self._clock.now()
             since = datetime.fromisoformat(row.payload.get("unreachable_since", now.isoformat()))
@@ -310,7 +314,7 @@ class Outbox:
             due_at = now + timedelta(seconds=min(5 * 2 ** min(row.attempts, 7), 600))
             return lambda _facts: Settle.retry(due_at=due_at, note=note, payload=payload)
         status, now = task.status if task else None, self._clock.now()
-        return lambda facts: concluded(resolved(row, facts, status=status, now=now), facts)
+        return lambda facts: concluded(resolved(row, facts, status=status, now=now, tracked=tracked), facts)
 
     async def _notify(self, row: OutboxRow) -> React | None:
         receiver = row.payload["receiver"]

@@ -123,13 +123,14 @@ def postponed(
     return Settle.retry(due_at=due_at, note=note, payload={**row.payload, "postponed": times})
 
 
-def resolved(row: OutboxRow, facts: RowFacts, *, status: str | None, now: datetime) -> Settle:
+def resolved(row: OutboxRow, facts: RowFacts, *, status: str | None, now: datetime, tracked: bool = False) -> Settle:
     """What the provider says of a task whose result is ambiguous (RESOLVE) or overdue (EXPECT); None: not known.
 
-    Only a tracked task can be stopped, so an ambiguous result of an unknown task is a success.
+    Only a tracked task can be stopped, so an ambiguous result of an unknown task is a success. ``tracked``: of one made
+    elsewhere, whose task id may be another, it is known that the function keeps tasks.
     """
     if row.payload.get("elsewhere"):
-        return _made_elsewhere(row, facts, status=status, now=now)
+        return _made_elsewhere(row, facts, status=status, now=now, tracked=tracked)
     overdue = row.kind is RowKind.EXPECT
     lineage = facts.lineage
     task = TaskId(row.payload["task_id"])
@@ -155,7 +156,7 @@ def resolved(row: OutboxRow, facts: RowFacts, *, status: str | None, now: dateti
     return replace(settle, changes=replace(settle.changes, cancel=over))
 
 
-def _made_elsewhere(row: OutboxRow, facts: RowFacts, *, status: str | None, now: datetime) -> Settle:
+def _made_elsewhere(row: OutboxRow, facts: RowFacts, *, status: str | None, now: datetime, tracked: bool) -> Settle:
     """What the provider says of a task that may be a re-run which somebody made elsewhere: a success ends the failure,
     and our own re-run that was to come; anything else leaves all as it is.
     """
@@ -166,6 +167,10 @@ def _made_elsewhere(row: OutboxRow, facts: RowFacts, *, status: str | None, now:
         # Whether our own was submitted is being found out: its result must find its way home.
         waits = f"the provider says {status}" if status in _UNFINISHED else "our own re-run is being asked about"
         return Settle.retry(due_at=now + ASK_AGAIN, note=waits)
+    if status is None and tracked:
+        if row.attempts * ASK_AGAIN < ABSENT_AFTER:
+            return Settle.retry(due_at=now + ASK_AGAIN, note="made elsewhere; not known to the provider yet")
+        return Settle.done(note="made elsewhere; the provider knows no such task, so it may have been stopped")
     if status not in ("Succeeded", None):
         return Settle.done(note=f"made elsewhere; the provider says {status}, so it ends nothing")
     attempt = lineage.attempt + 1

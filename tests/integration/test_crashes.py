@@ -157,6 +157,7 @@ def make_world(scenario: Scenario, folder: Path, shelf: str) -> World:
     )
     source.put(*scenario.bodies)
     source.put(*scenario.later, delay=timedelta(seconds=5))
+    functions.ran("1-console", "Succeeded")
     return World(
         SHELVES[shelf](folder),
         RULES,

@@ -25,6 +25,7 @@ def world(request, tmp_path):
     clock = ManualClock(make.NOW)
     source = FakeSource(clock=clock, lease=LEASE)
     functions = FakeFunctions(clock, source)
+    functions.ran("2-console", "Succeeded")
     return World(SHELVES[request.param](tmp_path), RULES, clock=clock, invoker=functions, source=source)
 
 
@@ -89,3 +90,23 @@ def test_a_timer_with_one_event_is_never_taken_for_a_re_run(world):
     assert sum(live(world, *ticks).values()) == 4
     assert len(world.ask("SELECT * FROM lineages")) == 4
     assert world.ask("SELECT * FROM lineage_links WHERE origin = 'elsewhere'") == []
+
+
+@pytest.mark.parametrize(
+    ("tracked", "status", "state"),
+    [
+        (True, "Stopped", "alerting"),
+        (True, "", "alerting"),
+        (False, "", "healed"),
+    ],
+    ids=["it was stopped", "its task id is another", "what keeps no tasks cannot have stopped it"],
+)
+def test_what_may_have_been_stopped_heals_nothing(world, tracked, status, state):
+    world.invoker.tracked = tracked
+    if status:
+        world.invoker.ran("3-console", status)
+    world.source.put(*failed("told"))
+    states = live(world, message("told", "3-console", condition=""), until=timedelta(minutes=3))
+    assert states == {{"alerting": "alerted"}.get(state, state): 1}
+    (row,) = world.ask("SELECT * FROM outbox WHERE key = 'resolve:3-console'")
+    assert row["state"] == "done"

@@ -244,8 +244,9 @@ def asked(state: State = State.RERUN_PENDING) -> NewRow:
     return row
 
 
-def answer(status: str | None, now_at: Lineage | None, state: State = State.RERUN_PENDING) -> Settle:
-    return resolved(make.claimed(asked(state)), RowFacts(lineage=now_at), status=status, now=NOW)
+def answer(status: str | None, now_at: Lineage | None, state: State = State.RERUN_PENDING, **known: object) -> Settle:
+    row = make.claimed(asked(state), attempts=known.pop("attempts", 1))
+    return resolved(row, RowFacts(lineage=now_at), status=status, now=NOW, **known)
 
 
 @pytest.mark.parametrize("status", ["Succeeded", None])
@@ -276,3 +277,9 @@ def test_it_is_asked_again_while_it_runs_or_our_own_submit_is_asked_about():
 def test_it_does_not_join_what_is_over_meanwhile(known):
     settle = answer("Succeeded", known)
     assert (settle.state, settle.changes) == (RowState.DONE, type(settle.changes)())
+
+
+@pytest.mark.parametrize(("attempts", "state"), [(1, RowState.PENDING), (5, RowState.PENDING), (6, RowState.DONE)])
+def test_a_task_that_is_kept_under_another_id_is_looked_for_a_while_and_then_left_apart(attempts, state):
+    settle = answer(None, lineage(), tracked=True, attempts=attempts)
+    assert (settle.state, settle.changes) == (state, type(settle.changes)())

@@ -54,6 +54,10 @@ class FakeFunctions:
             raise self.lost.pop(0)
         return Submitted(request_id, task_id, already=False)
 
+    def ran(self, task_id: str, status: str) -> None:
+        """A task that somebody else has submitted."""
+        self._tasks[task_id] = Task(task_id, task_id, status)
+
     async def get_task(self, function: FunctionRef, task_id: str) -> Task | None:  # noqa: ARG002
         return self._tasks.get(task_id) if self.tracked else None
 
