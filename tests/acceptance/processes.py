@@ -316,9 +316,14 @@ def tasks(url: str, function: str) -> Counter[str]:
 
 
 TITLE = re.compile(
-    r"^(?:\[\w+\] )?(?:more and more: )?(?P<what>.*?)(?: × (?P<times>[\d,]+))? #(?P<code>[0-9a-f]{8,}(?:-\d+)?)$",
+    r"^(?:\[\w+\] )?(?:more and more: )?(?P<what>.*?)(?: × (?P<times>[\d,]+)(?P<error>: .*?)?)? #(?P<code>[0-9a-f]{8,}(?:-\d+)?)$",
     re.MULTILINE,
 )
+
+
+def about(title: re.Match[str]) -> str:
+    """What a title is about: a long one says how often before the error."""
+    return f"{title['what']}{title['error'] or ''}"
 
 
 def alerts(out: str) -> tuple[Mapping[str, int], int]:
@@ -334,7 +339,7 @@ def alerts(out: str) -> tuple[Mapping[str, int], int]:
             repeated += 1
             continue
         seen[match["code"]] = match[0]
-        told[match["what"]] += int((match["times"] or "1").replace(",", ""))
+        told[about(match)] += int((match["times"] or "1").replace(",", ""))
     return told, repeated
 
 

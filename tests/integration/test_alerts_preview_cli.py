@@ -80,7 +80,7 @@ def test_without_a_store_an_example_is_shown(tmp_path):
         cli, ["alerts", "preview"]
     )
     assert result.exit_code == 0
-    assert result.output.startswith("[critical] img-resize failed: TimeoutError × 1,234 #ab12cd34\n\nError: ")
+    assert result.output.startswith("[critical] img-resize failed × 1,234: TimeoutError #ab12cd34\n\nError: ")
     assert not list(tmp_path.iterdir())
 
 

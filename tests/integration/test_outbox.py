@@ -551,13 +551,13 @@ def test_more_of_the_same_is_counted_and_told_after_the_repeat_interval_or_at_th
             await w.fail("r4")
             await w.after(60)
             assert w.since(at for at, _, _ in w.phone.calls) == [10, 200]
-            assert w.phone.notes[1].title.startswith("still: my-fc-job failed: InvocationError × 3 #")
+            assert w.phone.notes[1].title.startswith("still: my-fc-job failed × 3: InvocationError #")
             assert "In all: 4 = 4 alerted" in w.phone.notes[1].body
             assert (await w.store.totals()).states == {"alerted": 4}
             await w.fail("r5")
             await w.after(700)
             assert w.since(at for at, _, _ in w.phone.calls) == [10, 200, 850]
-            assert "resolved: my-fc-job failed: InvocationError × 5 #" in w.phone.notes[2].title
+            assert "resolved: my-fc-job failed × 5: InvocationError #" in w.phone.notes[2].title
             assert "1 of them were only counted till now" in w.phone.notes[2].body
             assert (await w.store.totals()).states == {"alerted": 5}
             assert await w.store.next_due() is None

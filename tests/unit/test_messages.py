@@ -68,7 +68,7 @@ def links(*args, **changes) -> dict[str, str]:
 
 def test_a_lock_screen_shows_what_broke_before_anything_else():
     title = message_of(view(), "ab12cd").title
-    assert title == "[critical] img-resize failed: TimeoutError × 2 #ab12cd"
+    assert title == "[critical] img-resize failed × 2: TimeoutError #ab12cd"
     calm = replace(view(), group=replace(GROUP, severity="warning"))
     assert message_of(calm, "ab12cd").title.startswith("img-resize failed")
 
@@ -84,10 +84,8 @@ def test_a_long_function_name_leaves_room_for_the_error():
         ("pay", "TimeoutError", "pay failed: TimeoutError × 2 #ab12cd"),
         ("pay-settlement", "org.example.storage.ConnectionPoolTimeout",
          "pay-settlement failed × 2: org.example.storage.ConnectionPoolTimeout #ab12cd"),
-        ("pay", "数据库连接池已经耗尽请稍后再重新尝试一次",
-         "pay failed: 数据库连接池已经耗尽请稍后再重新尝试一次 × 2 #ab12cd"),
-        ("pay-worker", "数据库连接池已经耗尽请稍后再重新尝试一次",
-         "pay-worker failed × 2: 数据库连接池已经耗尽请稍后再重新尝试一次 #ab12cd"),
+        ("pay", "数据库连接池已经耗尽", "pay failed: 数据库连接池已经耗尽 × 2 #ab12cd"),
+        ("pay-sync", "数据库连接池已经耗尽", "pay-sync failed × 2: 数据库连接池已经耗尽 #ab12cd"),
         ("pay", "\u202eevil\u2066\u200d👩\u200d🚒\ud800", "pay failed: evil 👩 🚒 × 2 #ab12cd"),
     ],
     ids=["short", "long", "as wide as a screen", "wider by its characters", "directions and joiners"],
@@ -153,7 +151,7 @@ def test_no_message_has_an_access_key_or_a_token_in_it_whatever_the_settings_say
         assert key not in text
         assert jwt not in text
     assert "Error: denied: [access_key], [token]" in texts.body
-    assert texts.title == "[critical] img-resize failed: Denied [access_key] × 2 #c0de"
+    assert texts.title == "[critical] img-resize failed × 2: Denied [access_key] #c0de"
 
 
 # ---------------------------------------------------------------- links

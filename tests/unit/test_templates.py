@@ -98,10 +98,10 @@ def test_code_and_links_are_marks_in_markdown_and_html():
 def test_what_would_take_long_or_grow_or_look_inside_ends_soon_and_small(source, form):
     OwnTemplate("warm {{ up }}", form)
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.process_time()  # a busy machine is no fault of the template
     try:
         assert refused(source, form)
-        took, (_, peak) = time.perf_counter() - began, tracemalloc.get_traced_memory()
+        took, (_, peak) = time.process_time() - began, tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     # Drawing is bounded by steps, at some ten milliseconds; tracing it makes it slower, and compiling takes longer.

@@ -21,8 +21,8 @@ from triage.rules.model import Cause, Severity
 from triage.rules.readers import show_duration
 from triage.states import ACCOUNTED, ACCOUNTS, State
 
-_SEEN: Final = 60
-"""Columns of a title that most lists and lock screens show."""
+_SEEN: Final = 40
+"""Columns of a title that a lock screen shows."""
 
 OWN: Final = "labels."
 """Begins the names of labels that the configuration gives to a function, or a rule file to a rule."""

@@ -13,7 +13,7 @@ from triage.templating.sandbox import FORMS, Open, Silent, own_template
 _FULL: Final[Mapping[str, Any]] = {
     "code": "ab12cd34",
     "severity": "critical",
-    "title": "[critical] img-resize failed: TimeoutError × 1,234 #ab12cd34",
+    "title": "[critical] img-resize failed × 1,234: TimeoutError #ab12cd34",
     "what": "img-resize failed: TimeoutError",
     "count": 1234,
     "since": "2026-03-01 11:57:00 UTC",
