@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 import sqlite3
 from contextlib import closing
 from datetime import timedelta
@@ -168,3 +169,17 @@ def test_without_groups_it_says_so(tmp_path):
     found = CliRunner(env=env).invoke(cli, ["alerts", "list"], prog_name="triage")
     assert (found.exit_code, found.stdout) == (0, "")
     assert found.stderr == "No alert group is open. --all shows the others.\n"
+
+
+def test_every_command_in_a_message_works_as_it_is_pasted(triage, groups):
+    """But for the person and the reason, which a terminal asks for."""
+    ran = set()
+    for group in groups.values():
+        for sent in json.loads(triage("alerts", "show", group["code"], "--json").stdout)["sent"]:
+            for line in sent["payload"]["body"].splitlines():
+                label, _, command = line.partition(": triage ")
+                if command:
+                    person = PERSON if label == "Run again" and command.startswith("rerun") else ()
+                    triage(*shlex.split(command), *person)
+                    ran.add(label)
+    assert ran >= {"Look", "Run again"}

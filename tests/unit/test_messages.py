@@ -199,6 +199,18 @@ def test_links_can_be_switched_off_and_lead_to_another_site():
     assert all(link.url.startswith("https://fcnext.console.alibabacloud.com/cn-hangzhou/") for link in abroad)
 
 
+def test_a_function_of_a_service_has_a_link_where_the_settings_say_of_what_form():
+    page = "https://fc.console.aliyun.com/fc/service/{region}/{service}/function/{function}/code"
+    sites = Sites(services=page)
+
+    def found(**labels):
+        return message_of(view({"function": "shop/pay", **labels}), "c0de", sites=sites).links
+
+    (link,) = found()
+    assert link.url == "https://fc.console.aliyun.com/fc/service/cn-hangzhou/shop/function/pay/code"
+    assert found(function="shop/{region}") == found(function="a/b/c") == found(region="") == ()
+
+
 # ---------------------------------------------------------------- the three forms
 
 

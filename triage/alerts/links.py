@@ -38,10 +38,13 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Sites:
-    """Where the consoles of Function Compute and of Simple Log Service (SLS) are; empty: no links."""
+    """Where the consoles of Function Compute and of Simple Log Service (SLS) are; empty: no links. ``services`` is the
+    whole address of a function of FC 2.0, with ``{region}``, ``{service}`` and ``{function}`` in it.
+    """
 
     functions: str = "https://fcnext.console.aliyun.com"
     logs: str = "https://sls.console.aliyun.com"
+    services: str = ""
 
 
 DEFAULT_SITES: Final = Sites()
@@ -55,7 +58,11 @@ def links_of(view: GroupView, sites: Sites) -> tuple[Link, ...]:
 def _links(view: GroupView, sites: Sites) -> Iterator[Link]:
     labels = view.group.labels
     name, region = labels["function"], labels.get("region", "")
-    if not _FUNCTION.fullmatch(name):  # service/name: a function of FC 2.0, which has another console
+    service, slash, own = name.rpartition("/")
+    if slash:  # a function of FC 2.0, whose pages stand elsewhere
+        yield from _of_service(sites.services, region, service, own)
+        return
+    if not _FUNCTION.fullmatch(name):
         return
     if sites.functions and _REGION.fullmatch(region):
         page = f"{sites.functions}/{region}/functions/{name}"
@@ -64,6 +71,14 @@ def _links(view: GroupView, sites: Sites) -> Iterator[Link]:
             yield Link("Logs", f"{page}?tab=logging")
     if sites.logs and (search := _search(labels, name, view)):
         yield Link("Logs", f"{sites.logs}{search}")
+
+
+def _of_service(address: str, region: str, service: str, function: str) -> Iterator[Link]:
+    spelt_right = _REGION.fullmatch(region) and _FUNCTION.fullmatch(service) and _FUNCTION.fullmatch(function)
+    if address and spelt_right:
+        for name, value in (("region", region), ("service", service), ("function", function)):
+            address = address.replace(f"{{{name}}}", value)
+        yield Link("Console", address)
 
 
 def _search(labels: Mapping[str, str], name: str, view: GroupView) -> str:

@@ -21,7 +21,11 @@ class LinkSettings(Group):
     """The console of Simple Log Service (SLS), for functions whose label ``logstore`` says ``PROJECT/LOGSTORE``. Empty
     = no links to it."""
 
+    services: Annotated[str, AfterValidator(optional_url)] = Sites().services
+    """The page of a function of FC 2.0 in the console: an address with ``{region}``, ``{service}`` and ``{function}``
+    in it, which are filled in. Empty = no links to it: the vendor changes its form."""
+
     @property
     def sites(self) -> Sites:
         """The same, as links are made of."""
-        return Sites(self.functions, self.logs)
+        return Sites(self.functions, self.logs, self.services)
