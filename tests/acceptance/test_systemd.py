@@ -13,13 +13,13 @@ RULES = "version: 1\nrules:\n  - {id: everything, alert: {to: default, group_wai
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory):
-    """Debian 13 with triage installed as systemd/README.md says."""
+    """Debian 13 with triage installed as the page says."""
     folder = tmp_path_factory.mktemp("machine")
     wheels = wheelhouse(folder / "wheels", "3.13")
     root = debian(folder / "root", "trixie", "systemd", "systemd-sysv", "dbus", "python3", "python3-venv")
     checkout(root / "root" / "triage")
     with booted(root, f"--bind-ro={wheels}:/wheels") as found:
-        install = block("systemd/README.md", "install")
+        install = block("docs/how-to/run-under-systemd.md", "install")
         print(found.sh(f"cd /root/triage\n{install}", PIP_NO_INDEX="1", PIP_FIND_LINKS="/wheels"))
         yield found
 
@@ -97,10 +97,10 @@ def test_it_is_started_again_when_killed_or_hung_and_not_when_misconfigured(mach
 
 def test_secrets_come_from_their_folder_and_instances_have_a_state_of_their_own(machine):
     machine.sh(
-        "install -d -m 0700 /etc/triage/media/secrets; cp /root/triage/systemd/triage.toml /etc/triage/media/\n"
-        "umask 077; echo 'json://example.invalid/a-token-nobody-sees' > /etc/triage/media/secrets/receivers__oncall__urls\n"
-        "systemctl start triage@media"
+        "install -d -m 0700 /etc/triage/media/secrets; umask 077\n"
+        "echo 'json://example.invalid/a-token-nobody-sees' > /etc/triage/media/secrets/receivers__oncall__urls"
     )
+    machine.sh(f"cd /root/triage\n{block('docs/how-to/run-under-systemd.md', 'instance')}")
     assert machine.show("triage@media", "ActiveState") == "active"
     assert "triage.db" in machine.sh("ls /var/lib/triage-media/")
     said = machine.sh("journalctl -u triage@media --no-pager -o cat")
