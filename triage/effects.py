@@ -14,7 +14,7 @@ from typing import Any, Final
 from triage.changes import AlertGroup, Changes, Decided, NewAlert, NewRow, RowKind
 from triage.decide import Alert, Decision, Hold, Reason, Rerun, Resolve, policy_of_rule
 from triage.drills import PREFIX, Drill
-from triage.envelope import FunctionRef, RequestId
+from triage.envelope import FunctionRef, RequestId, may_be_stopped
 from triage.errors import Problem
 from triage.facts import Arrival, Lineage
 from triage.reruns.event import unfit_text
@@ -152,6 +152,7 @@ def _rerun_row(arrival: Arrival, lineage: Lineage, effect: Rerun, rule: Rule | N
             "attempt": effect.attempt,
             "origin": Origin.AUTOMATIC,
             **rerun_plan(arrival, policy),
+            **({"may_be_stopped": True} if effect.attempt == 1 and may_be_stopped(arrival.envelope) else {}),
             **({} if policy.budget is None else {"budget": policy.budget}),
             **({} if drill is None or drill.rerun else {"dry": True}),
             "give_up_at": (lineage.started_at + policy.give_up_after).isoformat(),

@@ -182,6 +182,11 @@ class Envelope:
     has_payload: bool = True
 
 
+def may_be_stopped(envelope: Envelope) -> bool:
+    """Whether a failure tells of no error at all: so does the message of a task that somebody has stopped."""
+    return not (envelope.condition or envelope.function_error or envelope.status_code not in (None, 200))
+
+
 _ARN = re.compile(
     r"acs:fc:(?P<region>[^:/]*):(?P<account>[^:/]*)[:/]"
     r"(?:services/(?P<service>[^/.:]+)(?:\.(?P<service_qualifier>[^/:]+))?/)?"

@@ -246,7 +246,21 @@ class Outbox:
         asks, now = row.interrupted or row.state is RowState.UNKNOWN, self._clock.now()
         if row.payload.get("dry") or (is_over(row.root, now) and not asks):  # of a drill that is over nobody waits
             return lambda facts: dry(row, facts, guards=self._guards, now=now)
-        return await (self._ask(row) if asks else self._submit(row))
+        if asks:
+            return await self._ask(row)
+        return await self._unless_stopped(row) or await self._submit(row)
+
+    async def _unless_stopped(self, row: OutboxRow) -> React | None:
+        """Ask how the first run ended whose message tells no error; None: nothing is against its re-run."""
+        if not row.payload.get("may_be_stopped"):
+            return None
+        try:
+            task = await self._invoker.get_task(function_of(row.payload), row.root)
+        except (Temporary, Permanent) as error:
+            return self._postponed(row, error)
+        if task is None or task.status != "Stopped":
+            return None
+        return lambda facts: refused(row, facts, note="somebody has stopped the task, so no rule runs it again")
 
     async def _submit(self, row: OutboxRow) -> React | None:
         now = self._clock.now()

@@ -17,6 +17,7 @@ from triage.cloud.fc_answers import Task
 from triage.consumer import Consumer, Intake
 from triage.decide import decide_batch
 from triage.effects import decided
+from triage.envelope import Destination
 from triage.errors import Misconfigured, OutcomeUnknown, Permanent, StoreUnavailable, Temporary
 from triage.outbox import Outbox
 from triage.progress import Work
@@ -217,6 +218,43 @@ def test_a_refused_rerun_is_told():
             (note,) = w.phone.notes
             assert "the re-run was refused" in note.body
             assert "no function my-fc-job" in note.body
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("status", "condition", "end", "causes", "submits"),
+    [
+        ("Stopped", "", State.ALERTED, [Cause.REFUSED], 0),
+        ("Stopped", "InvocationError", State.RERUNNING, [], 1),
+        ("Failed", "", State.RERUNNING, [], 1),
+        ("", "", State.RERUNNING, [], 1),
+    ],
+    ids=["stopped", "an error is told", "failed", "no such task is kept"],
+)
+def test_a_task_that_somebody_has_stopped_is_not_run_again_by_a_rule(status, condition, end, causes, submits):
+    async def scenario():
+        world = World()
+        if status:
+            world.functions.ran("r1", status)
+        await world.store_arrivals(make.envelope("r1", condition=condition, destination=Destination.FAILURE))
+        async with world.running() as w:
+            await w.after(16)
+            assert (w.state(), w.causes(), len(w.functions.submits)) == (end, causes, submits)
+
+    run(scenario)
+
+
+def test_whether_a_task_was_stopped_is_asked_until_there_is_an_answer():
+    async def scenario():
+        world = World()
+        world.functions.question_failures.extend([Temporary("unreachable"), Permanent("access_denied")])
+        await world.store_arrivals(make.envelope("r1", condition="", destination=Destination.FAILURE))
+        async with world.running() as w:
+            await w.after(7)
+            assert (w.state(), len(w.functions.submits)) == (State.RERUN_PENDING, 0)
+            await w.after(60)
+            assert (w.state(), len(w.functions.submits)) == (State.RERUNNING, 1)
 
     run(scenario)
 
