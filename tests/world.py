@@ -136,11 +136,11 @@ class World:
                 _only_crashes(result)
 
     async def _pass_time(self, crashes: Crashes, tasks: list[asyncio.Task[None]], until: timedelta) -> None:
-        end = self.clock.now() + until
+        end = self.clock.steady() + until
         await crashes.rest(self.clock)
         while not crashes.died and (timers := self.clock.timers) and timers[0] <= end:
             assert not any(task.done() for task in tasks[:2])
-            await self.clock.advance(max(timers[0] - self.clock.now(), timedelta(0)))
+            await self.clock.advance(max(timers[0] - self.clock.steady(), timedelta(0)))
             await crashes.rest(self.clock)
 
     async def _visit(self, store: Any, person: Person, stop: asyncio.Event) -> None:

@@ -87,6 +87,12 @@ class Tables(Gates):
                 _insert(connection, name, numbered)
         for drill in self.drills.values():
             _insert(connection, "drills", dict(zip(drills.DRILL, drills.drill_record(drill), strict=True)))
+        for silence in self.silences.values():
+            _insert(connection, "silences", dict(zip(silences.SILENCE, silences.silence_record(silence), strict=True)))
+        for (number, group, receiver), row in self.silenced.items():
+            times = {name: instant(row[name]) for name in ("first_at", "last_at")}
+            key = {"silence": number, "group_key": group, "receiver": receiver, "count": row["count"]}
+            _insert(connection, "silenced", key | times)
         self.write_gates(connection)
         return connection
 
