@@ -1,6 +1,5 @@
-"""The circuit breaker: its table, what trips it, and how it comes back."""
+"""The circuit breaker: what trips it, and how it comes back. Its table: `test_state_machines`."""
 
-import itertools
 from dataclasses import replace
 from datetime import timedelta
 
@@ -9,17 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triage.errors import IllegalTransition
 from triage.reruns.breaker import (
     ENOUGH,
-    TRANSITIONS,
     WINDOW,
     Breaker,
-    BreakerEvent,
     BreakerState,
     Tripping,
     admits,
-    advance,
     counted,
     judged,
     submitted,
@@ -30,19 +25,6 @@ SECOND = timedelta(seconds=1)
 TRIPPING = Tripping(failures=5, share=0.5, pause=30 * SECOND, longest=120 * SECOND)
 CLOSED, OPEN, HALF_OPEN = BreakerState
 HEARD = Breaker(heard=True, counted_from=NOW)
-
-
-@pytest.mark.parametrize(("state", "event"), list(itertools.product(BreakerState, BreakerEvent)))
-def test_the_table_is_all_there_is(state, event):
-    if (state, event) in TRANSITIONS:
-        assert advance(state, event) is TRANSITIONS[state, event]
-    else:
-        with pytest.raises(IllegalTransition):
-            advance(state, event)
-
-
-def test_no_state_is_a_dead_end():
-    assert {origin for origin, _ in TRANSITIONS} == set(BreakerState) == set(TRANSITIONS.values())
 
 
 def results(breaker, told):
