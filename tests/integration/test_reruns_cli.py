@@ -123,3 +123,15 @@ def test_what_is_not_there_is_said(desk):
     assert desk("reruns", "show", "1-zzz").exit_code == 1
     assert desk("reruns", "list", "--gate", "door").exit_code == 2
     assert desk("reruns", "list", "--function", "other").stderr == "No re-run is to come.\n"
+
+
+def test_those_that_were_given_up_are_listed_with_why(desk):
+    assert desk("reruns", "list", "--given-up").stderr == "No re-run was given up.\n"
+    desk.add(make.envelope("1-bbbb"), rules=AGAIN)
+    assert desk("reruns", "cancel", "1-aaaa", "--reason", "not worth it", "--by", "ana").exit_code == 0
+    (row,) = listed(desk, "--given-up")
+    assert (row["request_id"], row["standing"], row["next_at"]) == ("1-aaaa", "given up", None)
+    assert row["ended_at"] is not None
+    table = desk("reruns", "list", "--given-up").stdout
+    assert "given up  my-fc-job  1 automatic  1-aaaa      cancelled by ana: not worth it" in table
+    assert [row["request_id"] for row in listed(desk)] == ["1-bbbb"]

@@ -39,16 +39,19 @@ reruns.add_command(on, "resume")
 @click.option("--function", default="", metavar="GLOB", help='Only of such functions: "img-*".')
 @click.option("--rule", default="", metavar="GLOB", help="Only those that such rules decided.")
 @click.option("--gate", type=click.Choice([gate.value for gate in GATES]), help="Only those that wait there.")
+@click.option("--given-up", is_flag=True, help="Instead, those that were given up before they were submitted.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Most rows to show.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @settings_option
-def list_(*, settings: Settings, function: str, rule: str, gate: str | None, limit: int, as_json: bool) -> None:
+def list_(
+    *, settings: Settings, function: str, rule: str, gate: str | None, given_up: bool, limit: int, as_json: bool
+) -> None:
     """List re-runs that are to come or under way, by when they go on, with the gate at which they wait and why."""
     from triage.clock import SystemClock  # noqa: PLC0415
     from triage.stores.underway import RerunFilter  # noqa: PLC0415
 
     async def question(store: SqliteStore) -> tuple[list[RerunRow], list[Switch]]:
-        which = RerunFilter(function, rule, gate or "", limit=limit)
+        which = RerunFilter(function, rule, gate or "", given_up=given_up, limit=limit)
         return await store.reruns(which), await store.switches()
 
     rows, switches = ask(settings, question)
@@ -58,14 +61,21 @@ def list_(*, settings: Settings, function: str, rule: str, gate: str | None, lim
         return
     if rows:
         print_table(
-            ("NEXT", "STATE", "FUNCTION", "RE-RUN", "REQUEST ID", "WHY"),
+            ("ENDED" if given_up else "NEXT", "STATE", "FUNCTION", "RE-RUN", "REQUEST ID", "WHY"),
             [
-                (row.next_at, row.standing(now), row.function, f"{row.attempt} {row.origin}", row.request_id, row.note)
+                (
+                    row.ended_at if given_up else row.next_at,
+                    row.standing(now),
+                    row.function,
+                    f"{row.attempt} {row.origin}",
+                    row.request_id,
+                    row.note,
+                )
                 for row in rows
             ],
         )
     else:
-        click.echo("No re-run is to come.", err=True)
+        click.echo("No re-run was given up." if given_up else "No re-run is to come.", err=True)
     if len(rows) == limit:
         click.echo(f"The first {limit}; --limit shows more.", err=True)
     for switch in switches:

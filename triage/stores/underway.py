@@ -18,12 +18,16 @@ from triage.stores.records import IS_OPEN, instant_of
 
 @dataclass(frozen=True, slots=True)
 class RerunFilter:
-    """Which of them; ``""`` means any. ``function`` and ``rule`` are globs, ``root`` is a lineage."""
+    """Which of them; ``""`` means any. ``function`` and ``rule`` are globs, ``root`` is a lineage.
+
+    ``given_up``: instead of those that are to come or under way, those that were given up before they were submitted.
+    """
 
     function: str = ""
     rule: str = ""
     gate: str = ""
     root: str = ""
+    given_up: bool = False
     limit: int = 50
 
 
@@ -38,6 +42,7 @@ class RerunRow:
         give_up_at: when it is given up if it was not submitted by then.
         note: why it waits, or what became of the last try.
         tries: claims so far.
+        ended_at: when it was given up.
     """
 
     task_id: str
@@ -56,9 +61,12 @@ class RerunRow:
     note: str
     tries: int
     running: bool
+    ended_at: datetime | None = None
 
     def standing(self, now: datetime) -> str:
         """Where it stands, in a word."""
+        if self.state is RowState.DEAD:
+            return "given up"
         if self.running:
             return "running"
         if self.gate is Gate.PASSED or (self.claimed_until is not None and self.claimed_until > now):
@@ -85,20 +93,27 @@ class Underway(Protocol):
 _AWAITED: Final = ", ".join(f"'{gate}'" for gate in AWAITED)
 _RERUNS: Final = f"""
     SELECT o.key, o.kind, o.state, o.due_at, o.payload, o.root, o.function, o.gate, o.note, o.attempts, o.lease_until,
-        w.due_at AS wake_at
+        o.settled_at, w.due_at AS wake_at
     FROM outbox o
     LEFT JOIN outbox w ON o.gate IN ({_AWAITED}) AND w.key = '{RowKind.WAKE}:' || o.function AND w.settled_at IS NULL
-    WHERE o.kind IN ('{RowKind.RERUN}', '{RowKind.EXPECT}') AND o.{IS_OPEN}
+    WHERE {{which}}
         AND (:function = '' OR o.function GLOB :function) AND (:gate = '' OR o.gate = :gate)
         AND (:root = '' OR o.root = :root)
         AND (:rule = '' OR json_extract(o.payload, '$.alert.labels.rule') GLOB :rule)
-    ORDER BY coalesce(w.due_at, o.due_at), o.id LIMIT :limit"""
+    ORDER BY {{order}} LIMIT :limit"""
+_TO_COME: Final = _RERUNS.format(
+    which=f"o.kind IN ('{RowKind.RERUN}', '{RowKind.EXPECT}') AND o.{IS_OPEN}",
+    order="coalesce(w.due_at, o.due_at), o.id",
+)
+_GIVEN_UP: Final = _RERUNS.format(
+    which=f"o.kind = '{RowKind.RERUN}' AND o.state = '{RowState.DEAD}'", order="o.settled_at DESC, o.id DESC"
+)
 
 
 def reruns(connection: sqlite3.Connection, which: RerunFilter) -> list[RerunRow]:
-    """Re-runs that are to come or under way."""
+    """Re-runs that are to come or under way, or those that were given up, the newest first."""
     values = {name: getattr(which, name) for name in ("function", "rule", "gate", "root", "limit")}
-    found = connection.execute(_RERUNS, values)
+    found = connection.execute(_GIVEN_UP if which.given_up else _TO_COME, values)
     names = [column[0] for column in found.description]
     return [_row(dict(zip(names, row, strict=True))) for row in found]
 
@@ -123,10 +138,15 @@ def _row(row: Mapping[str, Any]) -> RerunRow:
         state=RowState(row["state"]),
         gate=gate,
         due_at=due_at,
-        next_at=None if gate is Gate.SWITCH else instant_of(row["wake_at"]) if row["wake_at"] else due_at,
+        next_at=None
+        if gate is Gate.SWITCH or row["state"] == RowState.DEAD
+        else instant_of(row["wake_at"])
+        if row["wake_at"]
+        else due_at,
         give_up_at=datetime.fromisoformat(payload["give_up_at"]),
         claimed_until=row["lease_until"] and instant_of(row["lease_until"]),
         note=row["note"] or "",
         tries=row["attempts"],
         running=row["kind"] == RowKind.EXPECT,
+        ended_at=row["settled_at"] and instant_of(row["settled_at"]),
     )
