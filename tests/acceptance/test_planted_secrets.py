@@ -129,8 +129,16 @@ level = "debug"
         assert running.stop() == 0
         found["log"], found["standard output"] = running.log, running.out
     found["notes"] = json.dumps(receiver.taken, ensure_ascii=False)
+    groups = subprocess.run(
+        [*TRIAGE, "alerts", "list", "--all", "--json"],
+        env=environment(state, **own), capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    found["alerts list"] = groups.stdout + groups.stderr
+    code = max(json.loads(groups.stdout), key=lambda group: group["messages"])["code"]
     for command in (
         ["status"],
+        ["alerts", "show", code],
+        ["receivers", "dead"],
         ["status", "--json"],
         ["failures", "list", "--all"],
         ["failures", "show", "1-planted-1"],
@@ -138,7 +146,7 @@ level = "debug"
         ["lineage", "1-planted-2"],
         ["quarantine", "list", "--json"],
         ["receivers", "list"],
-        ["config", "show"],
+        ["config", "show", "--json"],
         ["rules", "explain", "1-planted-1"],
         ["rules", "check"],
         ["alerts", "preview", "--receiver", "hook"],
@@ -170,6 +178,7 @@ def asked_without_token(url):
         return str(error) + error.read().decode() if hasattr(error, "read") else str(error)
 
 
+@pytest.mark.timeout(300)
 def test_no_planted_secret_is_told_shown_or_stored(left_behind):
     found, server, _ = left_behind
     leaks = [
@@ -183,5 +192,7 @@ def test_no_planted_secret_is_told_shown_or_stored(left_behind):
     assert "[access_key]" in found["notes"]
     assert "[token]" in found["notes"]
     assert "template ours" in found["log"]
+    assert any("MESSAGE" in text for where, text in found.items() if where.startswith("alerts show"))
+    assert "GIVEN UP" in found["receivers dead"]
     assert "triage_template_failures_total" in found["metrics"]
     assert len({note["title"] for note in server.taken}) >= 4
