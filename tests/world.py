@@ -18,6 +18,7 @@ import make
 from triage.alerts.delivery import Answer, Result
 from triage.consumer import Consumer, Intake
 from triage.outbox import Outbox
+from triage.progress import Work
 from triage.reruns.gate import Safeguards
 from triage.rules.model import AlertPolicy, RuleSet
 from triage.stores.selfcheck import check, view
@@ -96,7 +97,7 @@ class World:
     ) -> None:
         self.shelf, self.rules, self.clock, self.invoker, self.source = shelf, rules, clock, invoker, source
         self.guards, self.storm = guards, storm
-        self.bell = Bell()
+        self.bell, self.work = Bell(), Work()
 
     async def live(self, crashes: Crashes, *, until: timedelta, person: Person | None = None) -> None:
         """Run one process until it dies or ``until`` has passed; then it stops in good order."""
@@ -111,6 +112,7 @@ class World:
                 lease=LEASE,
                 guards=self.guards,
                 storm=self.storm,
+                work=self.work,
             )
             intake = Intake(crashes.wrap(self.source, waits=("receive",)), receivers=1, wait=timedelta(hours=1))
             consumer = Consumer(
@@ -120,6 +122,7 @@ class World:
                 clock=self.clock,
                 quarantine=AlertPolicy(group_wait=timedelta(seconds=5)),
                 committed=outbox.poke,
+                work=self.work,
                 elsewhere=timedelta(hours=1),
             )
             stop = asyncio.Event()

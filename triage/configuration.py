@@ -16,10 +16,10 @@ from pydantic import BaseModel
 from triage.alerts.maintenance import Maintenance
 from triage.alerts.routing import Route
 from triage.alerts.watching import Watch
-from triage.consumer import Labels
 from triage.errors import ConfigInvalid, Problem
 from triage.log import redactor, secrets_of
 from triage.notify import ReceiverConfig
+from triage.reading import Labels
 from triage.rules.mistakes import did_you_mean
 from triage.rules.model import AlertPolicy
 from triage.rules.values import function_name

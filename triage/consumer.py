@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import compress
@@ -21,10 +21,10 @@ from triage.clock import Clock
 from triage.decide import Decision, Reason, decide_batch
 from triage.drills import is_drill
 from triage.effects import decided, quarantine_alert
-from triage.envelope import RECONSTRUCTED, Destination, Envelope, parse_body
-from triage.errors import InvalidEnvelope, Permanent, StoreConflict, StoreUnavailable, Temporary
-from triage.facts import NO_LABELS, Arrival, Snapshot, arrival
+from triage.errors import Permanent, StoreConflict, StoreUnavailable, Temporary
+from triage.facts import NO_LABELS, Arrival
 from triage.progress import LIMIT, Progress, Receiving, Work
+from triage.reading import Labels, Taken, read_batch, sifted
 from triage.redaction import NOTHING, Redaction
 from triage.rules.model import AlertPolicy, RuleSet
 from triage.settings import show_duration
@@ -51,10 +51,6 @@ _CONFLICTS: Final = 10
 """A batch that somebody else keeps changing is decided this often before it pauses and says so."""
 
 
-Labels = Callable[[str], Mapping[str, str]]
-"""What the configuration says of a function, by its name (``FunctionRef.label``)."""
-
-
 @dataclass(frozen=True, slots=True)
 class Intake:
     """One source and how it is asked: ``receivers`` long polls at a time, up to ``batch`` messages each."""
@@ -63,14 +59,6 @@ class Intake:
     receivers: int = 4
     batch: int = 16
     wait: timedelta = timedelta(seconds=30)
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A delivery in our hands, and where to acknowledge it."""
-
-    source: Source
-    delivery: Delivery
 
 
 class Consumer:
@@ -228,8 +216,9 @@ class Consumer:
                     elsewhere_since=now - self._elsewhere if self._elsewhere else None,
                 )
                 if any(is_drill(each.envelope.request_id) for each in arrivals):
-                    arrivals, shown, forged = self._sifted(arrivals, shown, snapshot)
-                    quarantined += forged
+                    genuine, forged = sifted(arrivals, snapshot)
+                    arrivals, shown = list(compress(arrivals, genuine)), list(compress(shown, genuine))
+                    quarantined += tuple(replace(item, alert=self._quarantine_alert(item)) for item in forged)
                 decisions = decide_batch(arrivals, snapshot, rules, now=now)
                 commit = Commit(
                     now=now,
@@ -257,38 +246,17 @@ class Consumer:
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, _SLOW_RETRY)
             else:
-                self._count(commit, len(batch), self._clock.steady() - began)
+                self._count(commit, self._clock.steady() - began)
                 journal.batch(commit)
                 if self._traces:
                     self._traces.batch(commit, began=now, ended=self._clock.now())
                 return
 
-    def _sifted(
-        self, arrivals: list[Arrival], shown: list[Arrival], snapshot: Snapshot
-    ) -> tuple[list[Arrival], list[Arrival], tuple[Quarantined, ...]]:
-        """What came, without envelopes that only have the name of a drill: nobody has ordered them."""
-        genuine = [not is_drill(a.envelope.request_id) or snapshot.drill_of(a) is not None for a in arrivals]
-        forged = [arrival for arrival, known in zip(arrivals, genuine, strict=True) if not known]
-        found = (
-            Quarantined(
-                source=each.source,
-                message_id=each.message_id,
-                received_at=each.received_at,
-                body=each.envelope.body,
-                reason="no_drill",
-                where="requestContext.requestId",
-                detail="it has the name of a drill, and is not the envelope of one that was ordered (`triage drill`)",
-            )
-            for each in forged
-        )
-        kept = [replace(item, alert=self._quarantine_alert(item)) for item in found]
-        return list(compress(arrivals, genuine)), list(compress(shown, genuine)), tuple(kept)
-
-    def _count(self, commit: Commit, messages: int, took: timedelta) -> None:
+    def _count(self, commit: Commit, took: timedelta) -> None:
         work = self._work
         work.commits += 1
-        drills = sum(not item.counts for item in commit.decided)
-        work.messages += messages - drills
+        work.messages += len(commit.duplicates) + len(commit.conflicts) + len(commit.quarantined)
+        work.messages += sum(item.counts for item in commit.decided)
         work.seconds += took.total_seconds()
         decisions = [item.decision for item in commit.decided if item.counts]
         work.decisions.update((each.rule.id if each.rule else "", str(each.reason)) for each in decisions)
@@ -341,56 +309,6 @@ class Consumer:
         with contextlib.suppress(Temporary, Permanent):  # the lease then runs out, and the message comes again
             if not await item.source.extend(item.delivery, item.source.lease):
                 self._held.pop(key, None)  # not ours any more
-
-
-def read_batch(
-    batch: Iterable[Taken], *, now: datetime, labels: Labels = lambda _function: NO_LABELS
-) -> tuple[list[Arrival], tuple[Quarantined, ...]]:
-    """Parse every body; what is no envelope is kept raw, with the place and the reason."""
-    arrivals: list[Arrival] = []
-    quarantined: list[Quarantined] = []
-    for item in batch:
-        source, delivery = item.source, item.delivery
-        try:
-            envelope = _read(delivery, source.destination)
-        except InvalidEnvelope as error:
-            quarantined.append(
-                Quarantined(
-                    source=source.name,
-                    message_id=delivery.message_id,
-                    received_at=now,
-                    body=delivery.body,
-                    reason=error.reason,
-                    where=error.where,
-                    detail=error.detail,
-                )
-            )
-        else:
-            arrivals.append(
-                arrival(
-                    envelope,
-                    source=source.name,
-                    message_id=delivery.message_id,
-                    received_at=now,
-                    enqueued_at=delivery.enqueued_at,
-                    labels=labels(envelope.function.label),
-                )
-            )
-    return arrivals, tuple(quarantined)
-
-
-def _read(delivery: Delivery, destination: Destination) -> Envelope:
-    if delivery.unreadable:
-        raise InvalidEnvelope("unreadable", detail=delivery.unreadable)
-    try:
-        envelope = parse_body(delivery.body, md5=delivery.body_md5, destination=destination)
-    except InvalidEnvelope:
-        raise
-    except Exception as defect:
-        # Outside text that trips over a defect of ours must cost itself its decision, not the daemon its life.
-        log.exception("a defect of triage: message %s could not be read", delivery.message_id)
-        raise InvalidEnvelope("unreadable", detail=f"a defect of triage: {type(defect).__name__}") from defect
-    return replace(envelope, digest=RECONSTRUCTED + envelope.digest) if delivery.reconstructed else envelope
 
 
 async def _unless(stop: asyncio.Event, receive: Awaitable[list[Delivery]]) -> list[Delivery]:

@@ -18,6 +18,8 @@ from triage.cli.drill_course import sample
 from triage.drills import Drill, drill_id
 from triage.errors import OutcomeUnknown
 from triage.rules.model import AlertPolicy, HoldPolicy, RerunPolicy
+from triage.stores.overview import overview
+from triage.stores.shift import shift
 from triage.testing import Crashes, FakeFunctions, FakeSource, ManualClock
 
 MINUTE = timedelta(minutes=1)
@@ -78,6 +80,17 @@ def sums(world):
     asked["counters"] = [each for each in asked["counters"] if each[1]]
     never = ["", 0.0, 0, 0, 0, "closed", 0, 0]
     asked["functions"] = [each for each in asked["functions"] if list(each[1:]) != never[1:]]
+    with world.shelf.looked_at() as connection:
+        seen = overview(connection, now=world.clock.now())
+        asked["overview"] = [seen.results, seen.minutes, seen.gates, seen.incidents, seen.groups_total]
+        asked["overview"] += [
+            [(each.kind, each.rows) for each in seen.outbox],
+            [dict(r.results) for r in seen.receivers],
+        ]
+        reported = shift(connection, since=make.NOW)
+        asked["report"] = [reported.states, reported.groups_total, reported.spared, reported.stopped]
+    work = world.work
+    asked["metrics"] = [work.messages, +work.decisions, +work.reruns, +work.notified, +work.rule_errors]
     return replace(totals, outbox_due={}), [(each.rule_id, each.hits, each.alerts) for each in hits], asked
 
 
@@ -115,7 +128,7 @@ EVENTS = st.lists(
 
 
 @pytest.mark.parametrize("kind", SHELVES)
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(events=EVENTS)
 def test_every_sum_is_what_it_is_without_drills(tmp_path_factory, kind, events):
     real, mixed = [], []
@@ -159,10 +172,10 @@ def test_a_real_failure_is_not_taken_for_the_result_of_a_drill(tmp_path):
 
 def test_a_process_that_dies_anywhere_neither_loses_it_nor_submits_it(tmp_path):
     passed = Crashes()
-    lived(SHELVES["sqlite"](tmp_path / "whole"), [a_drill()], passed)
+    lived(SHELVES["memory"](tmp_path / "whole"), [a_drill()], passed)
     assert len(passed.points) > 10
     for point in range(1, len(passed.points) + 1):
-        world, functions = lived(SHELVES["sqlite"](tmp_path / f"{point}"), [a_drill()], Crashes(at=point))
+        world, functions = lived(SHELVES["memory"](tmp_path / f"{point}"), [a_drill()], Crashes(at=point))
         where = passed.points[point - 1]
         assert {told.partition(" again ")[0] for told in world.bell.rung} == {"default: DRILL:"}, where
         assert not functions.executions, where

@@ -46,6 +46,7 @@ from triage.stores import (
     codes,
     drills,
     gating,
+    hits,
     ordering,
     plans,
     planview,
@@ -281,7 +282,7 @@ class SqliteStore:
         return await self._reader.run(queries.kept_rules)
 
     async def rule_hits(self, *, since: datetime | None = None) -> list[RuleHits]:
-        return await self._reader.run(partial(queries.rule_hits, since=since))
+        return await self._reader.run(partial(hits.rule_hits, since=since))
 
     async def retire(self, stage: str, cutoffs: Cutoffs, *, after: int) -> Step:
         """Look at the rows of a stage of `retention.STAGES` after number ``after``, and remove those that may go."""
