@@ -40,7 +40,7 @@ def admitted(row: OutboxRow, facts: RowFacts, *, guards: Safeguards, now: dateti
     if (switch := stopping(gates.switches, function=row.function, rule=rule)) is not None:
         note = f"{switch} switched off by {switch.by} at {switch.at:%Y-%m-%d %H:%M:%SZ}: {switch.reason}"
         return _waits(row, facts, Gate.SWITCH, note, now=now)
-    own = _judged(gates.own, guards, now)
+    own = gates.own if is_drill(row.root) else _judged(gates.own, guards, now)
     left = own.budget
     automatic = row.payload.get("origin", Origin.AUTOMATIC) == Origin.AUTOMATIC and not is_drill(row.root)
     if automatic:  # what a person wants is the person's to answer for

@@ -17,6 +17,8 @@ from world import SHELVES, World, message
 from triage.cli.drill_course import sample
 from triage.drills import Drill, drill_id
 from triage.errors import OutcomeUnknown
+from triage.reruns.gate import Standing
+from triage.reruns.rate import Pace
 from triage.rules.model import AlertPolicy, HoldPolicy, RerunPolicy
 from triage.stores.overview import overview
 from triage.stores.shift import shift
@@ -91,7 +93,11 @@ def sums(world):
         asked["report"] = [reported.states, reported.groups_total, reported.spared, reported.stopped]
     work = world.work
     asked["metrics"] = [work.messages, +work.decisions, +work.reruns, +work.notified, +work.rule_errors]
-    return replace(totals, outbox_due={}), [(each.rule_id, each.hits, each.alerts) for each in hits], asked
+    # A real submit takes its turn in the rate, drill or not.
+    standings = tuple(replace(each, pace=Pace()) for each in totals.standings)
+    standings = tuple(each for each in standings if each != Standing(each.function))
+    totals = replace(totals, outbox_due={}, standings=standings)
+    return totals, [(each.rule_id, each.hits, each.alerts) for each in hits], asked
 
 
 @pytest.mark.parametrize("kind", SHELVES)
