@@ -267,7 +267,7 @@ async def build(
             limit=limit,
             orders=settings.reruns.limits,
             routes=routes.get,
-            standing=standing(duties, store=store, clock=clock),
+            standing=standing(duties, store=store, clock=clock, allowance=settings.reruns.guards.budget),
             storm=settings.storm.groups,
             work=work,
             compose=composer,

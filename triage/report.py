@@ -49,6 +49,16 @@ class Spared:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """What a function has spent on re-runs. ``waiting``: re-runs for which the budget has had nothing so far."""
+
+    function: str
+    reruns: int
+    waiting: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
     """A silence that ends soon."""
 
@@ -66,6 +76,7 @@ class Report:
         states: failures that came in the time, by where they stand now.
         groups: the largest open ones, ``groups_total`` in all.
         held: codes of failures that wait for a person, and for what.
+        spent: functions that were run again in the time, or wait for their budget.
         stopped: functions whose re-runs a breaker has stopped.
         switched: what people have switched off.
         noisy: rules by how often they applied in the time, the busiest first.
@@ -80,6 +91,7 @@ class Report:
     groups_total: int = 0
     spared: Sequence[Spared] = ()
     held: Sequence[tuple[str, str]] = ()
+    spent: Sequence[Spent] = ()
     stopped: Sequence[str] = ()
     switched: Sequence[str] = ()
     silences: Sequence[Ending] = ()
@@ -120,11 +132,17 @@ def sections(report: Report) -> list[_Section]:
     ]
     if (rest := report.groups_total - len(groups)) > 0:
         groups.append(f"and {rest:,} more groups")
+    spent = [
+        f"{printable(each.function, 80)}: {times(each.reruns, 're-run')}, {each.left:,} left"
+        + (f", {each.waiting:,} wait for it" if each.waiting else "")
+        for each in report.spent
+    ]
     found = [
         _Section("Failures", [first, *([states] if states else [])]),
         _Section("Open groups", groups),
         _Section("Waiting for a decision", [f"{code}: {printable(reason, 120)}" for code, reason in report.held]),
         _Section("Healed without anybody being told", spared),
+        _Section("Budget of re-runs", spent),
         _Section("Re-runs stopped by a breaker", [printable(each, 120) for each in report.stopped]),
         _Section("Switched off", [printable(each, 160) for each in report.switched]),
         _Section(

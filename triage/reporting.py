@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from triage.report import Ending, Report
+from triage.report import Ending, Report, Spent
+from triage.reruns import budget
+from triage.reruns.budget import Allowance
 from triage.rules.source import load_rules
 from triage.stores import Desk, Store
 from triage.stores.postbox import Postbox
@@ -19,8 +21,8 @@ class Source(Store, Desk, Postbox, Reporting, Protocol):
     """A store that can be reported on."""
 
 
-async def report(store: Source, *, since: datetime, now: datetime) -> Report:
-    """Everything from ``since`` on.
+async def report(store: Source, *, since: datetime, now: datetime, allowance: Allowance) -> Report:
+    """Everything from ``since`` on. ``allowance`` is what re-runs functions may have.
 
     Raises:
         StoreUnavailable: the store could not be read.
@@ -37,6 +39,15 @@ async def report(store: Source, *, since: datetime, now: datetime) -> Report:
         groups_total=found.groups_total,
         spared=found.spared,
         held=[(each.code, each.reason) for each in await store.held()],
+        spent=[
+            Spent(
+                each.standing.function,
+                each.reruns,
+                each.waiting,
+                int(budget.left(each.standing.budget, allowance, now=now)),
+            )
+            for each in found.spent
+        ],
         stopped=found.stopped,
         switched=[f"{each} by {each.by}: {each.reason}" for each in await store.switches()],
         silences=[

@@ -15,6 +15,7 @@ from triage.clock import Clock
 from triage.outbox import Standing
 from triage.report import Digest, begun, is_due, looked_at
 from triage.reporting import Source, report
+from triage.reruns.budget import Allowance
 from triage.stores import React, Store
 
 _DAY: Final = timedelta(days=1)
@@ -29,7 +30,7 @@ class Duties:
     maintenance: Sequence[Maintenance] = ()
 
 
-def standing(duties: Duties, *, store: Source, clock: Clock) -> Standing:
+def standing(duties: Duties, *, store: Source, clock: Clock, allowance: Allowance) -> Standing:
     """Answers such rows by what is configured, which may change. Nothing counts as silent before this is called."""
     up_since = clock.now()
 
@@ -37,7 +38,8 @@ def standing(duties: Duties, *, store: Source, clock: Clock) -> Standing:
         now = clock.now()
         if row.kind is RowKind.DIGEST:
             due = is_due(row, now=now)
-            found = await report(store, since=now - _DAY, now=now) if due and duties.digest.to else None
+            wanted = due and duties.digest.to
+            found = await report(store, since=now - _DAY, now=now, allowance=allowance) if wanted else None
             return lambda _facts: looked_at(row, duties.digest, found, now=now)
         if row.kind is RowKind.MAINTENANCE:
             own = next((each for each in duties.maintenance if each.name == row.payload["maintenance"]), None)

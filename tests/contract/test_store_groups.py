@@ -6,7 +6,7 @@ from dataclasses import replace
 from test_store import HOUR, INTERVAL, MINUTE, NOW, SECOND, WAIT, arrive, ingest
 from test_store_silences import PLACE, states, work
 
-from triage.rules.course import Course, Inhibition
+from triage.rules.course import Course, Escalation, Inhibition
 from triage.rules.model import AlertPolicy, Matcher, Rule, RuleSet
 
 
@@ -149,5 +149,39 @@ def test_a_code_that_another_group_has_is_lengthened_and_stays_so(run):
         more = NOW + 5 * HOUR
         await ingest(store, arrive("b-2", function="f-38656"), rules=rules, now=more)
         assert re.search(rf"#{code}-\d$", (await work(store, until=more + INTERVAL, now=more))[-1][1])
+
+    run(scenario)
+
+
+def escalating(name, *to):
+    return Rule(name, PLACE, match=only(name), alert=policy(escalate=(Escalation(20 * MINUTE, to),)))
+
+
+NIGHT = RuleSet(
+    (escalating("web-0", "boss"), escalating("web-1", "boss", "default"), Rule("rest", PLACE, alert=policy())),
+    "rs-night",
+)
+
+
+def test_what_nobody_acknowledges_in_a_storm_escalates_in_one_message(run):
+    async def scenario(store):
+        got = []
+        for minute in range(0, 40, 4):  # it goes on
+            now = NOW + minute * MINUTE
+            sent = [arrive(f"w-{minute}-{each}", function=f"web-{each}") for each in range(12)]
+            await ingest(store, *sent, rules=NIGHT, now=now)
+            got += await work(store, until=now + 4 * MINUTE, now=now, storm=10)
+        boss = [(title.partition(" #")[0], body) for to, title, body in got if to == "boss"]
+        (first, body), *summaries = boss
+        assert first == "unanswered: storm of failures: 2 groups, 12 alerts"
+        assert "Nobody has acknowledged 2 groups" in body
+        got = await work(store, until=NOW + 2 * HOUR, now=NOW + 40 * MINUTE, storm=10)
+        (over,) = [body for to, title, body in got if to == "boss"]
+        # What it hears of from now on is what it has not heard of yet.
+        told = [int(re.search(r"Told by this message: (\d+)", text)[1]) for _, text in summaries]
+        told.append(int(re.search(r"Told by this message: (\d+)", over)[1]))
+        assert sum(told) == 2 * 10 - 12
+        assert await states(store) == {"alerted": 120}
+        assert await work(store, until=NOW + 5 * HOUR, now=NOW + 2 * HOUR, storm=10) == []
 
     run(scenario)

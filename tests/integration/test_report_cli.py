@@ -14,6 +14,7 @@ from triage.changes import RowKind, Settle
 from triage.cli import cli
 from triage.clock import SystemClock
 from triage.report import Digest
+from triage.reruns.gate import Safeguards
 from triage.standing import Duties, arm, standing
 
 RULES = rule_set(
@@ -54,6 +55,7 @@ def test_a_shift_is_told(folder):
     assert "1 × heals, by 1 re-run" in text
     assert "Rules that never applied\n  never" in text
     assert "tell: 1 time" in text
+    assert "Budget of re-runs\n  heals: 1 re-run, 10 left\n" in text
     assert "0 failures" in run(folder, "--since", "1m")
 
 
@@ -74,7 +76,7 @@ def test_the_digest_is_a_row_that_sends_it_once_a_day(folder):
         try:
             await past.clock.advance(SystemClock().now() - past.clock.now())
             duties = Duties((), Digest(("ops",), timedelta(hours=8), ZoneInfo("UTC")))
-            answer = standing(duties, store=past.store, clock=past.clock)
+            answer = standing(duties, store=past.store, clock=past.clock, allowance=Safeguards().budget)
             await arm(past.store, duties, clock=past.clock)
             sent = []
             end = past.clock.now() + timedelta(hours=24)

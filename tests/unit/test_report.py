@@ -9,7 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triage.report import Digest, Ending, Form, OpenGroup, Report, Spared, begun, is_due, looked_at, plain, rendered
+from triage.report import (
+    Digest,
+    Ending,
+    Form,
+    OpenGroup,
+    Report,
+    Spared,
+    Spent,
+    begun,
+    is_due,
+    looked_at,
+    plain,
+    rendered,
+)
 
 NOW, HOUR = make.NOW, timedelta(hours=1)
 EMPTY = Report(NOW - 8 * HOUR, NOW, {})
@@ -21,6 +34,7 @@ FULL = Report(
     groups_total=12,
     spared=[Spared("pay", 4, 6)],
     held=[("k7x", "ask the owner")],
+    spent=[Spent("pay", 6, 2, 0), Spent("mail", 1, 0, 1200)],
     stopped=["img-crop: open"],
     switched=["function x by ana: why"],
     silences=[Ending(3, NOW + HOUR, "ben", "a deploy")],
@@ -39,6 +53,8 @@ def test_everything_is_told_in_words():
         "and 11 more groups",
         "4 × pay, by 6 re-runs",
         "k7x: ask the owner",
+        "pay: 6 re-runs, 0 left, 2 wait for it",
+        "mail: 1 re-run, 1,200 left",
         "img-crop: open",
         "3 at 2026-03-01 13:00:00 UTC, ben: a deploy",
         "tell: 9 times",

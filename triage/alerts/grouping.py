@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from triage.alerts.compose import Compose, built_in, headed
 from triage.alerts.inhibition import kept_back, released
 from triage.alerts.silences import SETTLED, audible, silenced
-from triage.alerts.storm import begin, joins
+from triage.alerts.storm import begin, joins, next_step
 from triage.changes import STILL, AlertKind, Changes, GroupView, Looked, NewRow, RowFacts, RowKind, Settle
 from triage.drills import is_drill
 from triage.incident import OPEN, GroupEvent, GroupState, Incident, Why, advance, incident_code
@@ -98,7 +98,7 @@ def wants_states(view: GroupView, *, now: datetime) -> bool:
         return view.incident.state in OPEN
     view = replace(view, incident=not_after(view.incident, now))
     incident = _onward(view, _waiting(view), now=now)
-    step = _next_step(view, incident)
+    step = next_step(view, incident, first_told_at=incident.first_told_at)
     return _why(view, incident, view.kinds, now=now) is not None or (step is not None and step[0] <= now)
 
 
@@ -175,7 +175,8 @@ def _resolved(view: GroupView, ended: str, *, now: datetime) -> _Look:
     """The incident is over; whoever heard of it hears that, and whom a cause has kept from hearing of it."""
     before = view.incident
     incident = replace(before, state=advance(before.state, GroupEvent.RESOLVED), looked_at=now, inhibited="")
-    to = before.told_to if view.group.course.resolved and before.messages else ()
+    # Of a storm only its summaries speak, also to whom it has escalated.
+    to = before.told_to if view.group.course.resolved and before.messages and not before.storm else ()
     if before.inhibited:
         to = tuple(dict.fromkeys([*to, *(receiver for receiver, count in before.unsaid.items() if count)]))
     drafts: tuple[_Draft, ...] = ()
@@ -195,7 +196,7 @@ def _unanswered(view: GroupView, look: _Look, *, now: datetime) -> _Look:
     heard of it before, so no alert is marked by it.
     """
     incident, drafts, due_at = look.looked.incident, look.drafts, look.due_at
-    while (step := _next_step(view, incident)) is not None and step[0] <= now:
+    while (step := next_step(view, incident, first_told_at=incident.first_told_at)) is not None and step[0] <= now:
         incident = replace(incident, messages=incident.messages + 1, escalated=incident.escalated + 1)
         whole = replace(view, incident=incident, causes={}, why=Why.UNANSWERED, unsaid=incident.count)
         code, name = message_code(incident), f"{incident.number}.{incident.escalated}"
@@ -205,15 +206,6 @@ def _unanswered(view: GroupView, look: _Look, *, now: datetime) -> _Look:
     if step is not None and due_at is not None:
         due_at = min(due_at, step[0])
     return look._replace(looked=replace(look.looked, incident=incident), drafts=drafts, due_at=due_at)
-
-
-def _next_step(view: GroupView, incident: Incident) -> tuple[datetime, tuple[str, ...]] | None:
-    """When who is told next because nobody has acknowledged it."""
-    steps = view.group.course.escalate
-    if incident.ack is not None or incident.first_told_at is None or incident.escalated >= len(steps):
-        return None
-    step = steps[incident.escalated]
-    return incident.first_told_at + step.after, step.to
 
 
 def _onward(view: GroupView, fresh: int, *, now: datetime) -> Incident:

@@ -2,19 +2,20 @@
 Pure.
 
 While a storm lasts, the groups that began in it tell nothing themselves; their alerts are counted, and told by the
-summaries. A storm has one outbox row, which exists from its first group until its end, and names the storm.
+summaries. A storm has one outbox row, which exists from its first group until its end, and names the storm. Those that
+nobody acknowledges escalate as ever, together: one message for each receiver that is next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from triage.alerts.wording import instant, printable, times
 from triage.changes import Changes, GroupView, Looked, NewRow, OutboxRow, RowFacts, RowKind, Settle, StormView
-from triage.incident import OPEN, short_code
+from triage.incident import OPEN, Incident, Why, short_code
 from triage.rules.model import Severity
 
 KEY: Final = "storm"
@@ -67,31 +68,121 @@ def storm_look(row: OutboxRow, facts: RowFacts, *, now: datetime) -> Settle:
     again_at = told_at + _AGAIN * 2 ** min(payload["messages"], 10) / 2
     drafts: tuple[NewRow, ...] = ()
     looked: tuple[Looked, ...] = ()
+    if payload["messages"] and not over:
+        raised, changed = _raised(groups, payload, now=now)
+        drafts = tuple(_unanswered(views, receiver, payload, now=now) for receiver, views in sorted(raised.items()))
+        groups = tuple(changed.get(view.group.key, view) for view in groups)
+        looked = tuple(_looked(view) for view in changed.values())
+        payload["to"] = [*payload["to"], *sorted(raised)]
     if not payload["messages"] or over or now >= again_at:
         payload |= {"messages": payload["messages"] + 1, "told_at": now.isoformat()}
+        payload.setdefault("first_told_at", payload["told_at"])
         unsaid = {receiver for view in groups for receiver, count in view.incident.unsaid.items() if count}
         to = dict.fromkeys([*payload["to"], *sorted(unsaid)]) if over else dict.fromkeys(sorted(unsaid))
-        drafts = tuple(_summary(groups, receiver, payload, over=over, now=now) for receiver in to)
+        drafts += tuple(_summary(groups, receiver, payload, over=over, now=now) for receiver in to)
         payload["to"] = [*dict.fromkeys([*payload["to"], *to])]
         looked = tuple(_told(view, over=over, now=now) for view in groups)
     changes = Changes(rows=drafts, looked=looked)
     note = f"{times(len(groups), 'group')}, {'over' if over else 'going on'}"
     if over:
         return Settle.done(note=note, changes=changes)
-    again_at = now + _AGAIN * 2 ** min(payload["messages"], 10) / 2 if drafts else again_at
-    due_at = min(again_at, max(last_at + WINDOW, now + _LOOK))
+    told_at = datetime.fromisoformat(payload["told_at"])
+    again_at = told_at + _AGAIN * 2 ** min(payload["messages"], 10) / 2
+    due_at = min([again_at, max(last_at + WINDOW, now + _LOOK), *_steps(groups, payload)])
     return Settle.retry(due_at=due_at, note=note, payload=payload, changes=changes)
+
+
+def _raised(
+    groups: Sequence[GroupView], payload: Mapping[str, Any], *, now: datetime
+) -> tuple[dict[str, list[GroupView]], dict[str, GroupView]]:
+    """Whom steps of escalations are for that are due, with their groups; and all groups that have taken one, by key.
+    A receiver that hears of the storm already is told of further groups by its next summary.
+    """
+    changed: dict[str, GroupView] = {}
+    raised: dict[str, list[str]] = {}
+    for view in groups:
+        key, incident = view.group.key, view.incident
+        while (step := next_step(view, incident, first_told_at=_first_told_at(payload))) is not None and step[0] <= now:
+            new = [each for each in step[1] if each not in (*view.group.receivers, *incident.told_to)]
+            known = {receiver: incident.count for receiver in new if receiver in payload["to"]}
+            incident = replace(
+                incident,
+                escalated=incident.escalated + 1,
+                told_to=(*incident.told_to, *new),
+                unsaid={**incident.unsaid, **known},
+            )
+            changed[key] = replace(view, incident=incident)
+            for receiver in new:
+                if receiver not in known:
+                    raised.setdefault(receiver, []).append(key)
+    return {receiver: [changed[key] for key in keys] for receiver, keys in raised.items()}, changed
+
+
+def _looked(view: GroupView) -> Looked:
+    return Looked(view.group.key, view.flushes + 1, 0, made=False, incident=view.incident)
+
+
+def _first_told_at(payload: Mapping[str, Any]) -> datetime:
+    # An older version knew the time of the last summary only.
+    return datetime.fromisoformat(payload.get("first_told_at", payload["told_at"]))
+
+
+def _steps(groups: Sequence[GroupView], payload: Mapping[str, Any]) -> Iterable[datetime]:
+    """When the groups escalate next."""
+    steps = (next_step(view, view.incident, first_told_at=_first_told_at(payload)) for view in groups)
+    return (step[0] for step in steps if step is not None)
+
+
+def next_step(
+    view: GroupView, incident: Incident, *, first_told_at: datetime | None
+) -> tuple[datetime, tuple[str, ...]] | None:
+    """When who is told next because nobody has acknowledged it."""
+    steps = view.group.course.escalate
+    if incident.state not in OPEN or incident.ack is not None or first_told_at is None:
+        return None
+    if incident.escalated >= len(steps):
+        return None
+    step = steps[incident.escalated]
+    return first_told_at + step.after, step.to
+
+
+def _unanswered(views: Sequence[GroupView], receiver: str, payload: dict[str, Any], *, now: datetime) -> NewRow:
+    """To the next receiver, all that escalates to it. It marks no alerts: those before it have been told of them."""
+    since, total = payload["since"], sum(view.incident.count for view in views)
+    key = f"notify:storm:{since}:unanswered:{receiver}"
+    code = f"{short_code(f'storm/{since}')}-{payload['messages']}u"
+    lines = [
+        f"Nobody has acknowledged {times(len(views), 'group')} that began in a storm.",
+        *_lines(views, since, fresh=total, total=total, over=False),
+        "Take one upon yourself: triage alerts ack CODE --by … --reason …",
+    ]
+    return NewRow(
+        key=key,
+        kind=RowKind.NOTIFY,
+        due_at=now,
+        payload={
+            "receiver": receiver,
+            "at": now.isoformat(),
+            "code": code,
+            "why": Why.UNANSWERED,
+            "severity": max((view.group.severity for view in views), key=_SEVERITIES.index),
+            "alerts": total,
+            "told": [],
+            "title": f"unanswered: storm of failures: {times(len(views), 'group')}, {times(total, 'alert')} #{code}",
+            "body": "\n".join(lines),
+        },
+    )
 
 
 def _told(view: GroupView, *, over: bool, now: datetime) -> Looked:
     """What is remembered of a group that a summary tells of. Nobody has heard of it alone, so nobody hears alone of its
-    end, or of its being unanswered; if it fails again after the storm, that is told as its first message.
+    end; if it fails again after the storm, that is told as its first message.
     """
     incident = view.incident
     receivers = [receiver for receiver, count in incident.unsaid.items() if count]
     storm = "" if over else incident.storm
     if over:
-        incident = replace(incident, told_at=None)
+        incident = replace(incident, told_at=None, told_to=(), escalated=0)
     if not receivers or incident.state not in OPEN:
         return Looked(view.group.key, view.flushes + 1, 0, made=False, incident=replace(incident, storm=storm))
     minutes = max(((incident.last_at or now) - (incident.opened_at or now)) / timedelta(minutes=1), 1.0)
@@ -131,12 +222,12 @@ def _summary(
             "alerts": fresh,
             "told": [[view.group.key, view.flushes + 1] for view in told],
             "title": f"storm {'is over' if over else 'of failures'}: {what} #{code}",
-            "body": "\n".join(_lines(of, receiver, payload["since"], fresh=fresh, total=total, over=over)),
+            "body": "\n".join(_lines(of, payload["since"], fresh=fresh, total=total, over=over)),
         },
     )
 
 
-def _lines(of: Sequence[GroupView], receiver: str, since: str, *, fresh: int, total: int, over: bool) -> Iterable[str]:
+def _lines(of: Sequence[GroupView], since: str, *, fresh: int, total: int, over: bool) -> Iterable[str]:
     yield f"Count: {total:,} in {times(len(of), 'group')} since {instant(datetime.fromisoformat(since))}"
     yield f"Told by this message: {fresh:,}"
     largest = sorted(of, key=lambda view: (-view.incident.count, view.group.key))
@@ -149,7 +240,6 @@ def _lines(of: Sequence[GroupView], receiver: str, since: str, *, fresh: int, to
     else:
         yield "Until it is over, groups that begin to fail are told in summaries only."
     yield "Look: triage alerts list"
-    del receiver
 
 
 def group_line(view: GroupView, count: int) -> str:

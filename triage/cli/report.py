@@ -27,14 +27,16 @@ if TYPE_CHECKING:
 @settings_option
 def report(*, settings: Settings, since: datetime, form: str) -> None:
     """Tell what a shift has to know: what failed and is open, what waits for a decision, what healed without anybody
-    being told, what is stopped or silenced, which rules are busy or idle, which messages could not be delivered.
+    being told, what re-runs were spent, what is stopped or silenced, which rules are busy or idle, which messages could
+    not be delivered.
     """
     from triage.clock import SystemClock  # noqa: PLC0415
     from triage.report import Form, plain, rendered  # noqa: PLC0415
     from triage.reporting import report as gather  # noqa: PLC0415
 
     now = SystemClock().now()
-    found = ask(settings, lambda store: gather(store, since=since, now=now))
+    allowance = settings.reruns.guards.budget
+    found = ask(settings, lambda store: gather(store, since=since, now=now, allowance=allowance))
     if form == Form.JSON:
         print_json(plain(found))
     else:

@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from triage.report import OpenGroup, Spared
+from triage.reruns.gate import Standing
 from triage.states import CLOSED
+from triage.stores import standings
 from triage.stores.drills import NO_DRILL
 from triage.stores.records import instant, instant_of
 
@@ -31,6 +33,20 @@ _SPARED: Final = f"""
 _STOPPED: Final = (
     "SELECT function, breaker FROM functions WHERE breaker != 'closed' AND function != '' ORDER BY function"
 )
+_SPENT: Final = f"""
+    SELECT function, count(*) FILTER (WHERE state = 'done' AND settled_at >= :since) AS reruns,
+        count(*) FILTER (WHERE gate = 'budget') AS waiting
+    FROM outbox WHERE kind = 'rerun' AND function != '' AND root {NO_DRILL}
+    GROUP BY function HAVING reruns OR waiting ORDER BY waiting DESC, reruns DESC, function LIMIT 10"""
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """Re-runs of a function: so many were submitted, so many wait for its budget."""
+
+    reruns: int
+    waiting: int
+    standing: Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +57,7 @@ class Shift:
     groups: tuple[OpenGroup, ...]
     groups_total: int
     spared: tuple[Spared, ...]
+    spent: tuple[Spending, ...]
     stopped: tuple[str, ...]
 
 
@@ -61,5 +78,9 @@ def shift(connection: sqlite3.Connection, *, since: datetime) -> Shift:
         groups=tuple(OpenGroup(*row[:4], *map(instant_of, row[4:6])) for row in found),
         groups_total=found[0][6] if found else 0,
         spared=tuple(Spared(*row) for row in ask(_SPARED, (at,))),
+        spent=tuple(
+            Spending(reruns, waiting, standings.load(connection, function))
+            for function, reruns, waiting in ask(_SPENT, {"since": at}).fetchall()
+        ),
         stopped=tuple(f"{function}: {breaker}" for function, breaker in ask(_STOPPED)),
     )
