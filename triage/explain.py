@@ -9,7 +9,7 @@ from typing import Final
 
 from triage.alerts.silences import by_receiver
 from triage.changes import NewAlert
-from triage.decide import DEFAULT_ALERT, Alert, Decision, Reason, Rerun, decide, rerun_due
+from triage.decide import Alert, Decision, Reason, Rerun, decide, policy_of_rule, rerun_due
 from triage.effects import decided
 from triage.envelope import Outcome
 from triage.facts import Arrival, Facts, Lineage
@@ -142,7 +142,7 @@ def _of_rerun(rule: Rule, arrival: Arrival, lineage: Lineage, decision: Decision
 
 
 def _of_alert(rule: Rule, decision: Decision) -> Gate:
-    policy = rule.alert or DEFAULT_ALERT
+    policy = policy_of_rule(rule)
     alert = next((effect for effect in decision.effects if isinstance(effect, Alert) and effect.rule is rule), None)
     if alert is not None:
         return Gate("alert", open=True, text=f"{' and '.join(policy.to)} told now, of {alert.cause}")

@@ -9,7 +9,7 @@ from triage.decide import decide
 from triage.effects import decided
 from triage.facts import Facts
 from triage.rules.model import AlertPolicy, SourceText
-from triage.rules.owners import by_owner, owned
+from triage.rules.owners import by_owner, owned, owners_then
 from triage.rules.source import load_rules
 
 OWNERS = {"media": ("chat", "phone")}
@@ -73,3 +73,9 @@ def test_of_two_rules_that_tell_one_receiver_of_one_group_the_one_that_decided_d
 def test_rules_that_group_otherwise_tell_of_other_groups():
     found = told(AlertPolicy(to=("ops",)), AlertPolicy(to=("ops",), group_by=("function",)))
     assert len(found) == 2
+
+
+def test_whom_an_owners_alerts_went_to_is_known_from_what_was_told():
+    known = rules("{id: a, owner: media, alert: {}}", "{id: b, owner: pay, alert: {to: ops}}", "{id: c, alert: {}}")
+    told = [("a", ["chat"]), ("b", ["ops"]), ("c", ["default"]), ("gone", ["x"])]
+    assert owners_then(known, told) == {"media": ("chat",)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -52,6 +52,7 @@ class Report:
         left_out: results of re-runs that are not decided under the rules after, and why.
         silenced: alerts on record that silences kept from everybody; silences are no part of a replay.
         unrecorded: decisions under the rules after that wanted a value which was not recorded.
+        owners: of the rules after, by their ids.
     """
 
     limit: int = 20
@@ -65,6 +66,7 @@ class Report:
     unrecorded: int = 0
     silenced: int = 0
     left_out: Counter[Absence] = field(default_factory=Counter)
+    owners: Mapping[str, str] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
     defective: int = 0
     defects: list[Defect] = field(default_factory=list)
@@ -194,6 +196,27 @@ def effects_of(ruling: Ruling) -> list[dict[str, Any]]:
     return effects
 
 
+def told_by(ruling: Ruling) -> list[tuple[str, list[str]]]:
+    """The rules whose alerts a stored decision tells, or would in shadow mode, and the receivers of each."""
+    shadows = [(shadow["rule"], shadow["effects"]) for shadow in json.loads(ruling.shadow)]
+    return [
+        (effect.get("rule", rule), effect["to"])
+        for rule, effects in [(ruling.rule_id, effects_of(ruling)), *shadows]
+        for effect in effects
+        if effect["kind"] == "alert"
+    ]
+
+
+def alike(one: Ruling, other: Ruling) -> bool:
+    """Whether two decisions are the same, whoever is told."""
+    first, second = ([json.loads(text, object_hook=_untold) for text in ruling[2:]] for ruling in (one, other))
+    return one[:2] == other[:2] and first == second
+
+
+def _untold(effect: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in effect.items() if name != "to"}
+
+
 def _sum(*counted: Counter[tuple[Deed, ...]]) -> Deeds:
     sums: Deeds = Counter()
     for each in counted:
@@ -233,7 +256,13 @@ def as_json(report: Report) -> dict[str, Any]:
         "before": _deeds_json(report.before),
         "after": _deeds_json(report.after),
         "by_rule": [
-            {"before": before, "after": after, "decisions": count, **_deeds_json(deeds)}
+            {
+                "before": before,
+                "after": after,
+                "owner": report.owners.get(after, ""),
+                "decisions": count,
+                **_deeds_json(deeds),
+            }
             for (before, after), (count, deeds) in ranked(report)
         ],
         "changes": [

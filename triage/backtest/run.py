@@ -15,9 +15,10 @@ from typing import Final, Self
 from triage.backtest.history import Choice, History
 from triage.backtest.recorded import Recorded
 from triage.backtest.replay import Asked, Shortlist, as_recorded, replay, shared
-from triage.backtest.report import Report
+from triage.backtest.report import Report, alike
 from triage.errors import RulesInvalid, StoreUnavailable
 from triage.rules.model import Mode, RuleSet, SourceText
+from triage.rules.owners import Owners, owned
 from triage.rules.source import load_rules
 from triage.sealing import Seal
 
@@ -57,6 +58,7 @@ class Backtest:
         before: the rules to compare with; None: those that each stored decision was made by.
         limit: most changes that are reported one by one.
         seal: opens the stored messages.
+        owners: whom alerts go to whose rule says no receiver, as it is configured now.
     """
 
     store: Path
@@ -65,6 +67,7 @@ class Backtest:
     choice: Choice = field(default_factory=Choice)
     limit: int = 20
     seal: Seal = field(default_factory=Seal)
+    owners: Owners = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ class _Comparison:
     def __init__(self, backtest: Backtest) -> None:
         self.backtest = backtest
         self._pool: dict[tuple[int, ...], Asked] = {}
-        self.after = Shortlist(backtest.after.load(), self._pool)
+        self.after = Shortlist(owned(backtest.after.load(), backtest.owners), self._pool)
         self.before = self._shortlist(backtest.before.load()) if backtest.before else None
         self.history = History(backtest.store, backtest.choice, backtest.seal)
         self._kept: dict[str, Shortlist | None] = {self.after.rules.digest: self.after}
@@ -160,7 +163,8 @@ class _Comparison:
         old = replay(story, before)
         if own:
             for item, again in zip(story, old, strict=True):
-                if again.ruling is not None and again.ruling != item.ruling:
+                # Whom owners' alerts went to then is not on record with the rules.
+                if again.ruling is not None and again.ruling != item.ruling and not alike(again.ruling, item.ruling):
                     report.disagree(item, again.ruling)
         new = old
         for index, asked in enumerate(after):
@@ -170,7 +174,7 @@ class _Comparison:
         report.add(story, old, new)
 
     def _shortlist(self, rules: RuleSet) -> Shortlist:
-        return Shortlist(shared(rules, self.after.rules), self._pool)
+        return Shortlist(shared(owned(rules, self.backtest.owners), self.after.rules), self._pool)
 
     def _recorded(self, digest: str) -> Shortlist | None:
         """The rules that a stored decision was made by; None when they are not kept, or can no longer be read."""

@@ -87,8 +87,10 @@ def compare(
     """
     from triage.backtest.run import Backtest  # noqa: PLC0415
 
-    backtest = Backtest(settings.store.path, after, before, choice, limit, settings.encryption.seal)
-    return ask(settings, lambda store: _watch(store, backtest, jobs or _processors()))
+    backtest = Backtest(settings.store.path, after, before, choice, limit, settings.encryption.seal, settings.owners)
+    report = ask(settings, lambda store: _watch(store, backtest, jobs or _processors()))
+    report.owners = {rule.id: rule.owner for rule in after.load().rules if rule.owner}
+    return report
 
 
 async def _watch(_: Store, backtest: Backtest, jobs: int) -> Report:
@@ -157,10 +159,12 @@ def _tell_rules(report: Report) -> None:
 
     click.echo("\nby rule")
     rows = [
-        (_taker(old), _taker(new), f"{count:,}", _difference(deeds))
+        (_taker(old), _taker(new), report.owners.get(new, ""), f"{count:,}", _difference(deeds))
         for (old, new), (count, deeds) in ranked(report)[:_PAIRS]
     ]
-    print_table(("  BEFORE", "AFTER", "DECISIONS", "WHAT IS DONE"), [(f"  {row[0]}", *row[1:]) for row in rows])
+    print_table(
+        ("  BEFORE", "AFTER", "OWNER", "DECISIONS", "WHAT IS DONE"), [(f"  {row[0]}", *row[1:]) for row in rows]
+    )
     if (more := len(report.by_rule) - _PAIRS) > 0:
         click.echo(f"  and {_count(more, 'more pair')}")
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from triage.explain import Aftermath, Asked, Explanation
     from triage.facts import Arrival, Facts
     from triage.redaction import Redaction
-    from triage.rules.model import RuleSet, Subject
+    from triage.rules.model import Rule, RuleSet, Subject
+    from triage.rules.owners import Owners
     from triage.settings import Settings
     from triage.silence import Silence
     from triage.stores import FailureDetail
@@ -44,6 +45,7 @@ class _Question:
     recorded: Ruling | None
     by: str
     after: Aftermath
+    owners: Owners
 
 
 @click.command()
@@ -84,7 +86,9 @@ def explain(*, settings: Settings, what: str, path: Path | None, as_json: bool, 
 
 def _stored(settings: Settings, request_id: str, path: Path | None) -> _Question:
     from triage.backtest.recorded import Ruling  # noqa: PLC0415
+    from triage.backtest.report import told_by  # noqa: PLC0415
     from triage.explain import Aftermath  # noqa: PLC0415
+    from triage.rules.owners import owned, owners_then  # noqa: PLC0415
     from triage.rules.source import load_rules  # noqa: PLC0415
     from triage.stores.decisions import recall  # noqa: PLC0415
     from triage.stores.records import instant_of, json_text  # noqa: PLC0415
@@ -106,7 +110,8 @@ def _stored(settings: Settings, request_id: str, path: Path | None) -> _Question
     recorded = Ruling(decision["reason"], decision["rule_id"], *texts)
     arrival, facts, now = recall(detail)
     if path is not None:
-        return _Question(arrival, facts, now, _read(path), recorded, f"would be decided by {path}", Aftermath(silences))
+        rules, after = owned(_read(path), settings.owners), Aftermath(silences)
+        return _Question(arrival, facts, now, rules, recorded, f"would be decided by {path}", after, settings.owners)
     if kept is None:
         raise click.ClickException(
             f"the rules that it was decided by ({decision['rule_set'][:12]}) are not kept; --rules PATH explains it by"
@@ -120,7 +125,10 @@ def _stored(settings: Settings, request_id: str, path: Path | None) -> _Question
         if alert["silence"] and alert["request_id"] == detail.row.request_id
     }
     waits = {row["key"]: (row["gate"], row["note"]) for row in detail.outbox if row["gate"]}
-    return _Question(arrival, facts, now, load_rules(kept[1]), recorded, by, Aftermath(silences, quieted, waits))
+    rules = load_rules(kept[1])
+    owners = {**settings.owners, **owners_then(rules, told_by(recorded))}
+    after = Aftermath(silences, quieted, waits)
+    return _Question(arrival, facts, now, owned(rules, owners), recorded, by, after, owners)
 
 
 def _from_file(settings: Settings, name: str, path: Path | None) -> _Question:
@@ -130,6 +138,7 @@ def _from_file(settings: Settings, name: str, path: Path | None) -> _Question:
     from triage.explain import Aftermath  # noqa: PLC0415
     from triage.facts import Facts, arrival  # noqa: PLC0415
     from triage.rulefiles import default_rules_dir  # noqa: PLC0415
+    from triage.rules.owners import owned  # noqa: PLC0415
 
     with click.open_file(name, "rb") as stream:
         envelope = parse_body(stream.read())
@@ -138,7 +147,8 @@ def _from_file(settings: Settings, name: str, path: Path | None) -> _Question:
     came = arrival(envelope, source="file", message_id=name, received_at=now, enqueued_at=None, labels=labels)
     path = path or settings.rules or default_rules_dir()
     silences = ask(settings, lambda store: store.silences_since(now)) if settings.store.path.exists() else ()
-    return _Question(came, Facts(), now, _read(path), None, f"would be decided now by {path}", Aftermath(silences))
+    rules, by = owned(_read(path), settings.owners), f"would be decided now by {path}"
+    return _Question(came, Facts(), now, rules, None, by, Aftermath(silences), settings.owners)
 
 
 def _read(path: Path) -> RuleSet:
@@ -197,11 +207,27 @@ def _tell(question: _Question, explanation: Explanation, ruling: Ruling, redact:
         )
     click.echo("\ndecision")
     click.echo(f"  {show(redact(ruling_text(ruling)))}")
+    rule = explanation.decision.rule
+    if rule is not None and rule.owner:
+        click.echo(f"  owner {show(rule.owner)}: {_told(rule, question.owners)}")
     for shadow in explanation.decision.shadow:
         effects = ", ".join(type(effect).__name__.lower() for effect in shadow.effects) or "ignore"
         click.echo(f"  in shadow mode: {show(shadow.rule.id)} would {effects}")
     if question.recorded is not None and ruling != question.recorded:
         click.echo(f"  recorded: {show(redact(ruling_text(question.recorded)))}")
+
+
+def _told(rule: Rule, owners: Owners) -> str:
+    """Whom alerts of a rule go to, and who says so."""
+    from triage.decide import policy_of_rule  # noqa: PLC0415
+    from triage.rules.model import UNSAID  # noqa: PLC0415
+
+    if rule.ignore is not None:
+        return "nobody is told"
+    to = policy_of_rule(rule).to
+    by_rule = "by the rule" if rule.alert is not None and to != UNSAID else "by default"
+    why = "as [owners] says" if owners.get(rule.owner) == to else by_rule
+    return f"alerts go to {show(' and '.join(to))}, {why}"
 
 
 def _row(asked: Asked, redact: Callable[[str], str]) -> tuple[str, str, str, str]:
@@ -242,8 +268,9 @@ def _cut(text: str) -> str:
 
 def _as_json(question: _Question, explanation: Explanation, ruling: Ruling) -> dict[str, Any]:
     from triage.backtest.report import ruling_json  # noqa: PLC0415
+    from triage.decide import policy_of_rule  # noqa: PLC0415
 
-    recorded = question.recorded
+    recorded, rule = question.recorded, explanation.decision.rule
     return {
         "request_id": question.arrival.envelope.request_id,
         "fingerprint": question.arrival.fingerprint,
@@ -253,6 +280,8 @@ def _as_json(question: _Question, explanation: Explanation, ruling: Ruling) -> d
         "rules": [_asked_json(asked) for asked in explanation.asked],
         "gates": [{"gate": gate.name, "open": gate.open, "why": gate.text} for gate in explanation.gates],
         "decision": ruling_json(ruling),
+        "owner": rule.owner if rule else "",
+        "receivers": [] if rule and rule.ignore is not None else list(policy_of_rule(rule).to),
         "recorded": ruling_json(recorded) if recorded else None,
         "as_recorded": None if recorded is None else ruling == recorded,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from triage.rules.model import UNSAID, Rule, RuleSet
@@ -14,6 +14,15 @@ Owners = Mapping[str, tuple[str, ...]]
 def owned(rules: RuleSet, owners: Owners) -> RuleSet:
     """The same rules, with receivers where they name none."""
     return replace(rules, rules=tuple(_owned(rule, owners) for rule in rules.rules)) if owners else rules
+
+
+def owners_then(rules: RuleSet, told: Iterable[tuple[str, Sequence[str]]]) -> Owners:
+    """Whom owners' alerts went to when a decision was made, from what is on record: rules with the receivers told."""
+    by_id = {rule.id: rule for rule in rules.rules}
+    found = ((by_id[name], to) for name, to in told if name in by_id)
+    return {
+        rule.owner: tuple(to) for rule, to in found if rule.owner and (rule.alert is None or rule.alert.to is UNSAID)
+    }
 
 
 def _owned(rule: Rule, owners: Owners) -> Rule:
