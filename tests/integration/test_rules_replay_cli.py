@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from past import Past, rule_set
 
 from triage.cli import cli, tell
 from triage.errors import TriageError
+from triage.rules.owners import owned
 from triage.silence import Silence
 
 TEXT = """
@@ -195,6 +197,50 @@ def test_explain_asks_what_a_silence_would_say_of_other_rules_and_of_a_message_i
     )
     (tmp_path / "message.json").write_bytes(body("new"))
     assert "silence" not in run(quiet, "explain", str(tmp_path / "message.json")).stdout, "it is over"
+
+
+OWNED = """
+  - {id: media, owner: media, match: {function: my-*}, alert: {}}
+  - {id: rest, alert: {to: default}, owner: ops}
+"""
+OWNERS = """
+[receivers.chat]
+urls = ["console:"]
+[receivers.phone]
+urls = ["console:"]
+[owners]
+media = ["%s"]
+"""
+
+
+@pytest.mark.parametrize(("now", "later"), [("chat", "chat"), ("phone", "chat")])
+def test_explain_and_the_backtest_know_whom_owners_alerts_went_to(tmp_path, now, later):
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "rules.yaml").write_text(HEAD + OWNED)
+    config = tmp_path / "triage.toml"
+    config.write_text(OWNERS % now)
+
+    async def fill() -> None:
+        past = await Past.open(tmp_path / "triage.db", owned(rule_set(OWNED), {"media": ("chat",)}))
+        await past.receive(body("1-aaaa"), body("1-bbbb", arn=ARN.replace("my-fc", "pay")))
+        await past.close()
+
+    asyncio.run(fill())
+    told = run(tmp_path, "explain", "1-aaaa", "--config", str(config))
+    assert told.exit_code == 0, told.output
+    assert f"owner media: alerts go to {later}, as [owners] says" in told.stdout
+    assert f"{later} told now" in told.stdout
+    assert "owner ops: alerts go to default, by the rule" in run(tmp_path, "explain", "1-bbbb").stdout
+    found = json.loads(run(tmp_path, "explain", "1-aaaa", "--json", "--config", str(config)).stdout)
+    assert (found["owner"], found["receivers"], found["as_recorded"]) == ("media", ["chat"], True)
+
+    other = tmp_path / "other.yaml"
+    other.write_text(HEAD + OWNED.replace("default", "phone"))
+    changed = run(tmp_path, "backtest", "--rules", str(other), "--config", str(config))
+    assert changed.exit_code == 0, changed.output
+    assert "DEFECT" not in changed.output
+    assert "changed    1" in changed.stdout
+    assert re.search(r"  rest +rest +1 +-1 alerts to default, \+1 alerts to phone +ops\n", changed.stdout)
 
 
 def test_explain_takes_a_message_that_was_never_received(state, tmp_path):

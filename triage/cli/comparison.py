@@ -159,11 +159,11 @@ def _tell_rules(report: Report) -> None:
 
     click.echo("\nby rule")
     rows = [
-        (_taker(old), _taker(new), report.owners.get(new, ""), f"{count:,}", _difference(deeds))
+        (_taker(old), _taker(new), f"{count:,}", _difference(deeds), report.owners.get(new, ""))
         for (old, new), (count, deeds) in ranked(report)[:_PAIRS]
     ]
     print_table(
-        ("  BEFORE", "AFTER", "OWNER", "DECISIONS", "WHAT IS DONE"), [(f"  {row[0]}", *row[1:]) for row in rows]
+        ("  BEFORE", "AFTER", "DECISIONS", "WHAT IS DONE", "OWNER"), [(f"  {row[0]}", *row[1:]) for row in rows]
     )
     if (more := len(report.by_rule) - _PAIRS) > 0:
         click.echo(f"  and {_count(more, 'more pair')}")
