@@ -68,7 +68,9 @@ def test_the_loops_tell_everything_once_on_whatever_clock(shelf, back, forward, 
             await world.live(Crashes(), until=length)
 
         await go_on(2, MINUTE)
-        assert told(world) == ["default: job failed: InvocationError × 2"]
+        (first,) = told(world)
+        assert first.startswith("default: job failed")
+        assert " × 2" in first
         clock.offset += forward
         await go_on(3, 2 * MINUTE)
         clock.offset -= back
@@ -80,7 +82,7 @@ def test_the_loops_tell_everything_once_on_whatever_clock(shelf, back, forward, 
         for _ in range(int((forward + back + 8 * HOUR) / HOUR)):
             clock.offset += HOUR
             await go_on(0, 5 * SECOND)
-        assert told(world)[-1].startswith("default: resolved: job failed: InvocationError × ")
+        assert told(world)[-1].startswith("default: resolved: job failed")
         assert len(set(world.bell.rung)) == len(world.bell.rung) <= before + 2
         totals = await world.totals()
         assert {state: count for state, count in totals.states.items() if count} == {"alerted": sent}
