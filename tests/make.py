@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 
-from triage.changes import NewRow, OutboxRow
+from triage.changes import NewRow
 from triage.envelope import Destination, Envelope, parse_body
 from triage.facts import Arrival, arrival
 from triage.rules.model import ABOUT_FAILURES, AlertPolicy, Cause, Matcher, Place, RerunPolicy, Rule, RuleSet
 from triage.states import RowState
+from triage.views import OutboxRow
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 ARN = "acs:fc:cn-hangzhou:1034354682:functions/my-fc-job"

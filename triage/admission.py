@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from triage.changes import Changes, Decided, NewRow, OutboxRow, RowFacts, RowKind, Settle
+from triage.changes import Changes, Decided, NewRow, RowKind, Settle
 from triage.drills import is_drill
 from triage.envelope import Outcome
 from triage.reactions import ended, give_up_at
@@ -22,6 +22,7 @@ from triage.reruns.lineage import Origin
 from triage.reruns.switches import stopping
 from triage.rules.model import Cause
 from triage.states import Event, RowState
+from triage.views import OutboxRow, RowFacts
 
 _LOOK: Final = timedelta(seconds=5)
 """How often it is looked, while re-runs of a function are let go."""

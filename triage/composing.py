@@ -16,10 +16,10 @@ from triage.alerts.fields import bare
 from triage.alerts.links import DEFAULT_SITES, Sites
 from triage.alerts.message import message_of
 from triage.alerts.render import Format
-from triage.changes import GroupView
 from triage.progress import Work
 from triage.rules.model import RuleSet
 from triage.templating.sandbox import TemplateError
+from triage.views import GroupView
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,11 @@ from datetime import datetime
 from itertools import islice
 from typing import Final
 
-from triage.changes import Commit, Decided, OutboxRow, RowKind, Settle
+from triage.changes import Commit, Decided, RowKind, Settle
 from triage.decide import Alert, Effect, Hold, Reason, Rerun
 from triage.log import about
 from triage.states import RowState
+from triage.views import OutboxRow
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from triage.alerts.grouping import flush
 from triage.alerts.routing import Routes, everywhere, fallback_of, routed
 from triage.alerts.silences import look
 from triage.alerts.storm import storm_look
-from triage.changes import Changes, OutboxRow, RowFacts, RowKind, Settle
+from triage.changes import Changes, RowKind, Settle
 from triage.clock import Clock
 from triage.cloud.fc_answers import AsyncConfig, Submitted, Task
 from triage.drills import is_drill, is_over
@@ -39,6 +39,7 @@ from triage.reruns.gate import Gate, Safeguards
 from triage.states import RowEvent, RowState, State
 from triage.stores import Places, React, Store
 from triage.traces import LINEAGES, Traces
+from triage.views import OutboxRow, RowFacts
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from triage.changes import AlertGroup, Changes, NewAlert, NewRow, OutboxRow, RowFacts, RowKind, Settle
+from triage.changes import AlertGroup, Changes, NewAlert, NewRow, RowKind, Settle
 from triage.deed import Deed
 from triage.effects import alert_group
 from triage.errors import IllegalTransition, PlanRefused, TooLate
@@ -38,6 +38,7 @@ from triage.reruns.plan import (
 )
 from triage.rules.course import ONE_BY_ONE
 from triage.rules.model import AlertPolicy, Cause
+from triage.views import OutboxRow, RowFacts
 
 LOOK_AGAIN: Final = timedelta(seconds=2)
 """How often the results of a step are looked at."""

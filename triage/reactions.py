@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from triage.changes import Changes, NewAlert, NewRow, OutboxRow, RowFacts, RowKind, Settle
+from triage.changes import Changes, NewAlert, NewRow, RowKind, Settle
 from triage.deed import Deed
 from triage.effects import alert_group, awaited, expect_key, hold_key, policy_of
 from triage.envelope import FunctionRef, RequestId
@@ -22,6 +22,7 @@ from triage.reruns.gate import Gate
 from triage.reruns.lineage import Link, Origin, TaskId
 from triage.rules.model import Cause
 from triage.states import CLOSED, TRANSITIONS, Event, RowState, State, advance
+from triage.views import OutboxRow, RowFacts
 
 ASK_AGAIN: Final = timedelta(seconds=5)
 """First delay before asking the provider about a submit without an answer: a task is not visible for about 3 s."""

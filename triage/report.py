@@ -12,8 +12,9 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from triage.alerts.wording import instant, printable, times
-from triage.changes import Changes, NewRow, OutboxRow, RowKind, Settle
+from triage.changes import Changes, NewRow, RowKind, Settle
 from triage.incident import short_code
+from triage.views import OutboxRow
 
 _MARKS: Final = re.compile(r"([\\`*_{}\[\]<>()#+.!|~-])")
 

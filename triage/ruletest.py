@@ -13,7 +13,7 @@ from triage.alerts.compose import built_in
 from triage.alerts.drawing import drawn, template_of
 from triage.alerts.message import message_of
 from triage.alerts.silences import by_receiver
-from triage.changes import Changes, GroupView, NewAlert, OutboxRow, RowFacts, RowKind, WaitingAlert
+from triage.changes import Changes, NewAlert, RowKind
 from triage.decide import Decision, Hold, Rerun, decide
 from triage.effects import decided
 from triage.incident import incident_code
@@ -27,6 +27,7 @@ from triage.rules.readers import show_duration
 from triage.states import RowState
 from triage.subject import Subject
 from triage.templating.sandbox import TemplateError
+from triage.views import GroupView, OutboxRow, RowFacts, WaitingAlert
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,14 @@ from typing import Final
 from triage.alerts import maintenance
 from triage.alerts.maintenance import Maintenance, maintained
 from triage.alerts.watching import Watch, armed, watched
-from triage.changes import NewRow, OutboxRow, RowKind
+from triage.changes import NewRow, RowKind
 from triage.clock import Clock
 from triage.outbox import Standing
 from triage.report import Digest, begun, is_due, looked_at
 from triage.reporting import Source, report
 from triage.reruns.budget import Allowance
 from triage.stores import React, Store
+from triage.views import OutboxRow
 
 _DAY: Final = timedelta(days=1)
 

@@ -17,12 +17,13 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 from triage import __version__, clock
-from triage.changes import Commit, Decided, OutboxRow, RowKind, Settle
+from triage.changes import Commit, Decided, RowKind, Settle
 from triage.errors import Misconfigured
 from triage.outbound import Guard, guarding
 from triage.reruns.lineage import task_id
 from triage.settings.traces import TracesSettings
 from triage.states import RowState
+from triage.views import OutboxRow
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan

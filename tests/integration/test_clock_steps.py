@@ -17,7 +17,7 @@ from world import LEASE, SHELVES, World, message
 
 from triage.alerts.delivery import Answer, Result, Retries, notified
 from triage.alerts.routing import Quiet, Route, routed
-from triage.changes import NewRow, RowFacts, RowKind
+from triage.changes import NewRow, RowKind
 from triage.line import Line
 from triage.report import Digest, Report, begun, is_due, looked_at
 from triage.reruns.gate import Gate
@@ -25,6 +25,7 @@ from triage.rules.course import Course
 from triage.rules.model import AlertPolicy
 from triage.rules.windows import Hours
 from triage.testing import Crashes, FakeFunctions, FakeSource, ManualClock
+from triage.views import RowFacts
 
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from triage.alerts.delivery import Answer, Result
-from triage.changes import Commit, OutboxRow, RowKind, Settle
+from triage.changes import Commit, RowKind, Settle
 from triage.decide import decide_batch
 from triage.effects import decided
 from triage.envelope import Destination, parse_body
@@ -32,6 +32,7 @@ from triage.reruns.switches import Scope, Switch
 from triage.rules.model import AlertPolicy, HoldPolicy, RerunPolicy
 from triage.stores.selfcheck import check
 from triage.testing import FakeFunctions, ManualClock, MemoryStore
+from triage.views import OutboxRow
 
 SECOND = timedelta(seconds=1)
 LEASE = 30 * SECOND

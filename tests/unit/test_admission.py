@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triage.admission import admitted, concluded, heard, throttled, woken
-from triage.changes import Changes, RowFacts, RowKind, Settle
+from triage.changes import Changes, RowKind, Settle
 from triage.decide import decide
 from triage.effects import decided
 from triage.facts import Facts
@@ -21,6 +21,7 @@ from triage.reruns.rate import BEGINNING, Pace
 from triage.reruns.switches import Scope, Switch, stopping
 from triage.rules.model import Cause
 from triage.states import RowState, State
+from triage.views import RowFacts
 
 NOW = make.NOW
 GUARDS = Safeguards()

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from triage.alerts.delivery import Answer, Result, Retries, notified
 from triage.alerts.grouping import flush
 from triage.alerts.render import body, printable, title
-from triage.changes import AlertGroup, GroupView, RowFacts, WaitingAlert
+from triage.changes import AlertGroup
 from triage.effects import rules_alert
 from triage.errors import Problem
 from triage.incident import incident_code
 from triage.rules.model import AlertPolicy, Cause
 from triage.states import RowState
+from triage.views import GroupView, RowFacts, WaitingAlert
 
 NOW = make.NOW
 LABELS = {

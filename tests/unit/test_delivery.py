@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from triage.alerts.delivery import NOBODY, Answer, Fallback, Result, Retries, notified
 from triage.alerts.routing import Quiet, Rate, Route, fallback_of, quiet_until, routed
-from triage.changes import NewRow, RowFacts, RowKind
+from triage.changes import NewRow, RowKind
 from triage.line import DELIVERIES, Line, Waiting
 from triage.reruns.gate import Gate
 from triage.rules.model import Severity
 from triage.rules.windows import Hours
 from triage.states import RowState
+from triage.views import RowFacts
 
 NOW = make.NOW
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)

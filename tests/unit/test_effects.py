@@ -6,7 +6,7 @@ from datetime import timedelta
 import make
 import pytest
 
-from triage.changes import OutboxRow, RowFacts, RowKind
+from triage.changes import RowKind
 from triage.decide import decide
 from triage.effects import decided, quarantine_alert
 from triage.envelope import Destination, FunctionRef
@@ -27,6 +27,7 @@ from triage.reruns.event import unfit
 from triage.reruns.lineage import task_id
 from triage.rules.model import AlertPolicy, Cause, HoldPolicy, Severity
 from triage.states import RowState, State
+from triage.views import OutboxRow, RowFacts
 
 NOW = make.NOW
 LATER = NOW + timedelta(minutes=2)

@@ -18,7 +18,7 @@ import pytest
 
 from triage.alerts.render import body as alert_body
 from triage.alerts.render import title as alert_title
-from triage.changes import AlertGroup, GroupView, WaitingAlert
+from triage.changes import AlertGroup
 from triage.cli.output import print_fields, print_json, print_table
 from triage.decide import decide
 from triage.effects import decided
@@ -36,6 +36,7 @@ from triage.rules.regex import compile_regex
 from triage.rules.source import load_rules
 from triage.settings import LogSettings
 from triage.subject import MAX_VALUES, PAYLOAD_PROBLEM, Subject, parse_payload, read_payload
+from triage.views import GroupView, WaitingAlert
 
 SHIPPED = load_rules(read_rules(default_rules_dir()))
 HEAD = "version: 1\nrules:\n"

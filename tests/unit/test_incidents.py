@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triage.alerts.grouping import flush, wants_states
-from triage.changes import AlertGroup, AlertKind, GroupView, RowFacts, WaitingAlert
+from triage.changes import AlertGroup
 from triage.errors import IllegalTransition
 from triage.incident import (
     OPEN,
@@ -28,6 +28,7 @@ from triage.incident import (
 from triage.rules.course import COURSE, Course, Escalation, Inhibition, course_json, course_of
 from triage.rules.model import Cause
 from triage.states import RowState
+from triage.views import AlertKind, GroupView, RowFacts, WaitingAlert
 
 NOW = make.NOW
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)

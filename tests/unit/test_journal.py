@@ -8,12 +8,13 @@ import pytest
 from make import NOW, RERUN, arrived, envelope, rule, rules, success
 
 from triage import journal
-from triage.changes import Commit, OutboxRow, Quarantined, RowKind, Settle
+from triage.changes import Commit, Quarantined, RowKind, Settle
 from triage.decide import decide_batch
 from triage.effects import decided
 from triage.facts import Facts, Lineage, Snapshot
 from triage.rules.model import AlertPolicy
 from triage.states import RowState, State
+from triage.views import OutboxRow
 
 
 def committed(*arrivals, rule_set=None, snapshot=None, **fields) -> Commit:

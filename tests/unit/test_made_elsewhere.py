@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triage.changes import NewRow, RowFacts, RowKind, Settle
+from triage.changes import NewRow, RowKind, Settle
 from triage.decide import Reason, Resolve, decide, decide_batch
 from triage.effects import decided
 from triage.envelope import Destination
@@ -18,6 +18,7 @@ from triage.reruns.elsewhere import KNOWN, PERIOD, SAMPLE, Beginning, Sample, ju
 from triage.reruns.lineage import Link, Origin, payload_key, task_id
 from triage.rules.model import Cause, HoldPolicy
 from triage.states import CLOSED, RowState, State
+from triage.views import RowFacts
 
 NOW = make.NOW
 HOUR = timedelta(hours=1)

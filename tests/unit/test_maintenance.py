@@ -10,10 +10,11 @@ from make import NOW
 from pydantic import ValidationError
 
 from triage.alerts.maintenance import Maintenance, armed, maintained, next_span
-from triage.changes import OutboxRow, RowKind
+from triage.changes import RowKind
 from triage.rules.windows import Hours
 from triage.settings import MaintenanceSettings
 from triage.states import RowState
+from triage.views import OutboxRow
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 SUNDAY = frozenset({6})

@@ -9,7 +9,7 @@ import pytest
 from triage.admission import dry
 from triage.alerts.compose import headed
 from triage.alerts.routing import Rate, Route, routed
-from triage.changes import NewRow, RowFacts, RowKind
+from triage.changes import NewRow, RowKind
 from triage.decide import decide
 from triage.drills import Drill, drill_id, is_drill, is_over, until_of
 from triage.effects import decided
@@ -21,6 +21,7 @@ from triage.reruns.lineage import Origin
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import ABOUT_FAILURES, AlertPolicy, Cause, HoldPolicy
 from triage.states import RowState, State
+from triage.views import RowFacts
 
 SOON = make.NOW + timedelta(minutes=2)
 NAME = drill_id(SOON, "1")

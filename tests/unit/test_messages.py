@@ -20,9 +20,10 @@ from triage.alerts.links import Sites
 from triage.alerts.message import message_of
 from triage.alerts.render import converted, fitting, render
 from triage.alerts.wording import Format
-from triage.changes import AlertGroup, AlertKind, GroupView, RowFacts, WaitingAlert
+from triage.changes import AlertGroup
 from triage.effects import alert_plan
 from triage.rules.model import Cause
+from triage.views import AlertKind, GroupView, RowFacts, WaitingAlert
 
 NOW = make.NOW
 LABELS = {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triage.changes import OutboxRow, RowFacts, RowKind
+from triage.changes import RowKind
 from triage.errors import PlanRefused
 from triage.facts import Lineage
 from triage.orders import Limits
@@ -26,6 +26,7 @@ from triage.reruns.plan import (
 )
 from triage.rules.model import Cause
 from triage.states import RowState, State
+from triage.views import OutboxRow, RowFacts
 
 NOW = make.NOW
 SAY = Say("anna", "mended")

@@ -10,10 +10,11 @@ from markdown_it import MarkdownIt
 from triage.alerts.message import message_of
 from triage.alerts.render import render
 from triage.alerts.wording import Format
-from triage.changes import AlertGroup, GroupView, WaitingAlert
+from triage.changes import AlertGroup
 from triage.effects import alert_plan
 from triage.reruns.attempts import Attempt, attempts_of
 from triage.rules.model import Cause
+from triage.views import GroupView, WaitingAlert
 
 NOW = make.NOW
 LABELS = alert_plan(make.arrived(), None)["labels"]

@@ -7,10 +7,11 @@ import pytest
 
 from triage.alerts.silences import begin, kind_key, kind_labels, silencing
 from triage.alerts.summaries import Moment, show_match, summary
-from triage.changes import AlertGroup, SilencedGroup, SilenceView
+from triage.changes import AlertGroup
 from triage.rules.alertmatch import matches, read_match
 from triage.rules.mistakes import Mistakes
 from triage.silence import Silence
+from triage.views import SilencedGroup, SilenceView
 
 HOUR = timedelta(hours=1)
 LABELS = {

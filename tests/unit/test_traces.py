@@ -10,7 +10,7 @@ pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed
 from make import NOW, RERUN, arrived, envelope, rule, rules, success
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from triage.changes import Commit, OutboxRow, RowKind, Settle
+from triage.changes import Commit, RowKind, Settle
 from triage.decide import decide_batch
 from triage.effects import decided
 from triage.facts import Lineage, Snapshot
@@ -19,6 +19,7 @@ from triage.reruns.lineage import task_id
 from triage.settings.traces import TracesSettings
 from triage.states import RowState, State
 from triage.traces import Traces, span_id, trace_id, tracing
+from triage.views import OutboxRow
 
 SECOND = timedelta(seconds=1)
 

@@ -7,8 +7,8 @@ import make
 import pytest
 
 from triage.alerts.watching import Watch, armed, watched
-from triage.changes import RowFacts
 from triage.line import Seen
+from triage.views import RowFacts
 
 NOW, HOUR = make.NOW, timedelta(hours=1)
 WATCH = Watch("function img-*", 6 * HOUR, ("ops", "boss"), "critical", lambda name: name.startswith("img-"))

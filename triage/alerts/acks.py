@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from triage.changes import Changes, GroupView, Looked, OutboxRow, RowFacts, Settle
+from triage.changes import Changes, Looked, Settle
 from triage.deed import Deed
 from triage.incident import OPEN, Ack, Incident
+from triage.views import GroupView, OutboxRow, RowFacts
 
 
 def acknowledged(row: OutboxRow, facts: RowFacts, *, by: str, reason: str, now: datetime) -> Settle:

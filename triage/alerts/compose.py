@@ -11,7 +11,7 @@ from typing import Any
 from triage.alerts.links import DEFAULT_SITES, Sites
 from triage.alerts.message import message_of
 from triage.alerts.render import Format, converted, render
-from triage.changes import GroupView
+from triage.views import GroupView
 
 
 @dataclass(frozen=True, slots=True)

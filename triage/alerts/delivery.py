@@ -9,8 +9,9 @@ from enum import StrEnum
 from typing import Any, Final
 
 from triage.alerts.compose import extended
-from triage.changes import Changes, NewRow, OutboxRow, RowKind, Settle
+from triage.changes import Changes, NewRow, RowKind, Settle
 from triage.reruns.backoff import next_delay, spread_of
+from triage.views import OutboxRow
 
 
 class Result(StrEnum):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from triage.changes import AlertGroup, GroupView, WaitingAlert
+from triage.changes import AlertGroup
 from triage.rules.model import Cause
 from triage.states import State
+from triage.views import GroupView, WaitingAlert
 
 
 def example(now: datetime) -> GroupView:

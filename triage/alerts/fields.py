@@ -9,8 +9,8 @@ from typing import Any
 
 from triage.alerts.message import Message
 from triage.alerts.wording import instant, printable
-from triage.changes import GroupView
 from triage.templating.sandbox import Open
+from triage.views import GroupView
 
 
 def fields_of(message: Message, receiver: str) -> dict[str, Any]:

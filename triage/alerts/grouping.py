@@ -18,7 +18,7 @@ from triage.alerts.compose import Compose, built_in, headed
 from triage.alerts.inhibition import kept_back, released
 from triage.alerts.silences import SETTLED, audible, silenced
 from triage.alerts.storm import begin, joins, next_step
-from triage.changes import STILL, AlertKind, Changes, GroupView, Looked, NewRow, RowFacts, RowKind, Settle
+from triage.changes import Changes, Looked, NewRow, RowKind, Settle
 from triage.drills import is_drill
 from triage.incident import OPEN, GroupEvent, GroupState, Incident, Why, advance, incident_code
 from triage.reruns.lineage import Origin
@@ -26,6 +26,7 @@ from triage.rules.model import Cause
 from triage.rules.readers import show_duration
 from triage.silence import Silenced
 from triage.states import CLOSED, State
+from triage.views import STILL, AlertKind, GroupView, RowFacts
 
 SURGE: Final = 2.0
 """So many times as often as was told is news."""

@@ -13,9 +13,10 @@ from typing import Final
 
 from triage.alerts.storm import group_line
 from triage.alerts.wording import printable, times
-from triage.changes import AlertGroup, Changes, GroupView, Looked, NewRow, RowKind
+from triage.changes import AlertGroup, Changes, Looked, NewRow, RowKind
 from triage.incident import short_code
 from triage.rules.model import Severity
+from triage.views import GroupView
 
 KEYS: Final = "notify:inhibition:"
 """Begins the keys of these messages."""

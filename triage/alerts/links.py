@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import quote
 
-from triage.changes import GroupView
 from triage.rules.model import Cause
+from triage.views import GroupView
 
 LOGSTORE: Final = "labels.logstore"
 """The label of a function that says where its logs are: ``PROJECT/LOGSTORE``."""

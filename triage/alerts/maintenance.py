@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from triage.changes import Changes, NewRow, OutboxRow, RowKind, Settle
+from triage.changes import Changes, NewRow, RowKind, Settle
 from triage.rules.windows import Hours
 from triage.silence import Silence
+from triage.views import OutboxRow
 
 
 @dataclass(frozen=True, slots=True)

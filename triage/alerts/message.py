@@ -14,12 +14,12 @@ from typing import Final
 from triage.alerts.links import DEFAULT_SITES, Link, Sites, links_of
 from triage.alerts.steps import Step, steps_of
 from triage.alerts.wording import printable, width
-from triage.changes import GroupView, WaitingAlert
 from triage.incident import Why
 from triage.redaction import Redaction
 from triage.rules.model import Cause, Severity
 from triage.rules.readers import show_duration
 from triage.states import ACCOUNTED, ACCOUNTS, State
+from triage.views import GroupView, WaitingAlert
 
 _SEEN: Final = 40
 """Columns of a title that a lock screen shows."""

@@ -14,9 +14,9 @@ from typing import Final
 
 from triage.alerts.message import Message, Run, Sample, message_of
 from triage.alerts.wording import Format, instant, printable
-from triage.changes import GroupView
 from triage.rules.model import Severity
 from triage.templating.marks import code_span, escaped, named_link
+from triage.views import GroupView
 
 __all__ = ["Format", "body", "converted", "fitting", "instant", "lines", "printable", "render", "title"]
 

@@ -13,12 +13,13 @@ from typing import Final
 
 from triage.alerts.compose import extended
 from triage.alerts.delivery import NOBODY, Fallback
-from triage.changes import OutboxRow, RowFacts, Settle
+from triage.changes import Settle
 from triage.drills import is_drill
 from triage.line import Line, Waiting
 from triage.reruns.gate import Gate
 from triage.rules.model import Severity
 from triage.rules.windows import Hours
+from triage.views import OutboxRow, RowFacts
 
 _SEVERITIES: Final = tuple(severity.value for severity in Severity)
 

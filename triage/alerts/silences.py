@@ -16,22 +16,12 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from triage.alerts.summaries import Moment, summary
-from triage.changes import (
-    AlertGroup,
-    AlertKind,
-    Changes,
-    GroupView,
-    NewRow,
-    OutboxRow,
-    RowFacts,
-    RowKind,
-    Settle,
-    SilenceView,
-)
+from triage.changes import AlertGroup, Changes, NewRow, RowKind, Settle
 from triage.incident import short_code
 from triage.rules.alertmatch import OWN, matches
 from triage.rules.model import Cause
 from triage.silence import Silence, Silenced
+from triage.views import AlertKind, GroupView, OutboxRow, RowFacts, SilenceView
 
 SETTLED: Final = timedelta(minutes=5)
 """All has healed when nothing new came for so long. So often a silence until resolved is looked at, too."""

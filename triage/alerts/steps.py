@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from triage.alerts.wording import instant, printable
-from triage.changes import GroupView
 from triage.rules.model import Cause
+from triage.views import GroupView
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from triage.alerts.wording import instant, printable, times
-from triage.changes import Changes, GroupView, Looked, NewRow, OutboxRow, RowFacts, RowKind, Settle, StormView
+from triage.changes import Changes, Looked, NewRow, RowKind, Settle
 from triage.incident import OPEN, Incident, Why, short_code
 from triage.rules.model import Severity
+from triage.views import GroupView, OutboxRow, RowFacts, StormView
 
 KEY: Final = "storm"
 """Key of the one outbox row; its payload says since when."""

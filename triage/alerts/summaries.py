@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from triage.alerts.message import urgency
 from triage.alerts.wording import instant, printable
-from triage.changes import SilencedGroup, SilenceView
 from triage.rules.model import Severity
 from triage.silence import Silence
+from triage.views import SilencedGroup, SilenceView
 
 _GROUPS: Final = 20
 """Groups that a summary tells one by one, those with most alerts first."""

@@ -11,9 +11,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from triage.alerts.wording import instant, printable
-from triage.changes import Changes, NewRow, OutboxRow, RowFacts, RowKind, Settle
+from triage.changes import Changes, NewRow, RowKind, Settle
 from triage.incident import short_code
 from triage.rules.readers import show_duration
+from triage.views import OutboxRow, RowFacts
 
 _LOOK: Final = timedelta(minutes=5)
 """How often it is looked whether something has come again, at the most."""

@@ -16,9 +16,9 @@ from triage.errors import RulesInvalid
 if TYPE_CHECKING:
     from triage.alerts.compose import Texts
     from triage.alerts.wording import Format
-    from triage.changes import GroupView
     from triage.rules.model import RuleSet
     from triage.settings import Settings
+    from triage.views import GroupView
 
 _FORMS = ("text", "markdown", "html")
 
@@ -107,13 +107,13 @@ def _views(settings: Settings, what: str, rules: RuleSet) -> Sequence[tuple[Grou
 
 
 def _decided(settings: Settings, name: str, rules: RuleSet) -> list[GroupView]:
-    from triage.changes import GroupView, WaitingAlert  # noqa: PLC0415
     from triage.clock import SystemClock  # noqa: PLC0415
     from triage.configuration import labels_of  # noqa: PLC0415
     from triage.decide import decide  # noqa: PLC0415
     from triage.effects import decided  # noqa: PLC0415
     from triage.envelope import parse_body  # noqa: PLC0415
     from triage.facts import Facts, arrival  # noqa: PLC0415
+    from triage.views import GroupView, WaitingAlert  # noqa: PLC0415
 
     with click.open_file(name, "rb") as stream:
         envelope = parse_body(stream.read())

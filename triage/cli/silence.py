@@ -17,11 +17,11 @@ from triage.cli.storage import ask
 
 if TYPE_CHECKING:
     from triage.alerts.maintenance import Maintenance
-    from triage.changes import SilenceView
     from triage.settings import Settings
     from triage.stores import Store
     from triage.stores.silences import Alerted
     from triage.stores.sqlite import SqliteStore
+    from triage.views import SilenceView
 
 _LONGEST: Final = timedelta(days=31)
 _BOUND: Final = timedelta(days=7)

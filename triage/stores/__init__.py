@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, TypeVar
 
-from triage.changes import Commit, NewAlert, NewRow, OutboxRow, RowFacts, Settle, SilenceView
+from triage.changes import Commit, NewAlert, NewRow, Settle
 from triage.drills import Drill
 from triage.errors import Problem
 from triage.facts import Arrival, Snapshot
@@ -23,6 +23,7 @@ from triage.reruns.lineage import hold_code
 from triage.reruns.switches import Scope, Switch
 from triage.rules.model import SourceText
 from triage.silence import Silence
+from triage.views import OutboxRow, RowFacts, SilenceView
 
 Row = TypeVar("Row")
 React = Callable[[RowFacts], Settle]

@@ -15,7 +15,7 @@ from typing import Any, Final
 from triage.alerts.grouping import wants_states
 from triage.alerts.inhibition import name_of
 from triage.alerts.storm import KEY, WINDOW
-from triage.changes import AlertGroup, AlertKind, GroupView, Looked, NewAlert, NewRow, StormView, WaitingAlert
+from triage.changes import AlertGroup, Looked, NewAlert, NewRow
 from triage.incident import OPEN, GroupState, Incident
 from triage.rules.model import Cause
 from triage.silence import Silenced
@@ -25,6 +25,7 @@ from triage.stores.drills import NO_DRILL
 from triage.stores.law import texts
 from triage.stores.records import IS_OPEN, insert, instant, instant_of
 from triage.stores.story import attempts as runs_of
+from triage.views import AlertKind, GroupView, StormView, WaitingAlert
 
 _SAMPLES: Final = 5
 _UPSERT_GROUP: Final = insert(

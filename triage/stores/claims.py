@@ -6,13 +6,14 @@ import sqlite3
 from datetime import datetime, timedelta
 from typing import Final
 
-from triage.changes import OutboxRow, RowFacts, RowKind, Settle
+from triage.changes import RowKind, Settle
 from triage.reruns.gate import Gate
 from triage.states import RowState, advance_row
 from triage.stores import Places, React, ReactNow, alerting, gating, lines, notifications, planview, records, silences
 from triage.stores.queries import lineage_at
 from triage.stores.records import insert, instant, instant_of
 from triage.stores.writes import apply_changes
+from triage.views import OutboxRow, RowFacts
 
 _SAMPLES: Final = 5
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from triage.changes import OutboxRow, RowKind
+from triage.changes import RowKind
 from triage.reruns.gate import Gate, GateFacts
 from triage.reruns.rate import slowed
 from triage.reruns.switches import Scope, Switch
 from triage.stores import records, standings
 from triage.stores.records import insert, instant, text
+from triage.views import OutboxRow
 
 _SWITCH_OFF: Final = insert("switches", records.SWITCH, "ON CONFLICT DO NOTHING")
 _SWITCH_ON: Final = """

@@ -9,13 +9,13 @@ from datetime import datetime
 from typing import Final
 
 from triage.alerts.delivery import told_by
-from triage.changes import OutboxRow
 from triage.line import Line, Seen
 from triage.reruns.gate import Gate
 from triage.states import RowEvent, RowState, advance_row
 from triage.stores import notifications, records
 from triage.stores.drills import NO_MESSAGE
 from triage.stores.records import insert, instant, instant_of
+from triage.views import OutboxRow
 
 MOST: Final = 1000
 """Messages that a rate can count, and that are taken along at once."""

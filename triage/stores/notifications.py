@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from triage.changes import OutboxRow, RowKind, Settle
+from triage.changes import RowKind, Settle
 from triage.line import Waiting
 from triage.states import RowState
 from triage.stores.records import Record, instant, text
+from triage.views import OutboxRow
 
 DELIVERY: Final = ("key", "receiver", "result", "note", "at", "group_key", "flush")
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-from triage.changes import Changes, OutboxRow
+from triage.changes import Changes
 from triage.reruns.plan import ItemState, OrderedItem, Plan, PlanView, WaitingItem, room
 from triage.stores import decisions, ordering, plans, records, writes
+from triage.views import OutboxRow
 
 _LINEAGE: Final = ", ".join(f"l.{column}" for column in decisions.LINEAGE_FACTS)
 # A union, so that each half has its index: a plan may have a million items.

@@ -7,12 +7,12 @@ import sqlite3
 from dataclasses import dataclass, replace
 from typing import Final
 
-from triage.changes import AlertKind, GroupView, WaitingAlert
 from triage.errors import AmbiguousCode
 from triage.rules.model import Cause
 from triage.stores.alerting import group_view
 from triage.stores.codes import CODE, groups_named, plain
 from triage.stores.records import instant_of
+from triage.views import AlertKind, GroupView, WaitingAlert
 
 _NUMBER: Final = f"""
     SELECT payload ->> '$.flush' FROM outbox WHERE kind = 'notify' AND group_key = ? AND {CODE} = ? LIMIT 1"""

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from triage.changes import Decided, NewRow, OutboxRow, Quarantined, RowKind, Settle, place_of
+from triage.changes import Decided, NewRow, Quarantined, RowKind, Settle
 from triage.deed import Deed
 from triage.envelope import RECONSTRUCTED, FunctionRef, Outcome
 from triage.errors import Problem
@@ -25,6 +25,7 @@ from triage.rules.model import SourceText
 from triage.sealing import row_name
 from triage.states import ROW_TRANSITIONS, RowEvent, RowState
 from triage.stores import FailureDetail, FailureRow, KeptRules, QuarantineRow, RuleHits
+from triage.views import OutboxRow, place_of
 
 Record = tuple[Any, ...]
 

@@ -10,12 +10,13 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
-from triage.changes import AlertGroup, SilencedGroup, SilenceView
+from triage.changes import AlertGroup
 from triage.silence import Silence, Silenced
 from triage.states import Event, State, advance
 from triage.stores import alertrows
 from triage.stores.drills import NO_DRILL
 from triage.stores.records import Record, instant, instant_of, json_text, text
+from triage.views import SilencedGroup, SilenceView
 
 SILENCE: Final = (
     "id", "matchers", "by", "reason", "created_at", "ends_at", "quiet_for", "receivers", "ended_at", "ended",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from triage import clock
-from triage.changes import Changes, Commit, NewAlert, NewRow, OutboxRow, SilenceView
+from triage.changes import Changes, Commit, NewAlert, NewRow
 from triage.drills import Drill
 from triage.errors import Misconfigured, Problem, StoreUnavailable
 from triage.facts import Arrival, Snapshot
@@ -71,6 +71,7 @@ from triage.stores.story import Story
 from triage.stores.story import story as read_story
 from triage.stores.underway import RerunFilter, RerunRow
 from triage.stores.worker import Worker, unavailable
+from triage.views import OutboxRow, SilenceView
 
 _BUSY: Final = timedelta(seconds=10)
 """How long to wait for another process that holds the database locked."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from triage.changes import OutboxRow, RowKind
+from triage.changes import RowKind
 from triage.drills import is_drill
 from triage.reruns.breaker import BreakerState
 from triage.reruns.gate import AWAITED, Gate, GateFacts, Heard, Standing
@@ -17,6 +17,7 @@ from triage.reruns.rate import slowed
 from triage.reruns.switches import Scope, Switch
 from triage.stores import records, standings
 from triage.stores.records import instant
+from triage.views import OutboxRow
 
 Row = Mapping[str, Any]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
-from triage.changes import OutboxRow
 from triage.drills import is_drill
 from triage.line import Line, Seen
 from triage.reruns.gate import Gate
@@ -13,6 +12,7 @@ from triage.states import RowState
 from triage.stores import notifications, records
 from triage.stores.records import instant, instant_of
 from triage.testing.tables import Tables
+from triage.views import OutboxRow
 
 _GOES = ("", Gate.PASSED)
 

@@ -8,13 +8,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from triage.changes import Changes, OutboxRow
+from triage.changes import Changes
 from triage.reruns.plan import AT_WORK, ItemState, OrderedItem, Plan, PlanItem, PlanState, PlanView, WaitingItem, room
 from triage.stores import records
 from triage.stores.planning import PlanItemRow
 from triage.testing.gates import Row
 from triage.testing.tables import Tables, lineage_in
 from triage.testing.views import stored_in
+from triage.views import OutboxRow
 
 
 class MemoryPlans:

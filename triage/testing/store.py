@@ -11,17 +11,7 @@ from fnmatch import fnmatchcase
 from itertools import count
 from typing import Any
 
-from triage.changes import (
-    Changes,
-    Commit,
-    NewAlert,
-    NewRow,
-    OutboxRow,
-    RowFacts,
-    RowKind,
-    Settle,
-    SilenceView,
-)
+from triage.changes import Changes, Commit, NewAlert, NewRow, RowKind, Settle
 from triage.drills import Drill, is_drill
 from triage.envelope import event_of
 from triage.errors import Problem, StoreUnavailable
@@ -56,6 +46,7 @@ from triage.testing.lines import arrivals, line
 from triage.testing.plans import MemoryPlans, plan_reruns, plan_sums, plan_view
 from triage.testing.tables import Tables, lineage_in
 from triage.testing.views import group_view, silence_view, stored_in, storm_view
+from triage.views import OutboxRow, RowFacts, SilenceView
 
 
 class MemoryStore(MemoryPlans):

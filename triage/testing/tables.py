@@ -18,7 +18,7 @@ from typing import Any, Final
 from triage.admission import heard
 from triage.alerts.delivery import told_by
 from triage.alerts.silences import begin
-from triage.changes import Changes, Commit, Decided, Looked, NewAlert, NewRow, OutboxRow, Quarantined, Settle
+from triage.changes import Changes, Commit, Decided, Looked, NewAlert, NewRow, Quarantined, Settle
 from triage.drills import Drill
 from triage.errors import StoreConflict
 from triage.facts import RATES, SILENCE, Arrival, Lineage
@@ -33,6 +33,7 @@ from triage.stores import alertrows, decisions, drills, notifications, records, 
 from triage.stores.migrations import migrate
 from triage.stores.records import instant
 from triage.testing.gates import Gates, Row
+from triage.views import OutboxRow
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from datetime import datetime
 from triage.alerts.grouping import wants_states
 from triage.alerts.inhibition import name_of
 from triage.alerts.storm import KEY, WINDOW
-from triage.changes import AlertGroup, AlertKind, GroupView, SilencedGroup, SilenceView, StormView, WaitingAlert
+from triage.changes import AlertGroup
 from triage.drills import is_drill
 from triage.envelope import RequestId
 from triage.incident import OPEN, GroupState, incident_code
@@ -24,6 +24,7 @@ from triage.stores import alertrows, decisions
 from triage.stores.records import UNFINISHED, instant_of
 from triage.testing.gates import Row
 from triage.testing.tables import Tables, lineage_in
+from triage.views import AlertKind, GroupView, SilencedGroup, SilenceView, StormView, WaitingAlert
 
 _SAMPLES = 5
 
