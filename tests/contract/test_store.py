@@ -463,6 +463,22 @@ def test_of_one_function_only_so_many_are_taken_at_a_time(run):
     run(scenario)
 
 
+def test_several_slow_ones_leave_places_for_those_that_have_none(run):
+    async def scenario(store):
+        rows = [rerun_row(f"{name}-{number}", function=name) for number in range(4) for name in ("a", "b", "c")]
+        await plan(store, *rows, rerun_row("quick-0", function="quick"), rerun_row("quick-1", function="quick"))
+        under_way = {"a": 2, "b": 1}
+        first = await store.claim_due(now=NOW, lease=LEASE, limit=14, places=Places(2, under_way, crowd=4))
+        assert [claimed.key for claimed in first] == ["b-0", "c-0", "quick-0"]
+        full = Places(2, {"a": 2, "b": 2, "c": 1, "quick": 1}, crowd=4)
+        assert await store.claim_due(now=NOW, lease=LEASE, limit=14, places=full) == []
+        free = Places(2, {"c": 1}, crowd=4)
+        third = await store.claim_due(now=NOW, lease=LEASE, limit=14, places=free)
+        assert [claimed.key for claimed in third] == ["a-0", "a-1", "b-1", "quick-1"]
+
+    run(scenario)
+
+
 # --- commit ---------------------------------------------------------------------------------------------------------
 
 

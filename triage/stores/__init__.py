@@ -206,23 +206,30 @@ class Places:
 
     Attributes:
         share: the most of each.
-        under_way: how many are, by place (`triage.changes.place_of`).
+        under_way: how many are, by place (`triage.views.place_of`).
+        crowd: where so many are under way, only places that have none get one: several slow ones together would leave
+            the others nothing, too.
     """
 
     share: int = 1 << 30
     under_way: Mapping[str, int] = field(default_factory=dict)
+    crowd: int = 1 << 30
 
     @property
     def busy(self) -> list[str]:
         """Places that are full."""
-        return [place for place, number in self.under_way.items() if number >= self.share]
+        room = self._room(self.under_way)
+        return [place for place, number in self.under_way.items() if number >= room]
+
+    def _room(self, taken: Mapping[str, int]) -> int:
+        return self.share if sum(taken.values()) < self.crowd else 1
 
     def fitting(self, rows: Iterable[Row], *, place: Callable[[Row], str]) -> list[Row]:
         """Those of some due rows for which there is room, in their order. Rows of no place always fit."""
         taken = Counter(self.under_way)
         found = []
         for row in rows:
-            if not (name := place(row)) or taken[name] < self.share:
+            if not (name := place(row)) or taken[name] < self._room(taken):
                 taken[name] += 1
                 found.append(row)
         return found

@@ -209,7 +209,7 @@ def claimed_row(row: Mapping[str, Any], *, token: str) -> OutboxRow:
 
 
 def place(row: Mapping[str, Any]) -> str:
-    """The place of a row (`triage.changes.place_of`), from its columns."""
+    """The place of a row (`triage.views.place_of`), from its columns."""
     return place_of(row["kind"], row["function"], json.loads(row["payload"]) if row["kind"] == RowKind.NOTIFY else {})
 
 
