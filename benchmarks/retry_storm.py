@@ -57,9 +57,11 @@ NO_BREAKER = Tripping(1_000_000_000, 1e9, timedelta(seconds=30), timedelta(minut
 UNGUARDED = Safeguards(NO_RATE, NO_RATE, NO_BUDGET, NO_BREAKER)
 BY_DEFAULT = "all, as they are by default"
 GUARDS = {
+    "no re-runs at all": Safeguards(NO_RATE, NO_RATE, Allowance(0, 0, 0), NO_BREAKER),
     "nothing": UNGUARDED,
     "rate only": Safeguards(DEFAULT.rate, DEFAULT.function_rate, NO_BUDGET, NO_BREAKER),
     "breaker only": Safeguards(NO_RATE, NO_RATE, NO_BUDGET, DEFAULT.breaker),
+    "rate and breaker": Safeguards(DEFAULT.rate, DEFAULT.function_rate, NO_BUDGET, DEFAULT.breaker),
     "budget only": Safeguards(NO_RATE, NO_RATE, DEFAULT.budget, NO_BREAKER),
     BY_DEFAULT: DEFAULT,
 }
