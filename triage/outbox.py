@@ -171,8 +171,8 @@ class Outbox:
         return _IDLE if due is None else min(max(due - self._clock.now(), timedelta(0)), _IDLE)
 
     def _places(self) -> Places:
-        """A function, or a receiver, may take a quarter of the places, and the last quarter is for those that have none:
-        the others are not to wait for its time-outs.
+        """A function, or a receiver, may take a quarter of the places; the last quarter is for those that have none.
+        The others are not to wait for its time-outs.
         """
         share = max(1, self._concurrency // 4)
         taken = Counter(place for place in self._at.values() if place)

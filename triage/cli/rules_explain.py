@@ -225,8 +225,9 @@ def _told(rule: Rule, owners: Owners) -> str:
     if rule.ignore is not None:
         return "nobody is told"
     to = policy_of_rule(rule).to
+    by_owner = "as [owners] says" if to != UNSAID else "by default"  # what is on record may be the default
     by_rule = "by the rule" if rule.alert is not None and to is not UNSAID else "by default"
-    why = "as [owners] says" if owners.get(rule.owner) == to else by_rule
+    why = by_owner if owners.get(rule.owner) == to else by_rule
     return f"alerts go to {show(' and '.join(to))}, {why}"
 
 
