@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,13 +19,13 @@ from triage.testing.views import stored_in
 from triage.views import OutboxRow
 
 
-class MemoryPlans:
+class MemoryPlans(ABC):
     """The part of `MemoryStore` that is about plans."""
 
     tables: Tables
 
-    def _open(self) -> Tables:
-        raise NotImplementedError
+    @abstractmethod
+    def _open(self) -> Tables: ...
 
     async def new_plan(self, draft: Plan) -> int:
         number = len(self._open().plans) + 1
