@@ -11,9 +11,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from triage.alerts.notice import notice
 from triage.alerts.storm import group_line
 from triage.alerts.wording import printable, times
-from triage.changes import AlertGroup, Changes, Looked, NewRow, RowKind
+from triage.changes import AlertGroup, Changes, Looked, NewRow
 from triage.incident import short_code
 from triage.rules.model import Severity
 from triage.views import GroupView
@@ -79,21 +80,17 @@ def _message(view: GroupView, symptoms: Sequence[GroupView], receiver: str, *, n
     key = f"{KEYS}{view.group.key}:{view.incident.number}:{receiver}"
     code = short_code(key)
     cause = printable(view.group.labels.get("rule", ""), 60)
-    return NewRow(
-        key=key,
-        kind=RowKind.NOTIFY,
-        due_at=now,
-        payload={
-            "receiver": receiver,
-            "at": now.isoformat(),
-            "code": code,
-            "why": "inhibited",
-            "severity": max((each.group.severity for each in told), key=_SEVERITIES.index),
-            "alerts": count,
-            "told": [[each.group.key, each.flushes + 1] for each in told],
-            "title": f"{cause} is over: it kept {times(count, 'alert')} of {times(len(told), 'group')} quiet #{code}",
-            "body": "\n".join(_lines(view, told, receiver, count=count)),
-        },
+    return notice(
+        key,
+        receiver,
+        code=code,
+        why="inhibited",
+        severity=max((each.group.severity for each in told), key=_SEVERITIES.index),
+        alerts=count,
+        told=[[each.group.key, each.flushes + 1] for each in told],
+        title=f"{cause} is over: it kept {times(count, 'alert')} of {times(len(told), 'group')} quiet #{code}",
+        body="\n".join(_lines(view, told, receiver, count=count)),
+        now=now,
     )
 
 

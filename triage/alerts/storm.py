@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from triage.alerts.notice import notice
 from triage.alerts.wording import instant, printable, times
 from triage.changes import Changes, Looked, NewRow, RowKind, Settle
 from triage.incident import OPEN, Incident, Why, short_code
@@ -157,21 +158,17 @@ def _unanswered(views: Sequence[GroupView], receiver: str, payload: dict[str, An
         *_lines(views, since, fresh=total, total=total, over=False),
         "Take one upon yourself: triage alerts ack CODE --by … --reason …",
     ]
-    return NewRow(
-        key=key,
-        kind=RowKind.NOTIFY,
-        due_at=now,
-        payload={
-            "receiver": receiver,
-            "at": now.isoformat(),
-            "code": code,
-            "why": Why.UNANSWERED,
-            "severity": max((view.group.severity for view in views), key=_SEVERITIES.index),
-            "alerts": total,
-            "told": [],
-            "title": f"unanswered: storm of failures: {times(len(views), 'group')}, {times(total, 'alert')} #{code}",
-            "body": "\n".join(lines),
-        },
+    return notice(
+        key,
+        receiver,
+        code=code,
+        why=Why.UNANSWERED,
+        severity=max((view.group.severity for view in views), key=_SEVERITIES.index),
+        alerts=total,
+        told=[],
+        title=f"unanswered: storm of failures: {times(len(views), 'group')}, {times(total, 'alert')} #{code}",
+        body="\n".join(lines),
+        now=now,
     )
 
 
@@ -210,21 +207,17 @@ def _summary(
     fresh = sum(view.incident.unsaid[receiver] for view in told)
     total = sum(view.incident.count for view in of)
     what = f"{times(len(of), 'group')}, {times(total, 'alert')}"
-    return NewRow(
-        key=key,
-        kind=RowKind.NOTIFY,
-        due_at=now,
-        payload={
-            "receiver": receiver,
-            "at": now.isoformat(),
-            "code": code,
-            "why": "storm",
-            "severity": severity,
-            "alerts": fresh,
-            "told": [[view.group.key, view.flushes + 1] for view in told],
-            "title": f"storm {'is over' if over else 'of failures'}: {what} #{code}",
-            "body": "\n".join(_lines(of, payload["since"], fresh=fresh, total=total, over=over)),
-        },
+    return notice(
+        key,
+        receiver,
+        code=code,
+        why="storm",
+        severity=severity,
+        alerts=fresh,
+        told=[[view.group.key, view.flushes + 1] for view in told],
+        title=f"storm {'is over' if over else 'of failures'}: {what} #{code}",
+        body="\n".join(_lines(of, payload["since"], fresh=fresh, total=total, over=over)),
+        now=now,
     )
 
 

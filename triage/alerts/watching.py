@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from triage.alerts.notice import notice
 from triage.alerts.wording import instant, printable
 from triage.changes import Changes, NewRow, RowKind, Settle
 from triage.incident import short_code
@@ -88,18 +89,14 @@ def _messages(watch: Watch, last: datetime | None, told: str, *, now: datetime) 
             "Look: triage status; is the function invoked, and is its destination set?"
         )
     return tuple(
-        NewRow(
-            key=f"notify:watch:{code}:{'back' if told else 'silent'}:{receiver}",
-            kind=RowKind.NOTIFY,
-            due_at=now,
-            payload={
-                "receiver": receiver,
-                "at": now.isoformat(),
-                "code": code,
-                "severity": severity,
-                "title": title,
-                "body": body,
-            },
+        notice(
+            f"notify:watch:{code}:{'back' if told else 'silent'}:{receiver}",
+            receiver,
+            code=code,
+            severity=severity,
+            title=title,
+            body=body,
+            now=now,
         )
         for receiver in watch.to
     )
